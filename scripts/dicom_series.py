@@ -1,0 +1,112 @@
+"""Writes a volume as a DICOM series: one small, valid CT or MR file for each slice.
+
+Only what a viewer and MONAI Label need: identity, geometry, pixels. Everything in it is made up and reproducible.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+_STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
+_INTERCEPT = {"CT": -1024, "MR": 0}  # stored value + intercept = array value
+_WINDOW = {"CT": (40, 400), "MR": (450, 900)}  # centre, width: what a viewer shows first
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_DATE = "20240101"
+
+
+def series_uid(name: str) -> str:
+    """The SeriesInstanceUID of the series called `name`: the same name, the same UID."""
+    return str(generate_uid(entropy_srcs=[name, "series"]))
+
+
+def write_series(
+    folder: Path, array: NDArray[np.int16], affine: NDArray[np.float64], *, name: str, modality: str
+) -> None:
+    """Writes `folder`/0001.dcm ... in slice order; a folder of that name is replaced.
+
+    array: (I, J, K), i along a row of pixels, j down its columns, k through the slices; affine: voxel index to RAS mm,
+    whose three directions must be at right angles; name: patient and study name, from which all UIDs follow; modality:
+    CT or MR. The values must be 0 or more for MR, -1024 or more for CT: ValueError otherwise.
+    """
+    if modality not in _STORAGE:
+        raise ValueError(f"modality must be one of {', '.join(_STORAGE)}, got {modality!r}")
+    if array.min() < _INTERCEPT[modality]:
+        raise ValueError(f"{modality} values must be {_INTERCEPT[modality]} or more, got {array.min()}")
+    lps = _RAS_TO_LPS @ affine
+    if np.linalg.det(lps[:3, :3]) < 0:
+        # Slices are stored from the low end of their normal, rows x columns: readers then count k that way too
+        raise ValueError("the axes i, j, k must be right-handed in LPS (such as LPS or RPI), or readers reverse k")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for k in range(array.shape[2]):
+        dataset = _slice(array, lps, k, name, modality)
+        dataset.save_as(folder / f"{k + 1:04d}.dcm", write_like_original=False)
+
+
+def _slice(array: NDArray[np.int16], lps: NDArray[np.float64], k: int, name: str, modality: str) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = _STORAGE[modality]
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[name, "slice", str(k)])
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.is_little_endian, dataset.is_implicit_VR = True, False
+    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    _describe(dataset, name, modality, k)
+    _place(dataset, lps, k)
+    _fill(dataset, array[:, :, k], modality)
+    return dataset
+
+
+def _describe(dataset: Dataset, name: str, modality: str, k: int) -> None:
+    dataset.PatientName, dataset.PatientID = f"Phantom^{name}", name
+    dataset.PatientBirthDate, dataset.PatientSex = "", "O"
+    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[name, "study"])
+    dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = _DATE
+    dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = "000000"
+    dataset.StudyID, dataset.AccessionNumber, dataset.ReferringPhysicianName = "1", "", ""
+    dataset.StudyDescription = dataset.SeriesDescription = "One-Prompt phantom"
+    dataset.Modality, dataset.BodyPartExamined = modality, "ABDOMEN"
+    dataset.SeriesInstanceUID = series_uid(name)
+    dataset.SeriesNumber, dataset.InstanceNumber, dataset.AcquisitionNumber = 1, k + 1, 1
+    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[name, "frame"])
+    dataset.PositionReferenceIndicator, dataset.PatientPosition = "", "HFS"
+    dataset.Manufacturer = "One-Prompt for MONAI Label"
+    dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if modality == "CT" else "OTHER"]
+    if modality == "CT":
+        dataset.KVP = ""
+    else:
+        dataset.ScanningSequence, dataset.SequenceVariant = "SE", "NONE"
+        dataset.ScanOptions, dataset.MRAcquisitionType = "", "2D"
+        dataset.EchoTime, dataset.RepetitionTime, dataset.EchoTrainLength = "90", "3000", "1"
+
+
+def _place(dataset: Dataset, lps: NDArray[np.float64], k: int) -> None:
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    directions = lps[:3, :3] / spacing
+    position = lps[:3, :3] @ [0, 0, k] + lps[:3, 3]
+    dataset.ImagePositionPatient = [_decimal(v) for v in position]
+    dataset.ImageOrientationPatient = [_decimal(v) for v in (*directions[:, 0], *directions[:, 1])]
+    dataset.PixelSpacing = [_decimal(spacing[1]), _decimal(spacing[0])]  # between rows, then between columns
+    dataset.SliceThickness = dataset.SpacingBetweenSlices = _decimal(spacing[2])
+    dataset.SliceLocation = _decimal(position @ np.cross(directions[:, 0], directions[:, 1]))
+
+
+def _fill(dataset: Dataset, plane: NDArray[np.int16], modality: str) -> None:
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Columns, dataset.Rows = plane.shape
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
+    dataset.WindowCenter, dataset.WindowWidth = _WINDOW[modality]
+    if modality == "CT":  # an MR image has no rescaling
+        dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = _INTERCEPT["CT"], 1, "HU"
+    stored = plane.astype(np.int32) - _INTERCEPT[modality]
+    dataset.PixelData = stored.T.astype("<u2").tobytes()
+
+
+def _decimal(value: float) -> str:
+    """A DICOM decimal string: at most 16 characters."""
+    return f"{value:.10f}"[:16] if abs(value) > 1e-9 else "0"
