@@ -4,12 +4,13 @@ Only what a viewer and MONAI Label need: identity, geometry, pixels. Everything 
 """
 
 import shutil
+import uuid
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 _STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
 _INTERCEPT = {"CT": -1024, "MR": 0}  # stored value + intercept = array value
@@ -18,19 +19,19 @@ _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DATE = "20240101"
 
 
-def series_uid(name: str) -> str:
-    """The SeriesInstanceUID of the series called `name`: the same name, the same UID."""
-    return str(generate_uid(entropy_srcs=[name, "series"]))
+def make_uid(*words: str) -> UID:
+    """A valid UID that follows from the words: the same words, the same UID."""
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(words)).int}")
 
 
 def write_series(
-    folder: Path, array: NDArray[np.int16], affine: NDArray[np.float64], *, name: str, modality: str
+    folder: Path, array: NDArray[np.int16], affine: NDArray[np.float64], *, uid: str, patient: str, modality: str
 ) -> None:
     """Writes `folder`/0001.dcm ... in slice order; a folder of that name is replaced.
 
-    array: (I, J, K), i along a row of pixels, j down its columns, k through the slices; affine: voxel index to RAS mm,
-    whose three directions must be at right angles; name: patient and study name, from which all UIDs follow; modality:
-    CT or MR. The values must be 0 or more for MR, -1024 or more for CT: ValueError otherwise.
+    array: (I, J, K), i along a row of pixels, j down its columns, k through the slices; 0 or more for MR, -1024 or more
+    for CT. affine: voxel index to RAS mm, axes at right angles. uid: the SeriesInstanceUID, from which the other UIDs
+    follow. modality: CT or MR. Raises ValueError for anything else.
     """
     if modality not in _STORAGE:
         raise ValueError(f"modality must be one of {', '.join(_STORAGE)}, got {modality!r}")
@@ -38,42 +39,40 @@ def write_series(
         raise ValueError(f"{modality} values must be {_INTERCEPT[modality]} or more, got {array.min()}")
     lps = _RAS_TO_LPS @ affine
     if np.linalg.det(lps[:3, :3]) < 0:
-        # Slices are stored from the low end of their normal, rows x columns: readers then count k that way too
-        raise ValueError("the axes i, j, k must be right-handed in LPS (such as LPS or RPI), or readers reverse k")
+        # Readers order slices along the normal of rows and columns, so k has to run that way too
+        raise ValueError("the axes i, j, k must be right-handed (such as LPS or RAS), or readers reverse the slices")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for k in range(array.shape[2]):
-        dataset = _slice(array, lps, k, name, modality)
+        dataset = _empty_slice(modality, make_uid(uid, "slice", str(k)))
+        _describe(dataset, uid, patient, modality, k)
+        _place(dataset, lps, k)
+        _fill(dataset, array[:, :, k], modality)
         dataset.save_as(folder / f"{k + 1:04d}.dcm", write_like_original=False)
 
 
-def _slice(array: NDArray[np.int16], lps: NDArray[np.float64], k: int, name: str, modality: str) -> FileDataset:
+def _empty_slice(modality: str, uid: UID) -> FileDataset:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = _STORAGE[modality]
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[name, "slice", str(k)])
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = _STORAGE[modality], uid
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.is_little_endian, dataset.is_implicit_VR = True, False
-    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    _describe(dataset, name, modality, k)
-    _place(dataset, lps, k)
-    _fill(dataset, array[:, :, k], modality)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, uid
     return dataset
 
 
-def _describe(dataset: Dataset, name: str, modality: str, k: int) -> None:
-    dataset.PatientName, dataset.PatientID = f"Phantom^{name}", name
+def _describe(dataset: Dataset, uid: str, patient: str, modality: str, k: int) -> None:
+    dataset.PatientName, dataset.PatientID = f"Phantom^{patient}", patient
     dataset.PatientBirthDate, dataset.PatientSex = "", "O"
-    dataset.StudyInstanceUID = generate_uid(entropy_srcs=[name, "study"])
+    dataset.StudyInstanceUID = make_uid(uid, "study")
     dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = _DATE
     dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = "000000"
     dataset.StudyID, dataset.AccessionNumber, dataset.ReferringPhysicianName = "1", "", ""
     dataset.StudyDescription = dataset.SeriesDescription = "One-Prompt phantom"
     dataset.Modality, dataset.BodyPartExamined = modality, "ABDOMEN"
-    dataset.SeriesInstanceUID = series_uid(name)
+    dataset.SeriesInstanceUID = uid
     dataset.SeriesNumber, dataset.InstanceNumber, dataset.AcquisitionNumber = 1, k + 1, 1
-    dataset.FrameOfReferenceUID = generate_uid(entropy_srcs=[name, "frame"])
+    dataset.FrameOfReferenceUID = make_uid(uid, "frame")
     dataset.PositionReferenceIndicator, dataset.PatientPosition = "", "HFS"
     dataset.Manufacturer = "One-Prompt for MONAI Label"
     dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if modality == "CT" else "OTHER"]

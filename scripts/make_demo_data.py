@@ -1,7 +1,7 @@
 """Makes a study list of phantoms that needs no download: `python -m scripts.make_demo_data OUT`.
 
-    OUT/studies/         what an annotator gets: NIfTI files, and DICOM series in folders of their own
-    OUT/truth/           what they should find, as NIfTI of the same names, on the same voxel grids
+    OUT/studies/         what an annotator gets: ID.nii.gz, and DICOM series as folders ID (their SeriesInstanceUID)
+    OUT/truth/           what they should find: ID.nii.gz, on the same voxel grids
     OUT/dataset.json     name of each label value, and how the list was made
 
 Studies differ in anatomy, pose, contrast, noise, shading, voxel size, direction of the axes; some are oblique. The same
@@ -21,7 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from scripts.anatomy import LABELS
-from scripts.dicom_series import write_series
+from scripts.dicom_series import make_uid, write_series
 from scripts.phantoms import TISSUES, Phantom, make_phantom
 
 DEFAULT_SIZE = (96, 96, 24)
@@ -35,6 +35,7 @@ class DemoStudy:
     """How one study of the list is scanned and stored."""
 
     id: str
+    patient: str
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     modality: str
@@ -91,8 +92,9 @@ def _plan_study(number: int, seed: int, size: tuple[int, int, int], modality: st
     # Mixed lists alternate, also among the DICOM series, of which one comes in each four studies
     own = modality if modality != "mixed" else tuple(TISSUES)[(number + number // 4) % len(TISSUES)]
     axes = "LPS" if dicom else _NIFTI_AXES[number % len(_NIFTI_AXES)]
-    name = f"phantom_{number + 1:03d}"
-    return DemoStudy(name, shape, spacing, own, axes, (float(a), float(b), float(c)), dicom)
+    patient = f"phantom_{number + 1:03d}"
+    name = str(make_uid("demo", str(seed), patient)) if dicom else patient
+    return DemoStudy(name, patient, shape, spacing, own, axes, (float(a), float(b), float(c)), dicom)
 
 
 def _scan_study(number: int, seed: int, study: DemoStudy) -> Phantom:
@@ -104,7 +106,12 @@ def _scan_study(number: int, seed: int, study: DemoStudy) -> Phantom:
 def _write_study(out: Path, study: DemoStudy, phantom: Phantom) -> None:
     if study.dicom:
         write_series(
-            out / "studies" / study.id, phantom.array, phantom.affine, name=study.id, modality=phantom.modality
+            out / "studies" / study.id,
+            phantom.array,
+            phantom.affine,
+            uid=study.id,
+            patient=study.patient,
+            modality=study.modality,
         )
     else:
         _write_nifti(out / "studies" / f"{study.id}.nii.gz", phantom.array, phantom.affine)

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from scripts.dicom_series import series_uid, write_series
+from scripts.dicom_series import make_uid, write_series
 from scripts.make_demo_data import main, plan_studies, write_demo_data
 from scripts.phantoms import grid_affine, make_phantom
 
@@ -73,6 +73,13 @@ def test_truth_holds_only_values_that_the_list_names(study_list):
         assert set(np.unique(np.asarray(nib.load(path).dataobj))) <= {0, *map(int, names)}
 
 
+def test_a_series_folder_is_named_by_the_id_that_readers_find_inside(study_list):
+    folders = [study for study in (study_list / "studies").iterdir() if study.is_dir()]
+    assert len(folders) == 2
+    for folder in folders:
+        assert {pydicom.dcmread(path).SeriesInstanceUID for path in folder.iterdir()} == {folder.name}
+
+
 def test_the_list_has_series_and_oblique_and_flipped_studies_and_both_modalities():
     plan = plan_studies(8, 0, SMALL, "mixed")
     assert [study.dicom for study in plan].count(True) == 2
@@ -85,7 +92,9 @@ def test_the_list_has_series_and_oblique_and_flipped_studies_and_both_modalities
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 def test_a_series_reads_back_as_the_array_it_was_written_from(tmp_path, modality):
     phantom = make_phantom(1, SMALL, (11, 11.5, 26), modality=modality, tilt=(8, -5, 10))
-    write_series(tmp_path / "series", phantom.array, phantom.affine, name="one", modality=modality)
+    write_series(
+        tmp_path / "series", phantom.array, phantom.affine, uid=str(make_uid("one")), patient="one", modality=modality
+    )
     array, affine = read_series(tmp_path / "series")
     np.testing.assert_array_equal(array, phantom.array)
     np.testing.assert_allclose(affine, phantom.affine, atol=1e-4)
@@ -93,9 +102,11 @@ def test_a_series_reads_back_as_the_array_it_was_written_from(tmp_path, modality
 
 def test_a_series_has_one_uid_and_the_modality(tmp_path):
     phantom = make_phantom(1, SMALL, (11, 11, 26))
-    write_series(tmp_path / "series", phantom.array, phantom.affine, name="one", modality="CT")
+    write_series(
+        tmp_path / "series", phantom.array, phantom.affine, uid=str(make_uid("one")), patient="one", modality="CT"
+    )
     slices = [pydicom.dcmread(path) for path in sorted((tmp_path / "series").iterdir())]
-    assert {s.SeriesInstanceUID for s in slices} == {series_uid("one")} != {series_uid("two")}
+    assert {s.SeriesInstanceUID for s in slices} == {make_uid("one")} != {make_uid("two")}
     assert len({s.SOPInstanceUID for s in slices}) == len(slices) == SMALL[2]
     assert {s.Modality for s in slices} == {"CT"}
 
@@ -106,7 +117,8 @@ def test_a_series_whose_slices_would_be_read_in_reverse_is_refused(tmp_path):
             tmp_path / "series",
             np.zeros((4, 4, 4), np.int16),
             grid_affine((4, 4, 4), (1, 1, 1), "LPI"),
-            name="x",
+            uid="2.25.1",
+            patient="x",
             modality="CT",
         )
 
@@ -117,7 +129,8 @@ def test_values_that_the_modality_cannot_store_are_refused(tmp_path):
             tmp_path / "series",
             np.full((4, 4, 4), -1, np.int16),
             grid_affine((4, 4, 4), (1, 1, 1)),
-            name="x",
+            uid="2.25.1",
+            patient="x",
             modality="MR",
         )
 
