@@ -1,0 +1,106 @@
+"""Augmentation of an episode: what a task has in common, and what each of its samples has to itself.
+
+Task augmentation (flips, quarter turns, inverted contrast) is the same for template and queries and makes new tasks
+of old ones; sample augmentation (pose, elastic deformation, contrast, noise) differs within the episode and makes
+the network look for the structure and not for the picture. Everything spatial is one resampling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import ndimage
+
+from lib.synthetic import smooth_noise
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far samples of one episode may differ.
+
+    Attributes:
+        angle: standard deviation of the rotation in radians.
+        scale: standard deviation of the logarithm of the zoom.
+        shift: standard deviation of the translation in parts of the image.
+        elastic: displacement of the elastic deformation in parts of the image.
+        contrast: spread of gamma, brightness and bias field; noise and blur follow it.
+    """
+
+    angle: float = 0.15
+    scale: float = 0.12
+    shift: float = 0.05
+    elastic: float = 0.015
+    contrast: float = 0.25
+
+
+MILD = Strength()
+STRONG = Strength(angle=0.35, scale=0.2, shift=0.1, elastic=0.03, contrast=0.45)
+
+
+def augment(
+    images: np.ndarray, masks: np.ndarray, rng: np.random.Generator, size: int, strength: Strength = MILD
+) -> tuple[np.ndarray, np.ndarray]:
+    """One episode's images and masks (n, R, R) to float32 and bool (n, S, S); grey values are not normalised."""
+    turned = _task_affine(rng)
+    focus = rng.random() < 0.2 and masks.any(axis=(1, 2)).all()
+    grids = [_grid(turned, mask if focus else None, rng, size, strength) for mask in masks]
+    pairs = torch.from_numpy(np.stack([images.astype(np.float32), masks.astype(np.float32)], axis=1))
+    warped = F.grid_sample(pairs, torch.stack(grids), mode="bilinear", padding_mode="border", align_corners=False)
+    inverted = rng.random() < 0.15
+    greys = np.stack([_contrast(image, rng, strength.contrast, inverted) for image in warped[:, 0].numpy()])
+    return greys, warped[:, 1].numpy() > 0.5
+
+
+def _task_affine(rng: np.random.Generator) -> np.ndarray:
+    """(2, 2) flips, quarter turns and now and then a free rotation, the same for a whole episode."""
+    affine = np.diag(rng.choice([-1.0, 1.0], 2))
+    if rng.random() < 0.5:
+        affine = affine[::-1]
+    if rng.random() < 0.3:
+        affine = affine @ _rotation(rng.uniform(-np.pi, np.pi))
+    return affine * np.exp(rng.normal(0.05, 0.12))
+
+
+def _grid(
+    task: np.ndarray, focus: np.ndarray | None, rng: np.random.Generator, size: int, strength: Strength
+) -> torch.Tensor:
+    """(S, S, 2) sampling grid in grid_sample's frame: -1..1, the last array axis first."""
+    own = _rotation(rng.normal(0, strength.angle)) * np.exp(rng.normal(0, strength.scale))
+    centre = rng.normal(0, 2 * strength.shift, 2)
+    if focus is not None:  # look closely at the structure, as the second pass of coarse to fine does
+        place, zoom = _window(focus, rng)
+        own, centre = own * zoom, place + zoom * centre
+    line = (np.arange(size) + 0.5) * (2 / size) - 1
+    where = np.stack(np.meshgrid(line, line, indexing="ij")).reshape(2, -1)
+    where = (task @ own @ where).reshape(2, size, size) + centre[:, None, None]
+    where += smooth_noise(rng, size, rng.uniform(2, 6), 2) * 2 * strength.elastic * rng.random()
+    return torch.from_numpy(np.ascontiguousarray(where[::-1].transpose(1, 2, 0), np.float32))
+
+
+def _window(mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Centre (-1..1) and zoom that make the structure fill a third to nine tenths of the view."""
+    rows, columns = ndimage.find_objects(mask.astype(np.uint8))[0]
+    extent = np.array([[rows.start, rows.stop], [columns.start, columns.stop]]) * (2 / mask.shape[0]) - 1
+    side = float((extent[:, 1] - extent[:, 0]).max()) / 2
+    return extent.mean(axis=1), float(np.clip(side / rng.uniform(0.35, 0.9), 0.15, 1.0))
+
+
+def _rotation(angle: float) -> np.ndarray:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def _contrast(image: np.ndarray, rng: np.random.Generator, spread: float, inverted: bool) -> np.ndarray:
+    low, high = image.min(), image.max()
+    grey = (image - low) / (high - low + 1e-6)
+    grey = 1 - grey if inverted else grey
+    grey = grey ** np.exp(rng.normal(0, spread))
+    if rng.random() < 0.3:
+        grey = grey * (1 + spread * rng.random() * smooth_noise(rng, len(grey), 2)[0])
+    if rng.random() < 0.2:
+        grey = ndimage.gaussian_filter(grey, rng.uniform(0.3, 1.2))
+    if rng.random() < 0.4:
+        grey = grey + rng.normal(0, 0.25 * spread * rng.random(), grey.shape)
+    return grey.astype(np.float32)

@@ -1,0 +1,88 @@
+"""Weights on disk: safetensors with the configuration and the history inside.
+
+A file of another configuration, a torn file or a file without a configuration is refused with its reason; nothing
+is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from lib.files import write_atomically
+from lib.networks import NetworkConfig, OnePrompt
+
+SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "apps" / "oneprompt" / "weights" / "oneprompt_small.safetensors"
+FORMAT = "oneprompt-1"
+
+
+class CheckpointError(ValueError):
+    """A weights file that cannot be used."""
+
+
+def save_network(path: str | Path, network: OnePrompt, provenance: Mapping[str, Any]) -> None:
+    """Write weights (float32), configuration and provenance (JSON-able) to `path`, whole or not at all."""
+    tensors = {name: value.detach().float().cpu().contiguous() for name, value in network.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(network.config.as_dict()),
+        "provenance": json.dumps(dict(provenance)),
+    }
+    write_atomically(path, save(tensors, metadata))
+
+
+def load_network(path: str | Path, device: str | torch.device = "cpu") -> OnePrompt:
+    """Read a network in evaluation mode. Raises CheckpointError where the file does not hold a fitting One-Prompt."""
+    metadata, tensors = _read(path)
+    try:
+        config = NetworkConfig.from_dict(json.loads(metadata["config"]))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} was written for another version of the network: {error}") from error
+    with torch.device("meta"):
+        network = OnePrompt(config)
+    try:
+        network.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{path} does not hold the weights of its configuration {config.name!r}: {reason}") from error
+    return network.requires_grad_(False).eval().to(device)
+
+
+def read_provenance(path: str | Path) -> dict[str, Any]:
+    """The provenance that `save_network` stored: data, command, parent, metrics."""
+    metadata, _ = _read(path, tensors=False)
+    found: dict[str, Any] = json.loads(metadata.get("provenance", "{}"))
+    return found
+
+
+def weights_hash(network: OnePrompt) -> str:
+    """12 hexadecimal digits that change with the configuration and with any weight."""
+    digest = hashlib.sha256(json.dumps(network.config.as_dict(), sort_keys=True).encode())
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _read(path: str | Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    if not Path(path).is_file():
+        raise CheckpointError(f"weights must be a safetensors file, {path} does not exist")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            values = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} must be One-Prompt weights of format {FORMAT!r}, got {metadata.get('format')!r}: "
+            "make one with python -m scripts.pretrain"
+        )
+    return metadata, values

@@ -1,0 +1,49 @@
+"""Prompts to the paper's two embeddings p1 and p2, one pair for each level of the Former stack.
+
+The paper adds a learned type embedding to a positional encoding of each prompt's coordinates. Here a prompt is a map
+(`lib.prompts.rasterise`), and a small convolutional pyramid carries it to every token of every level: position is
+where the map is bright. The same weights serve p1 and p2, which a learned slot embedding tells apart.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lib.networks.blocks import ConvBlock, pool_to, to_tokens
+from lib.networks.config import NetworkConfig
+from lib.prompts import MAP_CHANNELS, SLOTS
+
+
+class PromptEncoder(nn.Module):
+    """Prompt maps (B, 2, 5, S, S) to `{level: (p1, p2)}`, each (B, N, C_level)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.levels = sorted(config.former_levels)  # fine to coarse, as the pyramid is built
+        widths = [config.prompt_channels * 2**n for n in range(1 + max(self.levels) - 1)]
+        self.stem = ConvBlock(len(MAP_CHANNELS), widths[0])
+        self.stages = nn.ModuleList(ConvBlock(i, o, stride=2) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.heads = nn.ModuleDict(
+            {str(level): nn.Conv2d(widths[level - 1], config.channels[level], 1) for level in self.levels}
+        )
+        self.type_embedding = nn.ParameterDict(
+            {
+                str(level): nn.Parameter(0.1 * torch.randn(SLOTS, len(MAP_CHANNELS), config.channels[level]))
+                for level in self.levels
+            }
+        )
+
+    def forward(self, maps: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        given = maps.flatten(3).amax(dim=-1).clamp(max=1)  # (B, slot, type): was this type of prompt given?
+        x = self.stem(pool_to(maps.flatten(0, 1), maps.shape[-1] // 2))
+        embeddings = {}
+        for level in range(1, max(self.levels) + 1):
+            if level > 1:
+                x = self.stages[level - 2](x)
+            if level in self.levels:
+                dense = to_tokens(self.heads[str(level)](x)).unflatten(0, (-1, SLOTS))
+                types = torch.einsum("bst,stc->bsc", given.to(dense.dtype), self.type_embedding[str(level)])
+                p1, p2 = (dense + types[:, :, None]).unbind(1)
+                embeddings[level] = (p1, p2)
+        return embeddings
