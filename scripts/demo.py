@@ -1,0 +1,218 @@
+"""Shows the whole loop on a study list: `python -m scripts.demo`.
+
+Starts the real server on a copy of the study folder, saves the first study's label over REST as a client would, waits
+while the others are segmented, downloads every mask over REST and compares it with the truth and with what costs
+nothing: the template's mask, stretched to the other study's grid. It prints a table and writes a picture of each study.
+
+Without --studies it makes phantoms. With your own, --truth holds label maps called like the studies; at least the first
+study needs one. Studies without truth get a mask and a picture, and no Dice. Dice are given in 0..100, as the mean over
+the template's structures.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from lib.images import ImageError, read_image, read_label
+from scripts.client import Client, Server, ServerError
+from scripts.demo_report import Result, percent, short, summarise, table
+from scripts.follow import follow_job
+from scripts.make_demo_data import write_demo_data
+from scripts.overlays import Gallery, Picture
+from scripts.scores import by_name, copy_resized, dice_by_label
+from scripts.study_list import Study, StudyListError, Truth, copy_studies, find_studies
+
+
+@dataclass(frozen=True)
+class Template:
+    """The study whose label is saved. values: structure -> value in its truth; label: the n-th structure as n + 1."""
+
+    study: Study
+    values: Mapping[str, int]
+    label: np.ndarray
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.values)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A study list with its truth, and how to serve it.
+
+    patience: seconds to wait for one study. conf: further settings of the app.
+    """
+
+    studies: Sequence[Study]
+    truth: Truth
+    patience: float
+    conf: Mapping[str, str]
+
+    def run(self, template: Template, folder: Path, gallery: Gallery) -> list[Result]:
+        """One server's life in a new `folder`: save the template's label, wait, then fetch and compare every mask."""
+        copy_studies(list(self.studies), folder / "studies")
+        (folder / "masks").mkdir()
+        others = [study for study in self.studies if study is not template.study]
+        conf = {"models": str(folder / "models"), **self.conf}
+        with Server(folder / "studies", log=folder / "server.log", conf=conf, cwd=folder) as server:
+            client = Client(server.url)
+            if missing := {study.id for study in self.studies} - set(client.image_ids()):
+                raise ServerError(f"the server does not list these studies: {', '.join(sorted(missing))}")
+            client.save_label(template.study.id, self.truth.need(template.study), template.values)
+            seconds = follow_job(client, server, [study.id for study in others], self.patience)
+            status = client.status()
+            for study in others:
+                client.download_label(study.id, "original", folder / "masks")
+        _show_template(template, gallery)
+        return [
+            self._compare(study, template, folder / "masks", seconds[study.id], status, gallery) for study in others
+        ]
+
+    def _compare(
+        self,
+        study: Study,
+        template: Template,
+        masks: Path,
+        seconds: float,
+        status: Mapping[str, Any],
+        gallery: Gallery,
+    ) -> Result:
+        image = read_image(study.path)
+        path = next(masks.glob(f"{study.id}.*"))
+        mask = by_name(read_label(path, like=image), status["labels"], template.names)
+        truth = self.truth.read(study)
+        scores: dict[str, tuple[float | None, float | None]] = {}
+        if truth is not None:
+            truth = by_name(truth, self.truth.structures(truth), template.names)
+            found = dice_by_label(mask, truth, len(template.names))
+            copied = dice_by_label(copy_resized(template.label, truth.shape), truth, len(template.names))
+            scores = dict(zip(template.names, zip(found, copied, strict=True), strict=True))
+        quality = list(status["studies"][study.id].get("quality", {}).values())
+        predicted = float(np.mean(quality)) if quality else None
+        result = Result(study.id, template.study.id, seconds, predicted, scores)
+        title = f"{short(study.id)}  {percent(result.dice)}"
+        gallery.add(study.id, Picture(title, image.array, mask, truth, image.affine))
+        return result
+
+
+def read_template(study: Study, truth: Truth) -> Template:
+    """The study with its true label. Raises StudyListError where it has none, or an empty one."""
+    truth.need(study)
+    label = truth.read(study)
+    values = truth.structures(label) if label is not None else {}
+    if label is None or not values:
+        raise StudyListError(f"the truth of {study.path.name} holds no structure, so it cannot be a template")
+    return Template(study, values, by_name(label, values, tuple(values)))
+
+
+def run(options: argparse.Namespace, folder: Path) -> list[Result]:
+    """Everything the command does, with temporary files in `folder`."""
+    studies_folder, truth_folder = options.studies, options.truth
+    if studies_folder is None:
+        write_demo_data(folder / "phantoms", **({"count": options.limit} if options.limit else {}))
+        studies_folder, truth_folder = folder / "phantoms" / "studies", folder / "phantoms" / "truth"
+    studies = find_studies(studies_folder)[: options.limit]
+    if len(studies) < max(2, options.templates):
+        wanted = max(2, options.templates)
+        raise StudyListError(f"at least {wanted} studies are needed, and there are {len(studies)} in {studies_folder}")
+    conf = {"weights": str(options.weights.resolve())} if options.weights else {}
+    demo = Demo(studies, Truth.in_folder(truth_folder), options.timeout, conf)
+    templates = [read_template(study, demo.truth) for study in studies[: options.templates]]
+    everything: list[Result] = []
+    for template in templates:
+        print(f"\nTemplate {template.study.id}: {', '.join(template.names)}", flush=True)
+        pictures = options.output if len(templates) == 1 else options.output / template.study.id
+        gallery, work = Gallery(pictures), folder / "run"
+        work.mkdir()
+        results = demo.run(template, work, gallery)
+        shutil.rmtree(work)
+        print(f"{table(results)}\nPictures: {gallery.save_contact_sheet()}", flush=True)
+        everything += results
+    return everything
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.demo",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--studies", type=Path, metavar="S", help="study folder; it is copied (default: phantoms)")
+    parser.add_argument("--truth", type=Path, metavar="T", help="folder with label maps called like the studies")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N studies")
+    parser.add_argument("--templates", type=_count, default=1, metavar="N", help="the first N in turn as the template")
+    parser.add_argument("--weights", type=Path, metavar="W", help="a safetensors file (default: the shipped weights)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo_output"), metavar="DIR", help="pictures (default: demo_output)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600, metavar="SECONDS", help="longest wait for one study (default 600)"
+    )
+    options = parser.parse_args(arguments)
+    if (options.studies is None) != (options.truth is None):
+        parser.error("--studies and --truth go together: the first study's label comes from the truth")
+    if options.weights is not None and not options.weights.is_file():
+        parser.error(f"--weights must be a file, and there is none at {options.weights}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="oneprompt-demo-") as folder:
+            summary = summarise(run(options, Path(folder)))
+    except (ServerError, StudyListError, ImageError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo: stopped, and the server with it", file=sys.stderr)
+        return 130
+    if options.json:
+        options.json.write_text(json.dumps(summary, indent=1) + "\n")
+    if summary["mean_dice"] is not None:
+        print(f"\nMean Dice {summary['mean_dice']:.1f}, copying the template {summary['mean_dice_copy']:.1f}")
+    return 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C, so that neither the server nor the copy stays behind."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show_template(template: Template, gallery: Gallery) -> None:
+    image = read_image(template.study.path)
+    title = f"template {short(template.study.id)}"
+    gallery.add(template.study.id, Picture(title, image.array, template.label, None, image.affine))
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
