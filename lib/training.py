@@ -144,7 +144,7 @@ def _draw_type(config: TrainingConfig, rng: np.random.Generator) -> PromptType:
 
 
 def _modes(truths: np.ndarray, config: TrainingConfig, rng: np.random.Generator) -> np.ndarray:
-    share = [config.interactive, config.corrected, 1 - config.interactive - config.corrected]
+    share = [config.interactive, config.corrected, max(0.0, 1 - config.interactive - config.corrected)]
     modes = rng.choice(["interactive", "corrected", "one-shot"], len(truths), p=share)
     modes[(modes == "interactive") & ~truths.any(axis=(1, 2))] = "one-shot"  # nothing to click on
     return modes

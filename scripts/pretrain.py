@@ -95,8 +95,10 @@ class Run:
             return
         try:
             state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        except (RuntimeError, EOFError, OSError) as error:
-            sys.exit(f"{self.checkpoint} cannot be read ({error}); remove it to begin anew, ema.safetensors still serves")
+        except Exception as error:  # torn bytes raise whatever the reader meets first
+            sys.exit(
+                f"{self.checkpoint} cannot be read ({error}); remove it to begin anew, ema.safetensors still serves"
+            )
         try:
             self.network.load_state_dict(state["network"])
             self.average.network.load_state_dict(state["average"])
@@ -198,7 +200,9 @@ def validate(network: OnePrompt, pairs: list[tuple], device: torch.device) -> di
         images = torch.from_numpy(np.stack([query, template]))[:, None].to(device)
         maps = torch.from_numpy(rasterise(Prompt(mask=mask), mask.shape, len(mask)))[None].to(device)
         logits = network(images[:1], images[1:], maps)
-        scores.setdefault(name, []).append(float(dice_of(logits > 0, torch.from_numpy(truth)[None, None].to(device))[0]))
+        scores.setdefault(name, []).append(
+            float(dice_of(logits > 0, torch.from_numpy(truth)[None, None].to(device))[0])
+        )
     means = {name: float(np.mean(values)) for name, values in scores.items()}
     return means | {"mean": float(np.mean(list(means.values())))}
 
@@ -231,6 +235,15 @@ class Log:
         print(f"step {run.step}/{run.total}  {size} px  {rate:.1f} queries/s  loss {loss:.3f}  {shown}", flush=True)
         self.losses, self.dice, self.started, self.queries = [], {}, time.monotonic(), 0
 
+    def held_out(self, run: Run, scores: dict[str, float]) -> None:
+        self.record(run.step, {f"held_out/{name}": 100 * score for name, score in scores.items()})
+        shown = "  ".join(f"{name} {100 * score:.1f}" for name, score in scores.items())
+        print(f"held out at step {run.step}: {shown}", flush=True)
+
+    def close(self) -> None:
+        self.file.close()
+        self.writer.close()
+
     def record(self, step: int, values: dict[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **{k: round(v, 4) for k, v in values.items()}}) + "\n")
         self.file.flush()
@@ -240,7 +253,9 @@ class Log:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, help="folder of data sets (lib/datasets.py); without it only synthetic tasks")
+    parser.add_argument(
+        "--data", type=Path, help="folder of data sets (lib/datasets.py); without it only synthetic tasks"
+    )
     parser.add_argument("--run", type=Path, required=True, help="folder of this run, outside the checkout")
     parser.add_argument("--terms", choices=["open", "research"], help="use only data sets under these terms")
     parser.add_argument("--stages", type=Stage.parse, default="64x8:4000,128x4:20000", help="SIZExEPISODES:STEPS,...")
@@ -267,7 +282,9 @@ def main(arguments: list[str] | None = None) -> None:
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     rank = dist.get_rank() if dist.is_initialized() else 0
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
     options.run.mkdir(parents=True, exist_ok=True)
     datasets = read_datasets(options.data, "train", options.terms) if options.data else []
     options.dataset_names = [d.name for d in datasets]
@@ -283,26 +300,27 @@ def main(arguments: list[str] | None = None) -> None:
 def train(run: Run, tasks: list[RealTasks], held_out: list[RealTasks]) -> None:
     """Steps until the stages are done."""
     options = run.options
-    log = Log(options.run, options.log_every) if run.rank == 0 else None
     mix = Mix(synthetic=options.synthetic)
     sources = {s.size: EpisodeSource(tasks, s.size, options.queries, mix, options.seed) for s in options.stages}
     plateau = int(run.total * (1 - options.cooldown))
-    while run.step < run.total:
-        stage, began = stage_at(options.stages, run.step), time.monotonic()
-        result = run.train_step(sources[stage.size], stage.episodes)
-        run.seconds += time.monotonic() - began
-        run.queries += len(result.dice)
+    log = Log(options.run, options.log_every) if run.rank == 0 else None
+    try:
+        while run.step < run.total:
+            stage, began = stage_at(options.stages, run.step), time.monotonic()
+            result = run.train_step(sources[stage.size], stage.episodes)
+            run.seconds += time.monotonic() - began
+            run.queries += len(result.dice)
+            if run.step == plateau:
+                run.save("plateau.pt")  # a longer run goes on from here
+            if run.step % options.save_every == 0 or run.step == run.total:
+                run.save()
+            if log:
+                log.add(run, result, stage.size)
+                if held_out and (run.step % options.validate_every == 0 or run.step == run.total):
+                    log.held_out(run, validate(run.average.network, validation_pairs(held_out, stage.size), run.device))
+    finally:
         if log:
-            log.add(run, result, stage.size)
-        if run.step == plateau:
-            run.save("plateau.pt")  # a longer run goes on from here
-        if run.step % options.save_every == 0 or run.step == run.total:
-            run.save()
-        if log and held_out and (run.step % options.validate_every == 0 or run.step == run.total):
-            scores = validate(run.average.network, validation_pairs(held_out, stage.size), run.device)
-            log.record(run.step, {f"held_out/{name}": 100 * score for name, score in scores.items()})
-            shown = "  ".join(f"{name} {100 * score:.1f}" for name, score in scores.items())
-            print(f"held out at step {run.step}: {shown}", flush=True)
+            log.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,25 @@
+"""Network configurations: round trip and refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from lib.networks import NetworkConfig
+
+
+@pytest.mark.parametrize("config", [NetworkConfig.small(), NetworkConfig.base(), NetworkConfig(prompt_parser=False)])
+def test_a_configuration_survives_the_way_through_json(config):
+    assert NetworkConfig.from_dict(config.as_dict()) == config
+
+
+def test_an_unknown_key_is_refused_by_name():
+    with pytest.raises(ValueError, match="depth"):
+        NetworkConfig.from_dict({"depth": 3})
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"image_size": 100}, {"former_levels": (4, 2)}, {"channels": (16, 32)}, {"head_channels": 48}]
+)
+def test_sizes_that_do_not_fit_are_refused(wrong):
+    with pytest.raises(ValueError):
+        NetworkConfig(**wrong)

@@ -1,0 +1,76 @@
+"""Pretraining as a command: it runs, stops, goes on exactly, and keeps the last good checkpoint."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from lib.checkpoints import load_network, read_provenance, weights_hash
+from scripts import pretrain
+from scripts.pretrain import Stage, stage_at
+
+
+def run(folder, stages, *more):
+    pretrain.main(["--run", str(folder), "--stages", stages, "--log-every", "1", "--save-every", "2", *more])
+    return load_network(folder / "ema.safetensors")
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights_as_one_that_was_not(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole", "32x1:2,64x1:2")
+    real_step, calls = pretrain.training_step, []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real_step(*arguments)
+
+    monkeypatch.setattr(pretrain, "training_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "stopped", "32x1:2,64x1:2")
+    monkeypatch.undo()
+    resumed = run(tmp_path / "stopped", "32x1:2,64x1:2")
+    assert weights_hash(resumed) == weights_hash(whole)
+    lines = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert read_provenance(tmp_path / "whole" / "ema.safetensors")["steps"] == 4
+
+
+def test_a_corrupt_checkpoint_stops_with_a_clear_message(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"torn")
+    with pytest.raises(SystemExit, match="remove it to begin anew"):
+        run(tmp_path, "32x1:1")
+
+
+def test_a_full_disk_costs_one_checkpoint_and_not_the_run(tmp_path, monkeypatch, capsys):
+    run(tmp_path, "32x1:2")
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pretrain, "write_atomically", full)
+    run(tmp_path, "32x1:4")
+    assert "the one before stays" in capsys.readouterr().out
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_stages_follow_each_other_and_the_last_goes_on():
+    stages = Stage.parse("64x8:10,128x4:5")
+    assert [stage_at(stages, step).size for step in (0, 9, 10, 14, 99)] == [64, 64, 128, 128, 128]
+
+
+@pytest.mark.parametrize("text", ["64", "64x8", "axb:c", ""])
+def test_stages_that_cannot_be_read_are_refused_with_an_example(text, capsys):
+    with pytest.raises(SystemExit):
+        pretrain.parse(["--run", "x", "--stages", text])
+    assert "64x8:4000,128x4:20000" in capsys.readouterr().err
+
+
+def test_ablations_are_part_of_the_configuration(tmp_path):
+    network = run(tmp_path, "32x1:1", "--without", "gaussian_masking", "--threads", "1")
+    assert not network.config.gaussian_masking
+    assert network.config.prompt_parser
+    assert torch.get_num_threads() == 1
