@@ -89,7 +89,7 @@ class Server:
         """Raises ServerError with the end of the log if the process is gone."""
         if self._process is None or (code := self._process.poll()) is None:
             return
-        raise ServerError(f"the server ended with code {code}. The end of {self._log}:\n{self.log_tail()}")
+        raise ServerError(f"the server ended with code {code}. The end of its log:\n{self.log_tail()}")
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines that the server printed, indented."""
@@ -120,7 +120,7 @@ class Server:
                 pass  # not listening yet
             time.sleep(0.25)
         raise ServerError(
-            f"the server did not answer within {self._start_timeout:g} s. The end of {self._log}:\n{self.log_tail()}"
+            f"the server did not answer within {self._start_timeout:g} s. The end of its log:\n{self.log_tail()}"
         )
 
 
@@ -130,6 +130,12 @@ class Client:
     def __init__(self, url: str, timeout: float = 120) -> None:
         self._url, self._timeout = url.rstrip("/"), timeout
         self._session = requests.Session()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._session.close()
 
     def info(self) -> dict[str, Any]:
         """Models, trainers and labels: GET /info/."""
@@ -155,7 +161,8 @@ class Client:
         """The label's file, put in `folder` under the image's id and the extension that the server gives it."""
         answer = self._request("GET", "/datastore/label", params={"label": image_id, "tag": tag})
         served = answer.headers.get("content-disposition", "").partition("filename=")[2].strip('"')
-        path = folder / f"{image_id}{''.join(Path(served.removeprefix(image_id)).suffixes) or '.nii.gz'}"
+        extension = served.removeprefix(image_id) if served.startswith(f"{image_id}.") else ".nii.gz"
+        path = folder / f"{image_id}{extension}"
         path.write_bytes(answer.content)
         return path
 

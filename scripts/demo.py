@@ -65,8 +65,8 @@ class Demo:
         (folder / "masks").mkdir()
         others = [study for study in self.studies if study is not template.study]
         conf = {"models": str(folder / "models"), **self.conf}
-        with Server(folder / "studies", log=folder / "server.log", conf=conf, cwd=folder) as server:
-            client = Client(server.url)
+        server = Server(folder / "studies", log=folder / "server.log", conf=conf, cwd=folder)
+        with server, Client(server.url) as client:
             if missing := {study.id for study in self.studies} - set(client.image_ids()):
                 raise ServerError(f"the server does not list these studies: {', '.join(sorted(missing))}")
             client.save_label(template.study.id, self.truth.need(template.study), template.values)
