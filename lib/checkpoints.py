@@ -51,7 +51,9 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> OnePro
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(f"{path} does not hold the weights of its configuration {config.name!r}: {reason}") from error
+        raise CheckpointError(
+            f"{path} does not hold the weights of its configuration {config.name!r}: {reason}"
+        ) from error
     return network.requires_grad_(False).eval().to(device)
 
 

@@ -87,12 +87,14 @@ class RealTasks:
             image = self.images[index]
             spread = image.std() + 1e-6
             scale = float(40 * 2 ** (index % 4))
-            self._regions[index] = felzenszwalb((image - image.mean()) / spread / 4, scale=scale, sigma=0.8, min_size=60)
+            self._regions[index] = felzenszwalb(
+                (image - image.mean()) / spread / 4, scale=scale, sigma=0.8, min_size=60
+            )
         return self._regions[index]
 
 
 def load_real_tasks(dataset: Dataset, as_one_class: bool = False) -> RealTasks:
-    """Read a data set into memory; of volumes, the slices across their first axis of largest spacing that show a label."""
+    """Read a data set into memory; of volumes, the slices that show a label, across the axis of largest spacing."""
     images, labels, subjects = [], [], []
     for file in dataset.files:
         image, label = dataset.read(file)
@@ -102,13 +104,15 @@ def load_real_tasks(dataset: Dataset, as_one_class: bool = False) -> RealTasks:
             array, label = np.moveaxis(array, axis, 0), np.moveaxis(label, axis, 0)
             shown = np.flatnonzero(label.any(axis=(1, 2)))
         else:
-            array, label, shown = array[None], label[None], [0]
+            array, label, shown = array[None], label[None], np.array([0])
         for index in shown:
             images.append(normalise(resize_image(array[index], STORED_SIZE)))
             labels.append(_resize_labels(label[index]))
             subjects.append(dataset.subjects[file])
     stacked = np.stack(labels).astype(np.uint8)
-    return RealTasks(dataset.name, np.stack(images), (stacked > 0).astype(np.uint8) if as_one_class else stacked, np.array(subjects))
+    return RealTasks(
+        dataset.name, np.stack(images), (stacked > 0).astype(np.uint8) if as_one_class else stacked, np.array(subjects)
+    )
 
 
 class EpisodeSource:
@@ -168,7 +172,9 @@ class EpisodeSource:
     def _draw_same_image(self, tasks: RealTasks, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
         index = int(rng.integers(len(tasks.images)))
         values = np.unique(tasks.labels[index])
-        return self._copies(tasks, index, tasks.labels[index] == rng.choice(values[-max(1, len(values) - 1) :]), "copies")
+        return self._copies(
+            tasks, index, tasks.labels[index] == rng.choice(values[-max(1, len(values) - 1) :]), "copies"
+        )
 
     def _copies(self, tasks: RealTasks, index: int, mask: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, str]:
         count = 1 + self.queries

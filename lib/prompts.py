@@ -141,8 +141,8 @@ class Prompt:
             box = box[: 2 * axis] + box[2 * axis + 2 :] if inside else None
         arrays = {name: _take(getattr(self, name), axis, index) for name in _ARRAYS}
         for name in ("doodle", "background_doodle"):
-            if arrays[name] is not None and not arrays[name].any():
-                arrays[name] = None
+            strokes = arrays[name]
+            arrays[name] = strokes if strokes is not None and strokes.any() else None
         return Prompt(flat(self.foreground), flat(self.background), box, **arrays)
 
     def slices(self, axis: int) -> list[int]:
@@ -220,7 +220,9 @@ def _whole_points(name: str, points: Sequence[Sequence[float]]) -> tuple[tuple[i
         if values.ndim != 1 or len(values) not in (2, 3) or not np.issubdtype(values.dtype, np.number):
             raise PromptError(f"each {name} point must be (i, j) or (i, j, k) voxel indices, got {point!r}")
         if not np.array_equal(values, np.floor(values)):
-            raise PromptError(f"each {name} point must be whole voxel indices, got {point!r}: round to the nearest voxel")
+            raise PromptError(
+                f"each {name} point must be whole voxel indices, got {point!r}: round to the nearest voxel"
+            )
         whole.append(tuple(int(v) for v in values))
     if len({len(point) for point in whole}) > 1:
         raise PromptError(f"all {name} points must be (i, j) or all (i, j, k), got {whole}")
@@ -232,7 +234,9 @@ def _checked_box(box: Sequence[float]) -> tuple[int, ...]:
         raise PromptError(f"box must be whole half-open bounds (i0, i1, j0, j1) or with (k0, k1) added, got {box!r}")
     whole = tuple(int(v) for v in box)
     if any(low >= high for low, high in zip(whole[::2], whole[1::2], strict=True)):
-        raise PromptError(f"box must be half-open bounds with first below second on each axis, got {whole}: sort each pair")
+        raise PromptError(
+            f"box must be half-open bounds with first below second on each axis, got {whole}: sort each pair"
+        )
     return whole
 
 

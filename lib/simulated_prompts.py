@@ -5,6 +5,8 @@ The prompts themselves are `lib.prompts.Prompt`; everything here works on 2-D ma
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy import ndimage
 from skimage.draw import line
@@ -25,9 +27,9 @@ def simulate_prompt(mask: np.ndarray, kind: PromptType, rng: np.random.Generator
     if not mask.any():
         raise ValueError(f"a {kind.value} prompt needs a structure to point at, got an empty mask: use seglab")
     if kind is PromptType.CLICK:
-        inside = [interior_point(mask, rng) for _ in range(rng.integers(1, 4))]
+        inside = tuple(interior_point(mask, rng) for _ in range(rng.integers(1, 4)))
         outside = [nearby_background(mask, rng) for _ in range(rng.integers(0, 3))]
-        return Prompt(foreground=inside, background=[point for point in outside if point])
+        return Prompt(foreground=inside, background=tuple(point for point in outside if point))
     if kind is PromptType.BBOX:
         return Prompt(box=jittered_box(mask, rng))
     strokes = scribble(mask, rng)
@@ -88,7 +90,7 @@ def scribble(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Bool strokes of one to three segments between interior points, kept inside the mask, never empty."""
     strokes = np.zeros_like(mask)
     points = [interior_point(mask, rng) for _ in range(rng.integers(2, 5))]
-    for start, end in zip(points[:-1], points[1:], strict=True):
+    for start, end in pairwise(points):
         strokes[line(*start, *end)] = True
     if rng.random() < 0.5:
         strokes = ndimage.binary_dilation(strokes)

@@ -162,7 +162,10 @@ def _rounds(
 ) -> tuple[Tensor, Tensor]:
     """Prompt maps on template and query for the last, differentiated pass: each (B, 2, 5, S, S)."""
     shape, device = truths.shape[1:], template_maps.device
-    prompts = [_first_prompt(truth, rng) if mode == "interactive" else Prompt() for truth, mode in zip(truths, modes)]
+    prompts = [
+        _first_prompt(truth, rng) if mode == "interactive" else Prompt()
+        for truth, mode in zip(truths, modes, strict=True)
+    ]
     said = _rasterised(prompts, shape, device)
     alone = torch.from_numpy(modes == "interactive").to(device)[:, None, None, None, None]
     rounds = rng.choice(len(config.rounds), len(modes), p=np.array(config.rounds))
@@ -173,8 +176,8 @@ def _rounds(
         picked = torch.from_numpy(active).to(device)
         shown = torch.where(alone[picked], said[picked], template_maps[picked])
         with torch.no_grad(), _autocast(device, config):
-            features = [tuple(level[picked].detach() for level in pyramid) for pyramid in (queries, template)]
-            answers = network.decode(*features, shown, said[picked]).sigmoid()[:, 0].cpu().numpy()
+            query, by = (tuple(level[picked].detach() for level in pyramid) for pyramid in (queries, template))
+            answers = network.decode(query, by, shown, said[picked]).sigmoid()[:, 0].cpu().numpy()
         for number, answer in zip(active, answers, strict=True):
             prompts[number] = refined(prompts[number], answer, truths[number])
         said[picked] = _rasterised([prompts[n] for n in active], shape, device)
@@ -193,7 +196,7 @@ def refined(prompt: Prompt, answer: np.ndarray, truth: np.ndarray) -> Prompt:
 
 
 def _first_prompt(truth: np.ndarray, rng: np.random.Generator) -> Prompt:
-    kind = rng.choice([PromptType.CLICK, PromptType.BBOX, PromptType.DOODLE], p=[0.6, 0.2, 0.2])
+    kind = (PromptType.CLICK, PromptType.BBOX, PromptType.DOODLE)[rng.choice(3, p=[0.6, 0.2, 0.2])]
     prompt = simulate_prompt(truth, kind, rng)
     if kind is PromptType.CLICK:  # most users begin with one click
         return prompt.replace(foreground=prompt.foreground[:1], background=()) if rng.random() < 0.7 else prompt
@@ -235,5 +238,3 @@ def learning_rate_at(step: int, total: int, config: TrainingConfig, cooldown: fl
     start = total * (1 - cooldown)
     falling = 1.0 if step < start else max(0.0, (total - step) / max(1.0, total - start))
     return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup)) * falling
-
-

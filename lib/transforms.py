@@ -40,7 +40,7 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize_logits(logits: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Logits (B, C, S, S) to (B, C, I, J), bilinear between pixel centres, so that thresholding gives smooth borders."""
+    """Logits (B, C, S, S) to (B, C, I, J), bilinear between pixel centres: thresholded borders are smooth."""
     shrinks = shape[0] < logits.shape[-2] or shape[1] < logits.shape[-1]
     return F.interpolate(logits.float(), size=tuple(shape), mode="bilinear", align_corners=False, antialias=shrinks)
 

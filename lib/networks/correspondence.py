@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.networks.blocks import coordinates, pool_to, to_maps, to_tokens
+from lib.networks.blocks import coordinates, pool_to, to_tokens
 from lib.prompts import BBOX, CLICK, DOODLE, MAP_CHANNELS, PREVIOUS, SEGLAB, SLOTS
 
 MAP_COUNT = SLOTS * len(MAP_CHANNELS)

@@ -25,11 +25,11 @@ class OnePromptFormerBlock(nn.Module):
         self.level, self.max_keys = level, keys
         self.position = nn.Conv2d(2, channels, 1)
         self.read_previous = Attention(channels, heads, keys, previous_channels) if previous_channels else None
-        if config.prompt_parser:
-            self.parser, self.plain = PromptParser(channels, config.gaussian_masking), None
-        else:
-            self.parser, self.plain = None, nn.Linear(2 * channels, channels)
-        self.affinity = Affinity(channels, config.correspondence_channels, keys) if config.dense_correspondence else None
+        self.parser = PromptParser(channels, config.gaussian_masking) if config.prompt_parser else None
+        self.plain = None if config.prompt_parser else nn.Linear(2 * channels, channels)
+        self.affinity = (
+            Affinity(channels, config.correspondence_channels, keys) if config.dense_correspondence else None
+        )
         self.read_affinity = nn.Conv2d(AFFINITY_CHANNELS, channels, 3, padding=1) if self.affinity else None
         self.query_reads_template = Attention(channels, heads, keys)
         self.template_reads_query = Attention(channels, heads, keys)
@@ -63,12 +63,13 @@ class OnePromptFormerBlock(nn.Module):
         e_t = to_tokens(template) + place
         if self.read_previous is not None and previous is not None:
             e_q = self.read_previous(e_q, previous)
+        factors = None
         if self.parser is not None:
             e_t, factors = self.parser(e_t, *template_prompts, e_q)
-        else:
-            e_t, factors = e_t + self.plain(torch.cat(template_prompts, dim=-1)), None
+        elif self.plain is not None:
+            e_t = e_t + self.plain(torch.cat(template_prompts, dim=-1))
         affinity = None
-        if self.affinity is not None:
+        if self.affinity is not None and self.read_affinity is not None:
             affinity = self.affinity(template, query, maps, factors)
             e_q = e_q + to_tokens(self.read_affinity(affinity))
         e_t = pool_tokens(e_t, self.max_keys)
@@ -77,5 +78,3 @@ class OnePromptFormerBlock(nn.Module):
         merged = self.merge(read_by_query, read_by_template)
         merged = self.self_attention(merged, merged)
         return self.feed_forward(merged), affinity
-
-

@@ -40,7 +40,7 @@ class OnePrompt(nn.Module):
         self.mask_decoder = MaskDecoder(config)
 
     def encode(self, images: Tensor) -> Features:
-        """Normalised grey images (B, 1, S, S), S a multiple of 16, to features fine to coarse. Dear: keep the result."""
+        """Normalised grey images (B, 1, S, S), S a multiple of 16, to features fine to coarse; dear, keep them."""
         if images.ndim != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3]:
             raise ValueError(f"images must be (B, 1, S, S), got {tuple(images.shape)}")
         if images.shape[-1] % self.config.stride:
@@ -71,8 +71,7 @@ class OnePrompt(nn.Module):
         query_maps = query_prompts.expand(batch, -1, -1, -1, -1)
         query_embeddings = self._embed(query_prompts, batch)
         tokens, affinity = None, None
-        for block in self.former:
-            level = block.level
+        for level, block in zip(self.config.former_levels, self.former, strict=True):
             tokens, affinity = block(
                 query[level],
                 template[level],

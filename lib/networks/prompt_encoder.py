@@ -7,6 +7,8 @@ where the map is bright. The same weights serve p1 and p2, which a learned slot 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ class PromptEncoder(nn.Module):
         self.levels = sorted(config.former_levels)  # fine to coarse, as the pyramid is built
         widths = [config.prompt_channels * 2**n for n in range(1 + max(self.levels) - 1)]
         self.stem = ConvBlock(len(MAP_CHANNELS), widths[0])
-        self.stages = nn.ModuleList(ConvBlock(i, o, stride=2) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.stages = nn.ModuleList(ConvBlock(i, o, stride=2) for i, o in pairwise(widths))
         self.heads = nn.ModuleDict(
             {str(level): nn.Conv2d(widths[level - 1], config.channels[level], 1) for level in self.levels}
         )

@@ -63,7 +63,8 @@ def test_a_slice_of_a_volume_prompt_keeps_what_was_said_on_it():
     flat = prompt.on_slice(2, 4)
     assert flat.foreground == ((1, 2),)
     assert flat.box == (0, 4, 1, 5)
-    assert flat.doodle is not None and flat.doodle[2, 3]
+    assert flat.doodle is not None
+    assert flat.doodle[2, 3]
     assert prompt.on_slice(2, 7).box is None
     assert prompt.on_slice(2, 7).doodle is None
     assert prompt.on_slice(2, 9).is_empty

@@ -27,7 +27,9 @@ def test_clicks_lie_inside_and_outside_as_they_say(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_doodles_stay_on_their_side(seed):
     prompt = simulate_prompt(mask(), PromptType.DOODLE, np.random.default_rng(seed))
-    assert prompt.doodle is not None and prompt.doodle.any() and not (prompt.doodle & ~mask()).any()
+    assert prompt.doodle is not None
+    assert prompt.doodle.any()
+    assert not (prompt.doodle & ~mask()).any()
     assert prompt.background_doodle is None or not (prompt.background_doodle & mask()).any()
 
 

@@ -21,5 +21,5 @@ def test_an_unknown_key_is_refused_by_name():
     "wrong", [{"image_size": 100}, {"former_levels": (4, 2)}, {"channels": (16, 32)}, {"head_channels": 48}]
 )
 def test_sizes_that_do_not_fit_are_refused(wrong):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="must"):
         NetworkConfig(**wrong)
