@@ -1,0 +1,142 @@
+"""scripts/setup and scripts/serve in a copy of the project whose Python only notes what it should install or start."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+# Runs everything but what would install or serve; notes the arguments, one call a line, separated by |
+RECORDING_PYTHON = """#!/bin/sh
+(IFS="|"; echo "$*") >> "$NOTES"
+case "$1 $2 $3" in
+    "-m pip install") [ -z "$PIP_FAILS" ] || exit 1 ;;
+    "-m pip show") echo "Version: ${TORCH_VERSION:-2.0}" ;;
+    "-m pip --version"|"-m monailabel.main "*|"-m infers.environment "*) ;;
+    "-m scripts.make_demo_data "*) mkdir -p "$3/studies" ;;
+    *) exec REAL_PYTHON "$@" ;;
+esac
+"""
+
+
+class Project:
+    """A folder with the shell scripts and an environment that records."""
+
+    def __init__(self, root):
+        self.root = root
+        self.notes = root / "notes.txt"
+        (root / "scripts").mkdir(parents=True)
+        for name in ("setup", "serve"):
+            shutil.copy(SCRIPTS / name, root / "scripts")
+        (root / "requirements.txt").write_text("torch==2.5.0  # a reason\ntorchvision==0.20.0\n")
+        (root / "requirements-dev.txt").write_text("pytest\n")
+        python = root / ".venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text(RECORDING_PYTHON.replace("REAL_PYTHON", sys.executable))
+        python.chmod(0o755)
+
+    def run(self, script, *arguments, cwd=None, **environment):
+        self.notes.write_text("")
+        return subprocess.run(
+            [self.root / "scripts" / script, *arguments],
+            cwd=cwd or self.root,
+            env={"PATH": "/usr/bin:/bin", "HOME": str(self.root), "NOTES": str(self.notes), **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def calls(self, start):
+        """The recorded calls that begin so, each as a list of arguments."""
+        return [line.split("|") for line in self.notes.read_text().splitlines() if line.startswith(start)]
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path / "a project")
+
+
+def test_setup_installs_once_and_then_does_nothing(project):
+    assert project.run("setup").returncode == 0
+    ((*_, last),) = project.calls("-m|pip|install")
+    assert last == "requirements-dev.txt"
+    second = project.run("setup")
+    assert second.returncode == 0
+    assert project.calls("-m|pip|install") == []
+    assert second.stdout == second.stderr == ""
+
+
+@pytest.mark.parametrize("changed", ["requirements.txt", "requirements-dev.txt"])
+def test_setup_installs_again_when_the_requirements_change(project, changed):
+    project.run("setup")
+    (project.root / changed).write_text("torch==2.6.0\n")
+    project.run("setup")
+    assert len(project.calls("-m|pip|install")) == 1
+
+
+def test_an_installation_that_failed_is_tried_again(project):
+    assert project.run("setup", PIP_FAILS="yes").returncode != 0
+    assert project.run("setup").returncode == 0
+    assert len(project.calls("-m|pip|install")) == 1
+
+
+def test_setup_takes_the_cpu_build_of_the_pinned_torch_from_a_folder_beside_the_caller(project, tmp_path):
+    (tmp_path / "wheels").mkdir()
+    assert project.run("setup", "--cpu", "wheels", cwd=tmp_path).returncode == 0
+    first = project.calls("-m|pip|install")[0]
+    assert first[3:] == ["--find-links", f"{tmp_path}/wheels", "torch==2.5.0+cpu", "torchvision==0.20.0+cpu"]
+
+
+def test_setup_takes_the_cpu_build_from_an_index_and_only_where_it_is_not_there_yet(project):
+    project.run("setup", "--cpu", "https://wheels.example/cpu")
+    assert project.calls("-m|pip|install")[0][3:5] == ["--extra-index-url", "https://wheels.example/cpu"]
+    project.run("setup", "--cpu", "https://wheels.example/cpu", TORCH_VERSION="2.5.0+cpu")
+    assert project.calls("-m|pip|install") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--cpu"], "--cpu needs WHERE"),
+        (["--cpu", "nowhere"], "folder of wheels or the address of a wheel index, got 'nowhere'"),
+        (["--gpu"], "knows --cpu WHERE and --help, got '--gpu'"),
+    ],
+)
+def test_setup_refuses_options_that_it_does_not_know(project, arguments, reason):
+    answer = project.run("setup", *arguments)
+    assert answer.returncode == 1
+    assert reason in answer.stderr
+
+
+def test_setup_names_what_to_install_where_no_python_works(project):
+    script = project.root / "scripts" / "setup"
+    script.write_text(re.sub(r'^SUPPORTED="[^"]*"', 'SUPPORTED="9.9"', script.read_text(), flags=re.MULTILINE))
+    fake = project.root / "python9.9"
+    fake.write_text("#!/bin/sh\nexit 1\n")  # found, but it does not run: as pyenv's names do
+    fake.chmod(0o755)
+    answer = project.run("setup", PATH=f"{project.root}:/usr/bin:/bin")
+    assert answer.returncode == 1
+    assert "needs Python 9.9" in answer.stderr
+    assert "sudo apt-get install" in answer.stderr
+
+
+def test_serve_passes_options_on_and_keeps_spaces_in_them(project):
+    assert project.run("serve", "--studies", "my studies", "--conf", "labels", "left kidney,liver").returncode == 0
+    ((*call,),) = project.calls("-m|monailabel.main")
+    assert call[2:5] == ["start_server", "--app", f"{project.root}/apps/oneprompt"]
+    assert call[5:9] == ["--host", "127.0.0.1", "--port", "8000"]
+    assert call[9:] == ["--studies", "my studies", "--conf", "labels", "left kidney,liver"]
+    assert project.calls("-m|scripts.make_demo_data") == []
+
+
+def test_serve_without_studies_makes_demo_studies_once(project):
+    for _ in range(2):
+        answer = project.run("serve", "--port", "9000")
+        ((*call,),) = project.calls("-m|monailabel.main")
+        assert call[9:] == ["--studies", f"{project.root}/demo/studies", "--port", "9000"]
+        assert "http://127.0.0.1:9000/info/" in answer.stderr
+    assert project.calls("-m|scripts.make_demo_data") == []  # of the second start
