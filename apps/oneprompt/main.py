@@ -1,0 +1,59 @@
+"""One-Prompt for MONAI Label: registers tasks, nothing else.
+
+`monailabel start_server --app apps/oneprompt --studies S` runs this file; so does every training and batch process.
+"""
+
+import sys
+from pathlib import Path
+
+# MONAI Label puts this folder on the path, not the repository, and only while it loads this file.
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from infers.environment import apply_settings, check_packages, put_root_first  # noqa: E402
+
+put_root_first(ROOT)  # training processes inherit it
+
+from monailabel.config import settings  # noqa: E402
+from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
+
+from infers.assembly import Assembly  # noqa: E402
+from lib.config import VERSION  # noqa: E402
+
+
+class OnePromptApp(MONAILabelApp):
+    """The app as MONAI Label sees it. MONAI Label takes the first direct subclass of `MONAILabelApp` it finds here."""
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        check_packages()
+        apply_settings(settings, app_dir)
+        self.assembly = Assembly(app_dir, studies, conf)
+        super().__init__(
+            app_dir, studies, conf, "One-Prompt", "Prompt one study, and the rest of the list is segmented", VERSION
+        )
+
+    def init_datastore(self):
+        return self.assembly.datastore
+
+    def init_infers(self):
+        return self.assembly.infers()
+
+    def init_trainers(self):
+        return self.assembly.trainers()
+
+    def init_batch_infer(self):
+        return self.assembly.batch_infer()
+
+    def infer(self, request, datastore=None):
+        return self.assembly.infer(request, datastore)
+
+    def next_sample(self, request):
+        return self.assembly.next_sample(super().next_sample(request))
+
+    def on_save_label(self, image_id, label_id):
+        super().on_save_label(image_id, label_id)
+        return self.assembly.label_saved(image_id)
+
+    def on_init_complete(self):
+        super().on_init_complete()
+        self.assembly.serve(self)

@@ -1,0 +1,378 @@
+"""The study list: MONAI Label's local datastore made safe for several threads, processes and crashes.
+
+Files are the truth: images, labels, and a sidecar beside each label (`infers/sidecars.py`). MONAI Label's own
+`datastore_v2.json` is kept up to date for the clients that read it, and rebuilt where it is missing or broken. What
+changes the list holds a lock of this process and one of the study folder, reads what others wrote, and writes files
+whole. Ids and tags are names, never paths.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.interfaces.datastore import DefaultLabelTag
+
+from infers.environment import IMAGE_EXTENSIONS
+from infers.errors import ClientError, NotFound
+from infers.series import Series, SeriesScanner
+from infers.sidecars import checksum, read_sidecar, update_sidecar, write_sidecar
+from infers.watch import FolderWatch
+from lib.files import write_atomically
+from lib.images import read_image
+
+logger = logging.getLogger(__name__)
+
+FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
+STATE_FOLDER = ".oneprompt"
+SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
+LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """A stored label: its file, what is recorded about it, and the checksum of its bytes."""
+
+    path: Path
+    info: dict[str, Any]
+    checksum: str
+
+
+def safe_name(kind: str, name: str) -> str:
+    """`name`, if it can only ever be a file in its own folder.
+
+    Raises:
+        ClientError: separators, a leading dot, control characters, nothing at all, or too long.
+    """
+    bad = not name or name.startswith(".") or len(name) > LONGEST_NAME or not name.isprintable()
+    if bad or any(character in name for character in '/\\:*?"<>|'):
+        raise ClientError(
+            f"{kind} must be a plain name of 1 to {LONGEST_NAME} characters without separators or a leading dot, got "
+            f"{name[:80]!r}"
+        )
+    return name
+
+
+def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def run(self: StudyStore, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+class StudyStore(LocalDatastore):
+    """Images and labels of one study folder.
+
+    Args:
+        datastore_path: the study folder; images lie in it, DICOM series also in sub-folders, labels in `labels/TAG`.
+        extensions: glob patterns of image and label files.
+        auto_reload: watch the folder for files that others add or remove.
+        read_only: do not look for new files at start (MONAI Label's setting).
+    """
+
+    def __init__(
+        self,
+        datastore_path: str,
+        extensions: tuple[str, ...] | list[str] = tuple(f"*{ext}" for ext in IMAGE_EXTENSIONS),
+        auto_reload: bool = False,
+        read_only: bool = False,
+        **unused: Any,
+    ) -> None:
+        root = Path(datastore_path)
+        self.state = root / STATE_FOLDER
+        self.state.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._process_lock = FileLock(str(self.state / "datastore.lock"))
+        self._scanner = SeriesScanner(root, self.state / "series")
+        self._series: dict[str, Series] = {}
+        self._listeners: list[Callable[[], None]] = []
+        _set_aside_if_broken(root / "datastore_v2.json")
+        super().__init__(datastore_path, extensions=list(extensions), auto_reload=False, read_only=read_only)
+        self._watch = FolderWatch(root, self.refresh) if auto_reload else None
+
+    # What others call
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after files outside this process's doing changed which images and labels there are."""
+        self._listeners.append(listener)
+
+    def record(self, image_id: str, tag: str) -> LabelRecord | None:
+        """The label of an image with this tag, or None. Its checksum is of the file as it is now."""
+        with self._lock:
+            uri = LocalDatastore.get_label_uri(self, image_id, tag)
+            if not uri:
+                return None
+            path = Path(uri)
+            try:
+                return LabelRecord(path, self.get_label_info(image_id, tag), checksum(path))
+            except FileNotFoundError:
+                return None
+
+    def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool:
+        """Store a mask that this app made, with the tag `original`; never where a person's label is.
+
+        Returns:
+            False where a person saved a final label for the image in the meantime.
+
+        Raises:
+            NotFound: the image was removed in the meantime.
+        """
+        with self._exclusive():
+            if self._tags(image_id).get(FINAL):
+                return False
+            self._store(image_id, label, AUTOMATIC, info)
+            return True
+
+    @_locked
+    def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
+        """{tag: info} of an image's labels; empty for an unknown image."""
+        return {tag: dict(label.info) for tag, label in self._tags(image_id).items()}
+
+    # MONAI Label's interface
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Store a client's label, whole or not at all, with what came with it.
+
+        Raises:
+            ClientError: unusable id or tag, unknown image, an automatic mask meant as a person's final label.
+        """
+        safe_name("tag", label_tag)
+        if label_tag == FINAL and "model" in label_info and "accepted" not in label_info:
+            raise ClientError("label_tag `final` is for labels that a person submits; save inferred masks as `original`")
+        with self._exclusive():
+            self._store(image_id, Path(label_filename), label_tag, dict(label_info or {}))
+        return image_id
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Add an uploaded image after reading it once.
+
+        Raises:
+            ClientError: unusable id or file type, or another image of that id.
+            ImageError: a file that is no usable image.
+        """
+        source = Path(image_filename)
+        stem, extension = self._to_id(source.name)
+        image_id = safe_name("image", image_id or stem)
+        if extension not in IMAGE_EXTENSIONS:
+            raise ClientError(f"an image must be one of {', '.join(IMAGE_EXTENSIONS)}, got {source.suffix!r}")
+        new = read_image(source)
+        with self._exclusive():
+            if image_id in self._datastore.objects:
+                if read_image(self.get_image_uri(image_id)).checksum == new.checksum:
+                    return image_id
+                raise ClientError(f"image {image_id!r} exists with other content: upload under another name", 409)
+            name = self._filename(image_id, extension)
+            write_atomically(Path(self._datastore.image_path()) / name, source.read_bytes())
+            info = {**(image_info or {}), "ts": _now(), "name": name}
+            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
+            self._update_datastore_file(lock=False)
+        return image_id
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image with its labels and their records. Raises NotFound."""
+        with self._exclusive():
+            for tag in list(self._tags(image_id)):
+                self.remove_label(image_id, tag)
+            if series := self._series.get(image_id):
+                for file in series.folder.iterdir():
+                    file.resolve().unlink()
+                    file.unlink(missing_ok=True)
+                series.folder.rmdir()
+            else:
+                Path(self.get_image_uri(image_id)).unlink(missing_ok=True)
+            self.refresh()
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label and its record. Raises NotFound."""
+        with self._exclusive():
+            if not self._tags(label_id).get(label_tag):
+                raise NotFound(f"there is no label {label_tag!r} of image {label_id!r}")
+            Path(LocalDatastore.get_label_uri(self, label_id, label_tag)).unlink(missing_ok=True)
+            self._sidecar(label_id, label_tag).unlink(missing_ok=True)
+            self.refresh()
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to what is known about an image. Raises NotFound."""
+        with self._exclusive():
+            self._tags(image_id)
+            self._datastore.objects[image_id].image.info.update(info)
+            self._update_datastore_file(lock=False)
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add to what is known about a label. Raises NotFound."""
+        with self._exclusive():
+            label = self._tags(label_id).get(label_tag)
+            if label is None:
+                raise NotFound(f"there is no label {label_tag!r} of image {label_id!r}")
+            file = Path(LocalDatastore.get_label_uri(self, label_id, label_tag))
+            update_sidecar(self._sidecar(label_id, label_tag), file, info)
+            label.info.update(info)
+            self._update_datastore_file(lock=False)
+
+    def refresh(self) -> None:
+        """Make the list agree with the files."""
+        with self._exclusive():
+            before = self._shape()
+            self._reconcile_datastore()
+            changed = before != self._shape()
+        if changed:
+            for listener in self._listeners:
+                listener()
+
+    get_image_uri = _locked(LocalDatastore.get_image_uri)
+    get_label_uri = _locked(LocalDatastore.get_label_uri)
+    get_labels_by_image_id = _locked(LocalDatastore.get_labels_by_image_id)
+    get_labeled_images = _locked(LocalDatastore.get_labeled_images)
+    get_unlabeled_images = _locked(LocalDatastore.get_unlabeled_images)
+    list_images = _locked(LocalDatastore.list_images)
+    datalist = _locked(LocalDatastore.datalist)
+    status = _locked(LocalDatastore.status)
+    json = _locked(LocalDatastore.json)
+
+    @_locked
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is known about an image, its path included; a folder's path is left out, viewers open only files."""
+        info = super().get_image_info(image_id)
+        if image_id in self._series:
+            info.pop("path", None)
+        return info
+
+    @_locked
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """What is recorded about a label; {} where nothing is."""
+        label = self._datastore.label(label_id, label_tag)
+        return dict(label.info) if label else {}
+
+    # How LocalDatastore finds and names files
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        if file in self._series:
+            return file, SERIES
+        for pattern in self._extensions:
+            extension = pattern.lstrip("*")
+            if file.lower().endswith(extension) and len(file) > len(extension):
+                return file[: -len(extension)], file[-len(extension) :]
+        return os.path.splitext(file)
+
+    def _filename(self, id: str, ext: str) -> str:
+        if ext == SERIES:
+            series = self._series.get(id)
+            # Joined to the images' folder by LocalDatastore: an absolute path wins such a join
+            return str(series.folder) if series else f"{STATE_FOLDER}/removed"
+        return id + ext
+
+    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
+        found = {name: name for name in sorted(os.listdir(path)) if not name.startswith(".") and self._matches(name)}
+        if path == self._datastore.image_path():
+            found.update({uid: uid for uid in self._series})
+        return found
+
+    def _matches(self, name: str) -> bool:
+        return name.lower().endswith(tuple(pattern.lstrip("*") for pattern in self._extensions))
+
+    def _reconcile_datastore(self) -> None:
+        self._series = self._scanner.scan()
+        super()._reconcile_datastore()
+
+    def _add_non_existing_images(self) -> int:
+        count = super()._add_non_existing_images()
+        for uid, series in self._series.items():
+            if (obj := self._datastore.objects.get(uid)) and obj.image.ext == SERIES:
+                obj.image.info.update(series.info)
+        return count
+
+    def _add_non_existing_labels(self, tag: str) -> int:
+        count = super()._add_non_existing_labels(tag)
+        for image_id, obj in self._datastore.objects.items():
+            if label := obj.labels.get(tag):
+                file = Path(self._datastore.label_path(tag)) / self._filename(image_id, label.ext)
+                info = read_sidecar(self._sidecar(image_id, tag), file) if file.exists() else None
+                if info is not None and info != label.info:
+                    label.info = info
+                    count += 1
+        return count
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        path = Path(self._datastore_config_path)
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return
+        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)  # whole seconds would miss a quick second write
+        if stamp == self._config_ts:
+            return
+        try:
+            self._datastore = LocalDatastoreModel.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            logger.error("%s is broken and will be written anew: %s", path, error)
+        self._datastore.base_path = self._datastore_path
+        self._config_ts = stamp
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        path = Path(self._datastore_config_path)
+        with self._exclusive(read=False):
+            write_atomically(path, self._datastore.model_dump_json(exclude={"base_path"}, indent=2).encode())
+            stat = path.stat()
+            self._config_ts = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+
+    # Own helpers
+
+    @contextmanager
+    def _exclusive(self, read: bool = True) -> Iterator[None]:
+        with self._lock, self._process_lock:
+            if read:
+                self._init_from_datastore_file()
+            yield
+
+    def _tags(self, image_id: str) -> dict[str, DataModel]:
+        obj = self._datastore.objects.get(image_id)
+        if obj is None:
+            raise NotFound(f"there is no image {image_id[:80]!r} in the study list: GET /datastore/?output=all lists them")
+        return obj.labels
+
+    def _sidecar(self, image_id: str, tag: str) -> Path:
+        return Path(self._datastore.label_path(tag)) / f"{image_id}.json"
+
+    def _store(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
+        labels = self._tags(image_id)
+        _, extension = self._to_id(source.name)
+        name = self._filename(image_id, extension)
+        folder = Path(self._datastore.label_path(tag))
+        former = labels.get(tag)
+        info = {**info, "ts": _now(), "name": name}
+        content = source.read_bytes()
+        write_sidecar(self._sidecar(image_id, tag), content, info)
+        write_atomically(folder / name, content)
+        if former and former.ext != extension:
+            (folder / self._filename(image_id, former.ext)).unlink(missing_ok=True)
+        labels[tag] = DataModel(info=info, ext=extension)
+        self._update_datastore_file(lock=False)
+
+    def _shape(self) -> dict[str, dict[str, Any]]:
+        return {id: {tag: label.info for tag, label in obj.labels.items()} for id, obj in self._datastore.objects.items()}
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _set_aside_if_broken(path: Path) -> None:
+    """Keep a broken index for a person to look at, and start from the files."""
+    if path.exists():
+        try:
+            LocalDatastoreModel.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            logger.error("%s is broken, it is kept as %s.broken: %s", path, path.name, error)
+            path.replace(path.with_name(f"{path.name}.broken"))

@@ -1,0 +1,50 @@
+"""Notices when somebody else adds or removes files in a study folder."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+logger = logging.getLogger(__name__)
+
+SETTLE = 0.3  # seconds: copying a series makes hundreds of events, one look at the folder is enough
+LOOK_AGAIN = 60.0  # seconds: network mounts send no events
+
+
+class FolderWatch(FileSystemEventHandler):
+    """Calls `changed` from a thread of its own soon after something below `folder` changed."""
+
+    def __init__(self, folder: Path, changed: Callable[[], None]) -> None:
+        self._folder, self._changed = folder, changed
+        self._event = threading.Event()
+        threading.Thread(target=self._run, name="study-watch", daemon=True).start()
+        try:
+            observer = Observer()
+            observer.daemon = True
+            observer.schedule(self, str(folder), recursive=True)
+            observer.start()
+        except OSError as error:
+            logger.warning("%s cannot be watched (%s); it is looked at every %d s", folder, error, LOOK_AGAIN)
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Take note of a change; hidden files (temporary ones, locks) and records are none."""
+        if event.event_type in ("created", "deleted", "moved", "closed") and not event.is_directory:
+            path = Path(str(event.dest_path or event.src_path)).relative_to(self._folder)
+            if not any(part.startswith(".") for part in path.parts) and path.suffix != ".json":
+                self._event.set()
+
+    def _run(self) -> None:
+        while True:
+            self._event.wait(LOOK_AGAIN)
+            self._event.clear()
+            if self._event.wait(SETTLE):
+                continue  # still changing
+            try:
+                self._changed()
+            except Exception:
+                logger.exception("the study folder could not be read; it is tried again")

@@ -1,0 +1,1 @@
+"""MONAI Label's side of training: the `oneprompt` trainer."""
