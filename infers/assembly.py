@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import nibabel
-from monailabel.config import settings
+from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
 from infers.acceptance import Acceptance
 from infers.batch import TolerantBatchInfer
-from infers.datastore import AUTOMATIC, FINAL, StudyStore, safe_name
+from infers.datastore import AUTOMATIC, FINAL, NO_IMAGE, StudyStore, safe_name
 from infers.errors import ClientError, NotFound
 from infers.gate import Gate
 from infers.labels import LabelMap
@@ -30,6 +30,7 @@ from infers.watch import FolderWatch
 from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network
 from lib.config import AppConfig
 from lib.images import Image, read_image
+from lib.predictor import Predictor, PredictorSettings
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,13 @@ class Assembly:
         self.models.mkdir(parents=True, exist_ok=True)
         self.datastore = self._datastore(studies)
         self.labels = LabelMap(self.datastore.state / "labels.json", self.config.labels)
-        self.model = ServedModel(self.config.weights or SHIPPED_WEIGHTS, self.models / PUBLISHED, self.config.device)
+        settings = PredictorSettings(templates_per_query=self.config.templates)
+        self.model = ServedModel(
+            self.config.weights or SHIPPED_WEIGHTS,
+            self.models / PUBLISHED,
+            self.config.device,
+            lambda network, device: Predictor(network, device, settings),
+        )
         self.studies = Studies(self.datastore, self.labels, lambda: self.model.predictor, self.config.templates)
         self.gate = Gate()
         self.job = Propagation(self.studies, self.gate, self.datastore.state / "job.lock")
@@ -154,7 +161,7 @@ class Assembly:
         """Where a study's image lies. Raises NotFound."""
         uri = self.datastore.get_image_uri(image_id) if image_id in self.datastore.list_images() else ""
         if not uri or not os.path.exists(uri):
-            raise NotFound(f"there is no image {image_id[:80]!r} in the study list: GET /datastore/?output=all lists them")
+            raise NotFound(NO_IMAGE.format(image_id[:80]))
         return Path(uri)
 
     def as_file(self, image_id: str, folder: Path) -> Path:
@@ -241,9 +248,9 @@ class Assembly:
             return open_dicomweb(studies.rstrip("/"), self.config.state or data / "oneprompt" / digest)
         return StudyStore(
             studies,
-            extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,
-            auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-            read_only=settings.MONAI_LABEL_DATASTORE_READ_ONLY,
+            extensions=monailabel_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
+            auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
+            read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
     def _ids(self) -> list[str]:

@@ -31,6 +31,6 @@ class TolerantBatchInfer(BatchInferTask):
                 logger.warning("%s was not segmented: %s", one.get("image"), error)
                 return {"error": str(error)}
 
-        device = request.get("device") or "cuda"
-        single = {**request, "multi_gpu": False, "max_workers": 1, "device": device if torch.cuda.is_available() else "cpu"}
+        device = request.get("device", "cuda") if torch.cuda.is_available() else "cpu"
+        single = {**request, "multi_gpu": False, "max_workers": 1, "device": device}
         return super().__call__(single, datastore, tolerant)

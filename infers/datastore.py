@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from infers.environment import IMAGE_EXTENSIONS
+from infers.environment import IMAGE_EXTENSIONS, IMAGE_PATTERNS
 from infers.errors import ClientError, NotFound
 from infers.series import Series, SeriesScanner
 from infers.sidecars import checksum, read_sidecar, update_sidecar, write_sidecar
@@ -37,6 +37,7 @@ FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 STATE_FOLDER = ".oneprompt"
 SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
 LONGEST_NAME = 200
+NO_IMAGE = "there is no image {!r} in the study list: GET /datastore/?output=all lists them"
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,12 @@ class StudyStore(LocalDatastore):
         read_only: do not look for new files at start (MONAI Label's setting).
     """
 
+    folders_are_series = True
+
     def __init__(
         self,
         datastore_path: str,
-        extensions: tuple[str, ...] | list[str] = tuple(f"*{ext}" for ext in IMAGE_EXTENSIONS),
+        extensions: Sequence[str] = IMAGE_PATTERNS,
         auto_reload: bool = False,
         read_only: bool = False,
         **unused: Any,
@@ -95,8 +98,9 @@ class StudyStore(LocalDatastore):
         self.state.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._process_lock = FileLock(str(self.state / "datastore.lock"))
-        self._scanner = SeriesScanner(root, self.state / "series")
+        self._scanner = SeriesScanner(root, self.state / "series") if self.folders_are_series else None
         self._series: dict[str, Series] = {}
+        self._config_ts: Any = 0
         self._listeners: list[Callable[[], None]] = []
         _set_aside_if_broken(root / "datastore_v2.json")
         super().__init__(datastore_path, extensions=list(extensions), auto_reload=False, read_only=read_only)
@@ -149,8 +153,8 @@ class StudyStore(LocalDatastore):
             ClientError: unusable id or tag, unknown image, an automatic mask meant as a person's final label.
         """
         safe_name("tag", label_tag)
-        if label_tag == FINAL and "model" in label_info and "accepted" not in label_info:
-            raise ClientError("label_tag `final` is for labels that a person submits; save inferred masks as `original`")
+        if label_tag == FINAL and "model" in label_info:
+            raise ClientError("label_tag `final` is for what a person submits; save inferred masks as `original`")
         with self._exclusive():
             self._store(image_id, Path(label_filename), label_tag, dict(label_info or {}))
         return image_id
@@ -178,6 +182,7 @@ class StudyStore(LocalDatastore):
             info = {**(image_info or {}), "ts": _now(), "name": name}
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
             self._update_datastore_file(lock=False)
+            self._reconcile_datastore()  # labels of an image that was here before
         return image_id
 
     def remove_image(self, image_id: str) -> None:
@@ -266,12 +271,12 @@ class StudyStore(LocalDatastore):
                 return file[: -len(extension)], file[-len(extension) :]
         return os.path.splitext(file)
 
-    def _filename(self, id: str, ext: str) -> str:
+    def _filename(self, image_id: str, ext: str) -> str:
         if ext == SERIES:
-            series = self._series.get(id)
+            series = self._series.get(image_id)
             # Joined to the images' folder by LocalDatastore: an absolute path wins such a join
             return str(series.folder) if series else f"{STATE_FOLDER}/removed"
-        return id + ext
+        return image_id + ext
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
         found = {name: name for name in sorted(os.listdir(path)) if not name.startswith(".") and self._matches(name)}
@@ -283,7 +288,7 @@ class StudyStore(LocalDatastore):
         return name.lower().endswith(tuple(pattern.lstrip("*") for pattern in self._extensions))
 
     def _reconcile_datastore(self) -> None:
-        self._series = self._scanner.scan()
+        self._series = self._scanner.scan() if self._scanner else {}
         super()._reconcile_datastore()
 
     def _add_non_existing_images(self) -> int:
@@ -339,7 +344,7 @@ class StudyStore(LocalDatastore):
     def _tags(self, image_id: str) -> dict[str, DataModel]:
         obj = self._datastore.objects.get(image_id)
         if obj is None:
-            raise NotFound(f"there is no image {image_id[:80]!r} in the study list: GET /datastore/?output=all lists them")
+            raise NotFound(NO_IMAGE.format(image_id[:80]))
         return obj.labels
 
     def _sidecar(self, image_id: str, tag: str) -> Path:
@@ -361,7 +366,8 @@ class StudyStore(LocalDatastore):
         self._update_datastore_file(lock=False)
 
     def _shape(self) -> dict[str, dict[str, Any]]:
-        return {id: {tag: label.info for tag, label in obj.labels.items()} for id, obj in self._datastore.objects.items()}
+        objects = self._datastore.objects.items()
+        return {image_id: {tag: label.info for tag, label in obj.labels.items()} for image_id, obj in objects}
 
 
 def _now() -> int:

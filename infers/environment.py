@@ -29,6 +29,8 @@ BREAKS = {
     "numpy": ("<2", "numpymaxflow and pydicom-seg are built for NumPy 1"),
 }
 
+IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+IMAGE_PATTERNS = tuple(f"*{extension}" for extension in IMAGE_EXTENSIONS)
 MLFLOW_FILE = "mlflow.db"
 
 
@@ -61,7 +63,8 @@ def check_packages(installed: Callable[[str], str | None] | None = None) -> list
     if problems:
         wanted = " ".join(f"'{command}'" for command in commands)
         raise EnvironmentProblem(
-            "MONAI Label cannot run with these packages:\n  - " + "\n  - ".join(problems)
+            "MONAI Label cannot run with these packages:\n  - "
+            + "\n  - ".join(problems)
             + f"\nMend it with:\n  {sys.executable} -m pip install {wanted}"
         )
     return warnings
@@ -107,7 +110,7 @@ def apply_settings(settings: Any, app_dir: str) -> None:
         # The DICOMweb study list is whatever the server holds, not CT alone; what is no image is dropped by the store.
         "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": {},
         "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": 2,
-        "MONAI_LABEL_DATASTORE_FILE_EXT": [f"*{ext}" for ext in IMAGE_EXTENSIONS],
+        "MONAI_LABEL_DATASTORE_FILE_EXT": list(IMAGE_PATTERNS),
         # Current MLflow refuses the file store that is MONAI Label's default; SQLite serves those who switch it on.
         "MONAI_LABEL_TRACKING_ENABLED": False,
         "MONAI_LABEL_TRACKING_URI": "sqlite:///" + os.path.join(app_dir, "model", MLFLOW_FILE),
@@ -123,9 +126,6 @@ def apply_settings(settings: Any, app_dir: str) -> None:
     tools = str(Path(sys.executable).parent)
     if tools not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join(filter(None, [os.environ.get("PATH", ""), tools]))
-
-
-IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def main() -> int:

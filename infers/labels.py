@@ -54,9 +54,9 @@ def names_by_value(values: Iterable[int], params: Mapping[str, Any], configured:
 
 
 def _entries(params: Mapping[str, Any]) -> list[tuple[str, int | None]]:
-    names = params.get("label_names")
-    info = params.get("label_info") or [{"name": n, "idx": i} for n, i in names.items()] if isinstance(names, Mapping) \
-        else params.get("label_info")
+    info, names = params.get("label_info"), params.get("label_names")
+    if not info and isinstance(names, Mapping):
+        info = [{"name": name, "idx": index} for name, index in names.items()]
     if not info:
         return []
     if not isinstance(info, list) or not all(isinstance(entry, Mapping) and entry.get("name") for entry in info):

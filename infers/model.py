@@ -11,11 +11,11 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lib.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
+from lib.networks import OnePrompt
 from lib.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,9 @@ class ServedModel:
         CheckpointError: the base weights are missing or do not fit.
     """
 
-    def __init__(self, base: Path, published: Path, device: str = "auto", make: Callable[..., Any] = Predictor) -> None:
+    def __init__(
+        self, base: Path, published: Path, device: str = "auto", make: Callable[[OnePrompt, str], Predictor] = Predictor
+    ) -> None:
         self.base, self.published = base, published
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._make = make

@@ -151,9 +151,7 @@ def tasks(engine: Engine) -> dict[str, InferTask]:
         "oneprompt_click": ClickTask(
             engine, InferType.DEEPGROW, 3, "Segments one structure through the volume from clicks or a box"
         ),
-        "oneprompt_slice": ClickTask(
-            engine, InferType.DEEPGROW, 2, "Segments one structure on the clicked slice only"
-        ),
+        "oneprompt_slice": ClickTask(engine, InferType.DEEPGROW, 2, "Segments one structure on the clicked slice only"),
         "oneprompt_scribbles": ScribblesTask(
             engine, InferType.SCRIBBLES, 3, "Segments from scribbles, or from masks painted on some slices"
         ),

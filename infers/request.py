@@ -76,7 +76,9 @@ def click_prompts(
     for name in labels:
         if points := _points(request.get(name), name, len(shape)):
             found[name] = _prompt(
-                shape, foreground=points, background=_points(request.get("background"), "background", len(shape)),
+                shape,
+                foreground=points,
+                background=_points(request.get("background"), "background", len(shape)),
                 previous=previous.get(name),
             )
     return _useful(found)
@@ -128,11 +130,14 @@ def _prompt(shape: Sequence[int], **parts: Any) -> Prompt:
 
 
 def _useful(prompts: dict[str, Prompt]) -> dict[str, Prompt]:
-    said = {n: p for n, p in prompts.items() if p.foreground or p.box or p.doodle is not None or p.mask is not None}
-    if not said and any(not prompt.is_empty for prompt in prompts.values()) and any(
-        prompt.previous is not None for prompt in prompts.values()
-    ):
-        return prompts  # background strokes or clicks correct a mask that is already there
+    """The prompts that say where their structure is; background alone does so only where it corrects a mask."""
+    said = {
+        name: prompt
+        for name, prompt in prompts.items()
+        if prompt.foreground
+        or prompt.box
+        or any(array is not None for array in (prompt.doodle, prompt.mask, prompt.previous))
+    }
     if not said:
         raise ClientError(
             "a prompt must say where the structure is: a foreground click, a box (roi), foreground scribbles or a "

@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse, JSONResponse
@@ -56,6 +56,8 @@ NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "meth
 REFUSALS = (ImageError, PromptError, TemplateError, CheckpointError)  # of the library: always about what was given
 LOOPBACK = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
+Upload = Annotated[UploadFile, File()]
+Uploads = Annotated[list[UploadFile], File()]
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
@@ -90,7 +92,7 @@ def install(server: FastAPI, app: Any) -> None:
         server.add_exception_handler(kind, _answer)
     if not settings.MONAI_LABEL_CORS_ORIGINS:
         # MONAI Label would let any web site read patients' images through the annotator's browser
-        server.user_middleware = [m for m in server.user_middleware if m.cls is not CORSMiddleware]
+        server.user_middleware = [m for m in server.user_middleware if getattr(m, "cls", None) is not CORSMiddleware]
         server.user_middleware.append(Middleware(
             CORSMiddleware, allow_origin_regex=LOOPBACK, allow_credentials=True, allow_methods=["*"],
             allow_headers=["*"],
@@ -123,8 +125,8 @@ def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         raise RuntimeError(f"{endpoint.__name__} waits for something and cannot run in a thread")
 
     functools.update_wrapper(run, endpoint)
-    del run.__wrapped__  # FastAPI would look through it and find a coroutine
-    run.__signature__ = inspect.signature(endpoint)  # type: ignore[attr-defined]
+    vars(run).pop("__wrapped__")  # FastAPI would look through it and find a coroutine
+    vars(run)["__signature__"] = inspect.signature(endpoint)
     return run
 
 
@@ -178,8 +180,8 @@ def _add_own(router: APIRouter, app: Any) -> None:
         image: str = "",
         session_id: str = "",
         params: str = Form("{}"),
-        file: UploadFile = File(None),
-        label: UploadFile = File(None),
+        file: Upload | None = None,
+        label: Upload | None = None,
         output: infer.ResultType | None = None,
         user: User = USER,
     ) -> Any:
@@ -211,7 +213,8 @@ def _add_own(router: APIRouter, app: Any) -> None:
         image: str,
         params: str = Form("{}"),
         tag: str = FINAL,
-        label: UploadFile = File(...),
+        *,
+        label: Upload,
         user: User = ANNOTATOR,
     ) -> dict[str, Any]:
         path = _received(label, background_tasks)
@@ -223,7 +226,8 @@ def _add_own(router: APIRouter, app: Any) -> None:
         background_tasks: BackgroundTasks,
         image: str | None = None,
         params: str = Form("{}"),
-        file: UploadFile = File(...),
+        *,
+        file: Upload,
         user: User = ANNOTATOR,
     ) -> dict[str, Any]:
         path = _received(file, background_tasks)
@@ -250,7 +254,8 @@ def _add_own(router: APIRouter, app: Any) -> None:
         background_tasks: BackgroundTasks,
         uncompress: bool = False,
         expiry: int = 0,
-        files: list[UploadFile] = File(...),
+        *,
+        files: Uploads,
         user: User = USER,
     ) -> Any:
         if uncompress:

@@ -51,7 +51,7 @@ class SeriesScanner:
             for series in self._known[folder][1]:
                 first = found.setdefault(series.uid, series)
                 if first is not series:
-                    logger.warning("series %s lies in %s and in %s: the first is used", series.uid, first.folder, folder)
+                    logger.warning("series %s: %s is used, %s not", series.uid, first.folder, folder)
         return found
 
     def _folders(self) -> Iterator[tuple[Path, list[str]]]:

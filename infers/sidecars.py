@@ -33,7 +33,8 @@ def checksum(path: Path) -> str:
 def write_sidecar(path: Path, label: bytes, info: dict[str, Any]) -> None:
     """Record `info` about the label bytes that will be written next."""
     entry = {"sha256": hashlib.sha256(label).hexdigest(), "info": info}
-    records = [entry] + [old for old in _records(path) if old["sha256"] != entry["sha256"]][:1]
+    former = [old for old in _records(path) if old["sha256"] != entry["sha256"]]
+    records = [entry, *former[:1]]
     write_atomically(path, json.dumps({"records": records}, indent=1, default=str).encode())
 
 

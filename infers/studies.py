@@ -53,9 +53,7 @@ class Studies:
         most_templates: how many templates one study is segmented with.
     """
 
-    def __init__(
-        self, store: Store, labels: LabelMap, predictor: Callable[[], Any], most_templates: int
-    ) -> None:
+    def __init__(self, store: Store, labels: LabelMap, predictor: Callable[[], Any], most_templates: int) -> None:
         self.store, self.labels = store, labels
         self._predictor, self._most = predictor, most_templates
         self._lock = threading.RLock()
@@ -125,7 +123,8 @@ class Studies:
                 labels[name], chosen[template.id] = index, template
         if not chosen:
             raise ClientError(
-                "there is no template yet" + (f" for {', '.join(only)}" if only else "")
+                "there is no template yet"
+                + (f" for {', '.join(only)}" if only else "")
                 + ": save one study first (segment it with the interactive models or by hand and submit the label)",
                 status=409,
             )

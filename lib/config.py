@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-
 VERSION = "0.1.0"
 
 
@@ -39,7 +38,7 @@ class AppConfig:
     weights: Path | None = None
     models: Path | None = None
     device: str = "auto"
-    templates: int = 5
+    templates: int = 4
     auto_propagate: bool = True
     quiet_seconds: float = 20.0
     state: Path | None = None

@@ -18,7 +18,8 @@ from lib.volumes import Stack
 
 # A study list is one small task: most episodes are about its own structures, the rest guards what was learnt before.
 MIX = Mix(synthetic=0.2, regions=0.05, same_image=0.25, absent=0.06, unions=0.0)
-ALONE = Mix(synthetic=0.2, regions=0.1, same_image=0.7, absent=0.0, unions=0.0)  # one study has no partner to learn from
+# One study has no partner to learn from: its own slices in changed copies.
+ALONE = Mix(synthetic=0.2, regions=0.1, same_image=0.7, absent=0.0, unions=0.0)
 QUESTIONS = 8  # slices per study and structure in the examination
 
 
@@ -56,7 +57,7 @@ def tasks_of(studies: Sequence[LabelledStudy], indices: Mapping[str, int]) -> Re
     return RealTasks("studies", np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), subjects)
 
 
-class Lessons(Dataset):  # type: ignore[type-arg]
+class Lessons(Dataset):
     """Episodes for training: each item is drawn anew from (seed, epoch, index), so a run can be repeated."""
 
     def __init__(self, tasks: RealTasks, size: int, count: int, queries: int = 3, seed: int = 0) -> None:
@@ -74,7 +75,7 @@ class Lessons(Dataset):  # type: ignore[type-arg]
         return {"images": episode.images, "masks": episode.masks, "source": episode.source}
 
 
-class Examination(Dataset):  # type: ignore[type-arg]
+class Examination(Dataset):
     """Fixed episodes that show how well one template answers for studies that were not learnt from.
 
     With a single study its slices are asked for again in changed copies, and `on_copies` says so.

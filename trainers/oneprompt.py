@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
-from monai.inferers import SimpleInferer
+from monai.inferers.inferer import SimpleInferer
 from monailabel.config import settings
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 
@@ -121,7 +120,7 @@ class OnePromptTrainer(BasicTrainTask):
 
     def train_iteration_update(self, context: Context) -> Callable[[Engine, Mapping[str, Any]], dict[str, Any]]:
         """One optimiser step on one batch of episodes."""
-        rng = np.random.default_rng(context.start_ts.__hash__() % 2**32)
+        rng = np.random.default_rng(int(context.start_ts))
 
         def update(engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
             engine.network.train()
