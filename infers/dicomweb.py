@@ -1,0 +1,132 @@
+"""The study list of a DICOMweb server.
+
+Images and final labels live on that server (labels as DICOM SEG); automatic masks, records and copies of images live
+in a state folder that nobody takes for a cache. MONAI Label 0.8.5 remembers the server's lists for hours, so that a
+saved label is not counted and the same study is offered again: here lists are remembered for a moment and forgotten
+whenever a label is saved.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dicomweb_client.session_utils import create_session_from_user_pass
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
+from pydicom.dataset import Dataset
+
+from infers.datastore import FINAL, LabelRecord, StudyStore, safe_name
+from infers.series import NO_IMAGES
+
+logger = logging.getLogger(__name__)
+
+
+class DICOMwebStore(DICOMWebDatastore, StudyStore):
+    """Images of a DICOMweb server, ids are SeriesInstanceUIDs; see the module's text.
+
+    Method resolution goes through MONAI Label's DICOMweb class, which talks to the server, to `StudyStore`, which
+    keeps files and records: the locks of the latter are never held while the server is asked.
+    """
+
+    folders_are_series = False  # they are MONAI Label's copies of series, each beside the file it was made into
+
+    def __init__(self, client: DICOMwebClientX, state: Path) -> None:
+        self._remembered: dict[str, tuple[float, Any]] = {}
+        self._memory_lock = threading.Lock()
+        DICOMWebDatastore.__init__(
+            self,
+            client=client,
+            search_filter=settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
+            cache_path=str(state),
+            fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
+            convert_to_nifti=settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
+        )
+
+    def list_images(self) -> list[str]:
+        """Ids of the server's series that hold images."""
+        return list(self._recall("images", self._ask_images))
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the images for which the server, or the state folder, has a final label."""
+        listed = set(self.list_images())
+        here = [image_id for image_id in LocalDatastore.get_labeled_images(self) if image_id in listed]
+        there = self._recall("labelled", lambda: DICOMWebDatastore.get_labeled_images.__wrapped__(self))
+        return list(dict.fromkeys([*here, *there]))
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the other images, in the server's order."""
+        labelled = set(self.get_labeled_images())
+        return [image_id for image_id in self.list_images() if image_id not in labelled]
+
+    def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
+        """{tag: info} of an image's labels; an image that was never opened has none but what the server has."""
+        obj = self._datastore.objects.get(image_id)
+        found = {tag: dict(label.info) for tag, label in obj.labels.items()} if obj else {}
+        if FINAL not in found and image_id in self.get_labeled_images():
+            found[FINAL] = {}
+        return found
+
+    def record(self, image_id: str, tag: str) -> LabelRecord | None:
+        """As `StudyStore.record`; a final label that only the server has is fetched first."""
+        if tag == FINAL and StudyStore.record(self, image_id, tag) is None and image_id in self.get_labeled_images():
+            self._download_labeled_data()
+        return StudyStore.record(self, image_id, tag)
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """The file of a label by its image's id; MONAI Label also fetches a final one by its own series id."""
+        here = StudyStore.get_label_uri(self, label_id, label_tag)
+        return here or DICOMWebDatastore.get_label_uri(self, label_id, label_tag, image_id)
+
+    def status(self) -> dict[str, Any]:
+        """MONAI Label's counts."""
+        labels = [obj.labels for obj in list(self._datastore.objects.values())]
+        tags = {tag: sum(tag in own for own in labels) for own in labels for tag in own}
+        return {"total": len(self.list_images()), "completed": len(self.get_labeled_images()), "label_tags": tags}
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
+    ) -> str:
+        """As `StudyStore.save_label`; a final label also goes to the server as DICOM SEG."""
+        safe_name("tag", label_tag)
+        safe_name("image", image_id)
+        saved = str(DICOMWebDatastore.save_label(self, image_id, label_filename, label_tag, label_info, label_id))
+        with self._memory_lock:
+            self._remembered.clear()
+        return saved
+
+    def _ask_images(self) -> list[str]:
+        found = map(Dataset.from_json, self._client.search_for_series(search_filters=self._search_filter))
+        return [str(series.SeriesInstanceUID) for series in found if str(series.get("Modality", "")) not in NO_IMAGES]
+
+    def _recall(self, what: str, ask: Callable[[], Any]) -> Any:
+        with self._memory_lock:
+            known = self._remembered.get(what)
+        if known and time.monotonic() - known[0] < settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
+            return known[1]
+        answer = ask()
+        with self._memory_lock:
+            self._remembered[what] = (time.monotonic(), answer)
+        return answer
+
+
+def open_dicomweb(url: str, state: Path) -> DICOMwebStore:
+    """Connect to a DICOMweb server with MONAI Label's settings for user, password and URL prefixes."""
+    session = None
+    if settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
+        session = create_session_from_user_pass(
+            settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD
+        )
+    client = DICOMwebClientX(
+        url=url,
+        session=session,
+        qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+        wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+        stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+    )
+    return DICOMwebStore(client, state)
