@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _SOFT_TISSUE = (-160.0, 240.0)  # HU
-_COLOURS = colormaps["tab10"]
+_COLOURS = np.array([colormaps["tab10"](n) for n in (3, 0, 1, 2, 4, 8, 9, 6, 5)])  # without grey, which images are
 _MANY = 18  # tiles of a contact sheet; more would not be looked at
 
 
@@ -121,7 +121,7 @@ def _window(image: np.ndarray) -> tuple[float, float]:
 def _draw(axes: Axes, tile: _Tile) -> None:
     axes.set_axis_off()
     axes.imshow(tile.image, cmap="gray", vmin=tile.window[0], vmax=tile.window[1], aspect=tile.aspect)
-    colours = np.asarray(_COLOURS((tile.mask.astype(int) - 1) % 10))
+    colours = _COLOURS[(tile.mask.astype(int) - 1) % len(_COLOURS)]
     colours[..., 3] = 0.5 * (tile.mask > 0)
     axes.imshow(colours, aspect=tile.aspect, interpolation="nearest")
     if tile.truth is None:
