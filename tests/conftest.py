@@ -3,3 +3,21 @@ import os
 # Tests use tiny tensors, and servers of their own beside them: more threads would only wait for each other's cores.
 # Set before torch is imported, and inherited by every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib.checkpoints import save_network
+from lib.networks import OnePrompt
+from tests.samples import TINY
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights file of an untrained network that answers in milliseconds."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_network(path, OnePrompt(TINY), {"command": "tests"})
+    return path
