@@ -10,12 +10,9 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-import torch
 from PIL import Image as Pillow
 from scipy.ndimage import zoom
 
-from lib.checkpoints import save_network
-from lib.networks import NetworkConfig, OnePrompt
 from scripts.demo import main, parse_arguments
 from scripts.make_demo_data import write_demo_data
 
@@ -30,28 +27,18 @@ def phantoms(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """An untrained network, small enough to answer at once: these tests are about the way, not about the masks."""
-    torch.manual_seed(0)
-    config = NetworkConfig(name="tiny", image_size=64, channels=(8, 16, 32, 32, 32), blocks=(1, 1, 1, 1))
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_network(path, OnePrompt(config), {"trained": "no"})
-    return path
-
-
 def arguments(phantoms, weights, output):
     folders = ["--studies", str(phantoms / "studies"), "--truth", str(phantoms / "truth")]
     return [*folders, "--weights", str(weights), "--output", str(output)]
 
 
 @pytest.fixture(scope="module")
-def demo(phantoms, weights, tmp_path_factory):
+def demo(phantoms, tiny_weights, tmp_path_factory):
     """One run of the command with each of two studies as the template: its JSON and its output folder."""
     folder = tmp_path_factory.mktemp("demo")
     before = {path: path.read_bytes() for path in phantoms.rglob("*") if path.is_file()}
     options = ["--templates", "2", "--json", str(folder / "result.json")]
-    assert main([*arguments(phantoms, weights, folder / "pictures"), *options]) == 0
+    assert main([*arguments(phantoms, tiny_weights, folder / "pictures"), *options]) == 0
     assert {path: path.read_bytes() for path in phantoms.rglob("*") if path.is_file()} == before
     return json.loads((folder / "result.json").read_text()), folder / "pictures"
 
@@ -99,9 +86,9 @@ def test_each_template_gets_a_folder_with_a_picture_of_every_study(demo, phantom
             assert len(set(sheet.convert("L").tobytes())) > 20
 
 
-def test_ctrl_c_stops_the_server_and_removes_the_copy(phantoms, weights, tmp_path):
+def test_ctrl_c_stops_the_server_and_removes_the_copy(phantoms, tiny_weights, tmp_path):
     (tmp_path / "temporary").mkdir()
-    command = [sys.executable, "-m", "scripts.demo", *arguments(phantoms, weights, tmp_path / "out")]
+    command = [sys.executable, "-m", "scripts.demo", *arguments(phantoms, tiny_weights, tmp_path / "out")]
     demo = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path / "temporary")}, stderr=subprocess.PIPE, text=True
     )
@@ -130,9 +117,9 @@ def test_a_server_that_does_not_start_is_shown_with_the_end_of_its_log(phantoms,
     assert "broken.safetensors" in errors
 
 
-def test_a_template_without_truth_is_refused_before_any_server_starts(phantoms, weights, tmp_path, capsys):
+def test_a_template_without_truth_is_refused_before_any_server_starts(phantoms, tiny_weights, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    options = arguments(phantoms, weights, tmp_path / "out")
+    options = arguments(phantoms, tiny_weights, tmp_path / "out")
     options[options.index("--truth") + 1] = str(tmp_path / "empty")
     assert main(options) == 1
     assert "needs its truth to be the template: a label map called 2.25." in capsys.readouterr().err
@@ -152,6 +139,6 @@ def test_arguments_that_cannot_work_are_refused_with_a_reason(options, reason, c
     assert reason in capsys.readouterr().err
 
 
-def test_more_templates_than_studies_are_refused(phantoms, weights, tmp_path, capsys):
-    assert main([*arguments(phantoms, weights, tmp_path / "out"), "--templates", "4"]) == 1
+def test_more_templates_than_studies_are_refused(phantoms, tiny_weights, tmp_path, capsys):
+    assert main([*arguments(phantoms, tiny_weights, tmp_path / "out"), "--templates", "4"]) == 1
     assert "at least 4 studies are needed, and there are 3" in capsys.readouterr().err
