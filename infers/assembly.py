@@ -191,23 +191,25 @@ class Assembly:
             "labels": self.labels.names,
             "templates": sorted(templates),
             "job": dict(vars(job)),
-            "studies": {image_id: self._study(image_id, templates, job.failed) for image_id in self._ids()},
+            "studies": {
+                image_id: self._study(image_id, templates, job.failed) for image_id in self.datastore.list_images()
+            },
         }
 
     def start_job(self) -> dict[str, Any]:
         """Start the job, or let the one under way look again."""
-        if not self.studies.templates():
-            raise ClientError("there is no template yet: save one study first", status=409)
+        self._need_template()
         return dict(vars(self.job.trigger()))
 
     def cancel_job(self) -> dict[str, Any]:
         """Stop the job; what is done stays."""
         return dict(vars(self.job.cancel()))
 
-    def check_trainer(self, name: str) -> None:
-        """Raise NotFound unless there is such a trainer."""
+    def check_training(self, name: str) -> None:
+        """Refuse a training run that cannot work, before a process is started for it."""
         if name not in self._trainers:
             raise NotFound(f"trainer must be one of {', '.join(self._trainers)}, got {name!r}")
+        self._need_template()
 
     def check_batch(self, name: str, params: Mapping[str, Any]) -> None:
         """Refuse a batch that cannot work, before a process is started for it."""
@@ -215,8 +217,7 @@ class Assembly:
             raise ClientError(f"batch inference works with the model {MODEL}, which needs no clicks; got {name!r}")
         if params.get("label_tag") == FINAL:
             raise ClientError("label_tag `final` is for labels that a person submits; use `original`")
-        if not self.studies.templates():
-            raise ClientError("there is no template yet: save one study first", status=409)
+        self._need_template()
 
     def publish_upload(self, name: str, path: Path) -> dict[str, Any]:
         """Serve uploaded weights from now on, if they fit. Raises CheckpointError where they do not."""
@@ -253,8 +254,9 @@ class Assembly:
             read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
-    def _ids(self) -> list[str]:
-        return list(self.datastore.list_images())
+    def _need_template(self) -> None:
+        if not self.studies.templates():
+            raise ClientError("there is no template yet: save one study first", status=409)
 
     def _list_changed(self) -> None:
         if self.config.auto_propagate:

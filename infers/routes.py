@@ -44,6 +44,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from infers.datastore import FINAL, safe_name
 from infers.errors import ClientError, NotFound
+from infers.studies import MODEL
 from lib.checkpoints import CheckpointError
 from lib.images import ImageError
 from lib.prompts import PromptError
@@ -269,14 +270,15 @@ def _add_own(router: APIRouter, app: Any) -> None:
             if isinstance(own, dict):
                 check_params(own, TRAIN_PARAMS)
         check_params({k: v for k, v in (params or {}).items() if not isinstance(v, dict)}, TRAIN_PARAMS)
+        app.check_training(MODEL)
         return train.run(params, False)
 
     @router.post(prefix + "/train/{model}", tags=["Train"], dependencies=checked)
     def train_one(
         model: str, params: dict | None = None, run_sync: bool = False, enqueue: bool = False, user: User = ADMIN
     ) -> Any:
-        app.check_trainer(model)
         check_params(params or {}, TRAIN_PARAMS)
+        app.check_training(model)
         return train.run_model(model, params, False, enqueue)
 
     @router.post(prefix + "/batch/infer/{model}", tags=["Infer"], dependencies=checked)

@@ -15,7 +15,7 @@ import nrrd
 import numpy as np
 import pytest
 
-from tests.conftest import AFFINE, organ_volume, write_nifti
+from tests.samples import AFFINE, organ_volume, write_nifti
 from tests.server.conftest import Server
 
 SHAPE = (24, 20, 8)

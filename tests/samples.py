@@ -1,0 +1,38 @@
+"""Small things that many tests need: a tiny network, and images with a bright organ in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from lib.networks import NetworkConfig
+
+TINY = NetworkConfig(
+    name="tiny",
+    image_size=32,
+    channels=(4, 8, 16, 16, 16),
+    blocks=(1, 1, 1, 1),
+    head_channels=8,
+    max_keys=16,
+    prompt_channels=4,
+    correspondence_channels=8,
+    decoder_channels=(8, 8),
+)
+AFFINE = np.array([[-1.5, 0, 0, 30], [0, 0, 3, -12], [0, 1.25, 0, 7], [0, 0, 0, 1]])  # coronal slices
+
+
+def organ_volume(seed: int, shape: tuple[int, ...] = (24, 20, 8)) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a bright ellipsoid in it, float32, and its mask, uint8 0 and 1."""
+    rng = np.random.default_rng(seed)
+    centre = [n / 2 + rng.uniform(-1, 1) for n in shape]
+    grids = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    mask = sum(((g - c) / (0.3 * n)) ** 2 for g, c, n in zip(grids, centre, shape, strict=True)) < 1
+    return (rng.normal(0, 1, shape) + 6 * mask).astype(np.float32), mask.astype(np.uint8)
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    """Save an array as NIfTI and return the path."""
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path

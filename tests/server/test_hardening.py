@@ -1,0 +1,193 @@
+"""What a stranger or a mistake may try: the server refuses, and goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lib.checkpoints import load_network, save_network
+from lib.networks import OnePrompt
+from tests.samples import TINY, organ_volume, write_nifti
+from tests.server.conftest import Server
+
+SHAPE = (24, 20, 8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two volumes with labels, and a file outside the study list."""
+    folder = tmp_path_factory.mktemp("hardening")
+    (folder / "studies").mkdir()
+    for number in range(3):
+        image, mask = organ_volume(number, SHAPE)
+        write_nifti(folder / "studies" / f"s{number}.nii.gz", image)
+        write_nifti(folder / f"label{number}.nii.gz", mask)
+    write_nifti(folder / "outside.nii.gz", organ_volume(7, SHAPE)[0])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, start_server: Callable[..., Server]) -> Server:
+    """A server whose structures are fixed and whose job starts only when asked."""
+    return start_server(folder / "studies", labels="organ,lesion", auto_propagate="false")
+
+
+def files_below(folder: Path) -> set[Path]:
+    """All files that are not the server's own state."""
+    return {path for path in folder.rglob("*") if path.is_file() and ".oneprompt" not in path.parts}
+
+
+@pytest.mark.parametrize("name", ["../escaped", "a/b", "..", ".hidden", "C:\\x", "x" * 300, "nul\x01"])
+def test_names_that_are_paths_are_refused_everywhere(server: Server, folder: Path, name: str) -> None:
+    before = files_below(folder)
+    label = folder / "label0.nii.gz"
+    tries = [
+        ("PUT", "/datastore/label", {"image": name}, {"label": label}),
+        ("PUT", "/datastore/label", {"image": "s0", "tag": name}, {"label": label}),
+        ("PUT", "/datastore/image", {"image": name}, {"file": folder / "outside.nii.gz"}),
+        ("PUT", "/datastore/", {"image": name}, {"file": folder / "outside.nii.gz"}),
+        ("GET", "/datastore/label", {"label": name, "tag": "final"}, {}),
+        ("GET", "/datastore/label", {"label": "s0", "tag": name}, {}),
+        ("GET", "/datastore/image", {"image": name}, {}),
+        ("DELETE", "/datastore/image", {"id": name}, {}),
+        ("DELETE", "/datastore/label", {"id": name, "tag": "final"}, {}),
+        ("POST", "/infer/oneprompt_click", {"image": name}, {}),
+        ("POST", "/infer/oneprompt_click", {"session_id": name}, {}),
+    ]
+    for method, path, query, files in tries:
+        opened = {key: (file.name, file.read_bytes()) for key, file in files.items()}
+        answer = server.request(method, path, params=query, files=opened or None)
+        assert 400 <= answer.status_code < 500, (method, path, query, answer.status_code)
+    assert files_below(folder) == before
+
+
+def test_no_file_of_the_machine_is_read_by_its_path(server: Server, folder: Path) -> None:
+    outside = str(folder / "outside.nii.gz")
+    click = {"foreground": [[5, 5, 5]], "label": "organ"}
+    assert server.infer("oneprompt_click", outside, click).status_code == 400
+    # Said in the parameters, MONAI Label would take it
+    with_path = {**click, "image": outside, "label_file": outside, "image_id": "s1"}
+    answer = server.infer("oneprompt_click", "s0", with_path, output="json")
+    assert answer.status_code == 200, answer.text
+    query = {"session_id": "x", "image": outside}
+    assert server.request("POST", "/infer/oneprompt_click", params=query).status_code == 400
+
+
+def test_archives_that_leave_their_folder_are_refused(server: Server, folder: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("../../escaped.txt")
+        entry.size = 2
+        tar.addfile(entry, io.BytesIO(b"no"))
+    files = {"files": ("images.tar", buffer.getvalue())}
+    answer = server.request("PUT", "/session/", params={"uncompress": "true"}, files=files)
+    assert answer.status_code == 400
+    assert "below its own folder" in answer.json()["detail"]
+    assert not list(folder.parent.rglob("escaped.txt"))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"name": "../../elsewhere"},
+        {"bundle_path": "/tmp"},
+        {"tracking_uri": "http://example.org"},
+        {"train_ds": "/etc/passwd"},
+        {"oneprompt": {"bundle_path": "/tmp"}},
+    ],
+)
+def test_training_takes_no_paths_from_clients(server: Server, params: dict[str, object]) -> None:
+    for path in ("/train/oneprompt", "/train/"):
+        answer = server.request("POST", path, json=params)
+        assert answer.status_code == 400, (path, answer.text)
+    assert server.request("GET", "/train/").status_code == 404  # nothing was started
+
+
+def test_training_and_batch_without_a_template_ask_for_one(server: Server) -> None:
+    for path in ("/train/oneprompt", "/train/", "/batch/infer/oneprompt", "/oneprompt/job"):
+        answer = server.request("POST", path, json={})
+        assert answer.status_code == 409, (path, answer.text)
+        assert "save one study first" in answer.json()["detail"]
+
+
+def test_other_web_sites_cannot_read_answers(server: Server) -> None:
+    own = server.request("GET", "/info/", headers={"Origin": "http://localhost:3000"})
+    other = server.request("GET", "/info/", headers={"Origin": "https://example.org"})
+    assert own.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_an_unknown_structure_is_refused_where_structures_are_fixed(server: Server, folder: Path) -> None:
+    answer = server.save_label("s0", folder / "label0.nii.gz", ["tumour"])
+    assert answer.status_code == 400
+    assert "organ, lesion" in answer.json()["detail"]
+    answer = server.infer("oneprompt_click", "s0", {"foreground": [[5, 5, 5]], "label": "tumour"})
+    assert answer.status_code == 400
+    assert "organ, lesion" in answer.json()["detail"]
+
+
+def test_without_auto_propagate_nothing_runs_until_asked(server: Server, folder: Path) -> None:
+    assert server.save_label("s0", folder / "label0.nii.gz", ["organ"]).status_code == 200
+    time.sleep(1.0)
+    status = server.status()
+    assert status["templates"] == ["s0"]
+    assert status["studies"]["s1"]["status"] == "unlabelled"
+    assert status["labels"] == {"organ": 1, "lesion": 2}
+    assert server.request("POST", "/oneprompt/job").status_code == 202
+    server.wait_for_masks(templates=1)
+
+
+def test_an_automatic_mask_cannot_be_saved_as_a_persons(server: Server) -> None:
+    answer = server.request("POST", "/batch/infer/oneprompt", json={"label_tag": "final"})
+    assert answer.status_code == 400
+    assert "original" in answer.json()["detail"]
+
+
+def test_uploaded_weights_that_do_not_fit_change_nothing(server: Server, tmp_path: Path, tiny_weights: Path) -> None:
+    before = server.status()["weights"]
+    torn = tiny_weights.read_bytes()[:-100]
+    answer = server.request("PUT", "/model/oneprompt", files={"file": ("oneprompt.safetensors", torn)})
+    assert answer.status_code == 400
+    assert "whole safetensors file" in answer.json()["detail"]
+    assert server.status()["weights"] == before
+
+
+def test_fitting_weights_are_served_at_once_and_can_be_taken_back(server: Server, tmp_path: Path) -> None:
+    before = server.status()["weights"]
+    save_network(tmp_path / "other.safetensors", OnePrompt(TINY), {})
+    content = (tmp_path / "other.safetensors").read_bytes()
+    answer = server.request("PUT", "/model/oneprompt", files={"file": ("other.safetensors", content)})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["weights"] == server.status()["weights"] != before
+    assert server.request("DELETE", "/model/oneprompt").status_code == 200
+    assert server.status()["weights"] == before
+    assert server.request("DELETE", "/model/oneprompt").status_code == 404  # never the configured ones
+
+
+def test_training_runs_in_its_own_process_and_serves_only_what_is_better(server: Server, folder: Path) -> None:
+    before = server.status()["weights"]
+    assert server.save_label("s1", folder / "label1.nii.gz", ["organ"]).status_code == 200
+    params = {"max_epochs": 3, "steps_per_epoch": 6, "learning_rate": 0.01, "train_batch_size": 2}
+    answer = server.request("POST", "/train/oneprompt", json=params)
+    assert answer.status_code == 200, answer.text
+    assert server.request("POST", "/train/oneprompt", json={}).status_code == 429
+    while (task := server.get("/train/"))["status"] in ("SUBMITTED", "RUNNING"):
+        server.get("/info/")
+        time.sleep(0.2)
+    assert task["status"] == "DONE", task["details"]
+    stats = server.get("/info/")["train_stats"]["oneprompt"]
+    assert {"epoch", "total_epochs", "best_metric", "total_time"} <= set(stats)
+    assert (stats["epoch"], stats["total_epochs"]) == (3, 3)
+    published = server.folder / "models" / "oneprompt.safetensors"
+    if published.exists():  # an untrained network usually improves, but nothing here depends on it
+        load_network(published)
+        assert server.status()["weights"] != before
+    else:
+        assert server.status()["weights"] == before
+    assert "error" not in json.dumps(stats)

@@ -1,0 +1,107 @@
+"""The background job in the real server: people first, cancel, kill and resume, from any working directory."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.samples import organ_volume, write_nifti
+from tests.server.conftest import Server
+
+SHAPE = (40, 40, 40)  # large enough that a study takes a noticeable time
+COUNT = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes, and labels beside them."""
+    folder = tmp_path_factory.mktemp("job")
+    (folder / "studies").mkdir()
+    for number in range(COUNT):
+        image, mask = organ_volume(number, SHAPE)
+        write_nifti(folder / "studies" / f"s{number}.nii.gz", image)
+        write_nifti(folder / f"label{number}.nii.gz", mask)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, start_server: Callable[..., Server]) -> Server:
+    """A server on a copy of the volumes."""
+    shutil.copytree(folder / "studies", folder / "first")
+    return start_server(folder / "first", auto_propagate="true")
+
+
+def running(status: dict) -> bool:
+    """The job is at work and at least one mask is done."""
+    return status["job"]["state"] == "running" and status["job"]["done"] >= 1
+
+
+def test_people_go_first_while_the_job_runs(server: Server, folder: Path) -> None:
+    server.save_label("s0", folder / "label0.nii.gz", ["organ"])
+    server.wait_for(running)
+    click = {"foreground": [[20, 20, 20]], "label": "organ", "slice": 20}
+    waits: list[float] = []
+
+    def ask_for_information() -> None:
+        while server.process.poll() is None and len(waits) < 10:
+            started = time.monotonic()
+            server.get("/info/")
+            waits.append(time.monotonic() - started)
+
+    asking = threading.Thread(target=ask_for_information)
+    asking.start()
+    answer = server.infer("oneprompt_slice", "s7", click)
+    status = server.status()
+    asking.join()
+    assert answer.status_code == 200, answer.text
+    assert status["job"]["state"] == "running"  # the click did not have to wait for the job's end
+    assert status["job"]["done"] < COUNT - 1
+    assert sorted(waits)[len(waits) // 2] < 1.0
+
+
+def test_a_label_saved_while_the_job_runs_is_not_lost(server: Server, folder: Path) -> None:
+    assert server.status()["job"]["state"] == "running"
+    server.save_label("s1", folder / "label1.nii.gz", ["organ"])
+    status = server.wait_for_masks(templates=2)
+    assert status["job"]["done"] == status["job"]["total"] == COUNT - 2
+    for number in range(2, COUNT):
+        told = server.get(f"/datastore/label/info?label=s{number}&tag=original")["params"]
+        assert sorted(told["templates"]) == ["s0", "s1"]
+
+
+def test_a_cancelled_job_stops_and_goes_on_when_asked(server: Server, folder: Path) -> None:
+    server.save_label("s2", folder / "label2.nii.gz", ["organ"])
+    server.wait_for(running)
+    assert server.request("DELETE", "/oneprompt/job").status_code == 202
+    status = server.wait_for(lambda status: status["job"]["state"] == "cancelled")
+    done = status["job"]["done"]
+    assert done < status["job"]["total"]
+    time.sleep(1.0)
+    assert server.status()["job"]["state"] == "cancelled"
+    assert server.request("POST", "/oneprompt/job").status_code == 202
+    status = server.wait_for_masks(templates=3)
+    assert status["job"]["run"] >= 3
+
+
+def test_a_killed_server_goes_on_where_it_stood(folder: Path, start_server: Callable[..., Server]) -> None:
+    shutil.copytree(folder / "studies", folder / "second")
+    server = start_server(folder / "second")
+    server.save_label("s0", folder / "label0.nii.gz", ["organ"])
+    server.wait_for(lambda status: status["job"]["done"] >= 2)
+    server.kill()
+    kept = {path.name: path.stat().st_mtime_ns for path in (folder / "second" / "labels" / "original").glob("*.nii.gz")}
+    assert 2 <= len(kept) < COUNT - 1
+    (folder / "second" / "datastore_v2.json").write_text("{ torn")  # as MONAI Label itself would have left it
+    server.start()
+    status = server.wait_for_masks(templates=1)
+    assert status["job"]["done"] == COUNT - 1
+    after = {
+        path.name: path.stat().st_mtime_ns for path in (folder / "second" / "labels" / "original").glob("*.nii.gz")
+    }
+    assert {name: after[name] for name in kept} == kept  # what was done is not done twice
+    assert list(server.get("/datastore/label/info?label=s0&tag=final")["label_names"]) == ["organ"]
