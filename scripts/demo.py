@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         options.json.write_text(json.dumps(summary, indent=1) + "\n")
     if summary["mean_dice"] is not None:
-        print(f"\nMean Dice {summary['mean_dice']:.1f}, copying the template {summary['mean_dice_copy']:.1f}")
+        print(f"\nMean Dice {summary['mean_dice']}, copying the template {summary['mean_dice_copy']}")
     return 0
 
 
