@@ -113,6 +113,7 @@ class Acceptance:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.nii.gz"
             write_label(path, label, offer.image)
+            names = {name: value for name, value in names.items() if (label == value).any()}
             info = {ACCEPTED: "interactive result", "label_names": names, "provenance": offer.provenance}
             self._store.save_label(image_id, str(path), FINAL, info)
         return True

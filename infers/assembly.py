@@ -13,19 +13,22 @@ from typing import Any
 
 import nibabel
 from monailabel.config import settings as monailabel_settings
+from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.utils.convert import nifti_to_dicom_seg
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
 from infers.acceptance import Acceptance
 from infers.batch import TolerantBatchInfer
-from infers.datastore import AUTOMATIC, FINAL, NO_IMAGE, StudyStore, safe_name
+from infers.datastore import AUTOMATIC, FINAL, NO_IMAGE, StudyStore
 from infers.errors import ClientError, NotFound
 from infers.gate import Gate
+from infers.guards import safe_name
 from infers.labels import LabelMap
 from infers.model import BASE, PUBLISHED, ServedModel
 from infers.oneprompt import Engine, tasks
 from infers.propagation import Propagation
 from infers.routes import install
-from infers.studies import MODEL, Studies
+from infers.studies import CHECKED, MODEL, Studies
 from infers.watch import FolderWatch
 from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network
 from lib.config import AppConfig
@@ -140,7 +143,7 @@ class Assembly:
         safe_name("tag", tag)
         self.image_path(image_id)
         if tag == FINAL:
-            params = {**params, "label_names": self.studies.check_label(image_id, path, params)}
+            params = {**params, CHECKED: self.studies.check_label(image_id, path, params)}
         label_id = self.datastore.save_label(image_id, str(path), tag, params)
         answer = self._app.on_save_label(image_id, label_id) if tag == FINAL else {}
         return {**(answer or {}), "image": image_id, "label": label_id}
@@ -164,7 +167,14 @@ class Assembly:
             raise NotFound(NO_IMAGE.format(image_id[:80]))
         return Path(uri)
 
-    def as_file(self, image_id: str, folder: Path) -> Path:
+    def as_dicom_seg(self, image_id: str, mask: str, label_info: Any) -> str:
+        """A mask as a temporary DICOM SEG file that refers to the image's series. Raises ClientError."""
+        if not isinstance(self.datastore, DICOMWebDatastore) or not image_id or not label_info:
+            raise ClientError("output=dicom_seg needs a DICOMweb study list, image=ID and label_info in params", 406)
+        folder = Path(self.image_path(image_id)).parent / image_id  # where MONAI Label keeps the series itself
+        return nifti_to_dicom_seg(str(folder), mask, label_info, use_itk=True)
+
+    def as_file(self, folder: Path) -> Path:
         """A DICOM series as one temporary NIfTI file, for clients that open only files."""
         image: Image = read_image(folder)
         handle, path = tempfile.mkstemp(suffix=".nii.gz", prefix="oneprompt-")

@@ -11,8 +11,10 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 
 from infers.environment import IMAGE_EXTENSIONS, IMAGE_PATTERNS
 from infers.errors import ClientError, NotFound
+from infers.guards import safe_name
 from infers.series import Series, SeriesScanner
 from infers.sidecars import checksum, read_sidecar, update_sidecar, write_sidecar
 from infers.watch import FolderWatch
@@ -36,7 +39,6 @@ logger = logging.getLogger(__name__)
 FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 STATE_FOLDER = ".oneprompt"
 SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
-LONGEST_NAME = 200
 NO_IMAGE = "there is no image {!r} in the study list: GET /datastore/?output=all lists them"
 
 
@@ -47,21 +49,6 @@ class LabelRecord:
     path: Path
     info: dict[str, Any]
     checksum: str
-
-
-def safe_name(kind: str, name: str) -> str:
-    """`name`, if it can only ever be a file in its own folder.
-
-    Raises:
-        ClientError: separators, a leading dot, control characters, nothing at all, or too long.
-    """
-    bad = not name or name.startswith(".") or len(name) > LONGEST_NAME or not name.isprintable()
-    if bad or any(character in name for character in '/\\:*?"<>|'):
-        raise ClientError(
-            f"{kind} must be a plain name of 1 to {LONGEST_NAME} characters without separators or a leading dot, got "
-            f"{name[:80]!r}"
-        )
-    return name
 
 
 def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +128,7 @@ class StudyStore(LocalDatastore):
 
     @_locked
     def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
-        """{tag: info} of an image's labels; empty for an unknown image."""
+        """{tag: info} of an image's labels. Raises NotFound."""
         return {tag: dict(label.info) for tag, label in self._tags(image_id).items()}
 
     # MONAI Label's interface
@@ -236,6 +223,21 @@ class StudyStore(LocalDatastore):
             for listener in self._listeners:
                 listener()
 
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """A temporary zip of the labelled images, their labels and the index. Raises NotFound where there are none."""
+        pairs = self.datalist()[: limit_cases or None]
+        if not pairs:
+            raise NotFound("there is no final label yet: save one study first")
+        with tempfile.NamedTemporaryFile(prefix="oneprompt-", suffix=".zip", delete=False) as target:
+            with zipfile.ZipFile(target, "w") as archive:
+                for kind, name in ((kind, pair[kind]) for pair in pairs for kind in ("image", "label")):
+                    files = sorted(Path(name).iterdir()) if os.path.isdir(name) else [Path(name)]
+                    for file in files:
+                        place = Path(name).name if len(files) > 1 else ""
+                        archive.write(file, Path(kind) / place / file.name)
+                archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
+        return target.name
+
     get_image_uri = _locked(LocalDatastore.get_image_uri)
     get_label_uri = _locked(LocalDatastore.get_label_uri)
     get_labels_by_image_id = _locked(LocalDatastore.get_labels_by_image_id)
@@ -295,7 +297,7 @@ class StudyStore(LocalDatastore):
         count = super()._add_non_existing_images()
         for uid, series in self._series.items():
             if (obj := self._datastore.objects.get(uid)) and obj.image.ext == SERIES:
-                obj.image.info.update(series.info)
+                obj.image.info.update(series.info, name=f"{uid}.nii.gz")  # as it is downloaded
         return count
 
     def _add_non_existing_labels(self, tag: str) -> int:

@@ -21,7 +21,8 @@ from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from pydicom.dataset import Dataset
 
-from infers.datastore import FINAL, LabelRecord, StudyStore, safe_name
+from infers.datastore import FINAL, LabelRecord, StudyStore
+from infers.guards import safe_name
 from infers.series import NO_IMAGES
 
 logger = logging.getLogger(__name__)

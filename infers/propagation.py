@@ -25,6 +25,9 @@ from lib.predictor import Cancelled
 logger = logging.getLogger(__name__)
 
 
+ANOTHER_LOOK = 10.0  # seconds
+
+
 class Superseded(Cancelled):
     """The templates changed while a study was being segmented: begin it again with the new ones."""
 
@@ -102,8 +105,8 @@ class Propagation:
                 with self._process_lock.acquire(timeout=0):
                     self._run()
             except Timeout:
-                self._wanted = False
-                self._set(state="idle", failed={"": "another server process segments this study list"})
+                logger.info("another server process segments this study list; it is looked at again later")
+                time.sleep(ANOTHER_LOOK)
             except Exception as error:
                 logger.exception("the job stopped")
                 self._wanted = False

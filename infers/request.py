@@ -74,7 +74,8 @@ def click_prompts(
         name = structures(request, known)[0]
         found[name] = _prompt(shape, foreground=foreground, background=background, box=box, previous=previous.get(name))
     for name in labels:
-        if points := _points(request.get(name), name, len(shape)):
+        # A structure may be called like another key; only a list is points
+        if isinstance(request.get(name), list) and (points := _points(request[name], name, len(shape))):
             found[name] = _prompt(
                 shape,
                 foreground=points,

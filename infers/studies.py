@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MODEL = "oneprompt"  # name in the records of masks that this app made
 KEY = "key"
+CHECKED = "structures"  # in a final label's record: {structure: value}, as found in the label when it was saved
 MASK_SUFFIX = ".nii.gz"
 
 
@@ -179,6 +180,8 @@ class Studies:
         return mask is None or (_ours(mask) and mask["params"].get(KEY) != key)
 
     def _structures(self, image_id: str, record: LabelRecord) -> dict[str, int]:
+        if isinstance(record.info.get(CHECKED), dict):
+            return dict(record.info[CHECKED])
         checksum = _record_checksum(record)
         known, problem = self._names.get(checksum), self._problems.get(image_id)
         if known is not None:
@@ -224,5 +227,7 @@ def _ours(info: Mapping[str, Any]) -> bool:
 
 
 def _record_checksum(record: LabelRecord) -> str:
-    naming = {key: record.info[key] for key in ("label_info", "label_names", "client_id") if key in record.info}
+    naming = {
+        key: record.info[key] for key in ("label_info", "label_names", "client_id", CHECKED) if key in record.info
+    }
     return hashlib.sha256((record.checksum + json.dumps(naming, sort_keys=True)).encode()).hexdigest()

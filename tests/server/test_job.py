@@ -104,4 +104,4 @@ def test_a_killed_server_goes_on_where_it_stood(folder: Path, start_server: Call
         path.name: path.stat().st_mtime_ns for path in (folder / "second" / "labels" / "original").glob("*.nii.gz")
     }
     assert {name: after[name] for name in kept} == kept  # what was done is not done twice
-    assert list(server.get("/datastore/label/info?label=s0&tag=final")["label_names"]) == ["organ"]
+    assert list(server.get("/datastore/label/info?label=s0&tag=final")["structures"]) == ["organ"]

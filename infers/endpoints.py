@@ -1,0 +1,197 @@
+"""The app's own HTTP endpoints: those it adds under /oneprompt, and those of MONAI Label that it answers itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, UploadFile
+from fastapi.responses import FileResponse
+from monailabel.config import settings
+from monailabel.endpoints import batch_infer, datastore, infer, session, train
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.utils.others.generic import get_mime_type, remove_file
+
+from infers.datastore import FINAL
+from infers.errors import ClientError, NotFound
+from infers.guards import (
+    BATCH_PARAMS,
+    TRAIN_PARAMS,
+    check_archive,
+    check_names,
+    check_params,
+    json_object,
+    received,
+    stem,
+)
+from infers.studies import MODEL
+
+Upload = Annotated[UploadFile, File()]
+USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
+ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+
+def own_router(app: Any) -> APIRouter:
+    """Routes that speak to `app`, an `infers.assembly.Assembly`."""
+    router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
+    for add in (_add_oneprompt, _add_inference, _add_studies, _add_training, _add_refusals):
+        add(router, app)
+    return router
+
+
+def _add_oneprompt(router: APIRouter, app: Any) -> None:
+    @router.get("/oneprompt/status", tags=["One-Prompt"])
+    def status(user: User = USER) -> dict[str, Any]:
+        return app.status()
+
+    @router.post("/oneprompt/job", status_code=202, tags=["One-Prompt"])
+    def start_job(user: User = ANNOTATOR) -> dict[str, Any]:
+        return app.start_job()
+
+    @router.delete("/oneprompt/job", status_code=202, tags=["One-Prompt"])
+    def cancel_job(user: User = ANNOTATOR) -> dict[str, Any]:
+        return app.cancel_job()
+
+
+def _add_inference(router: APIRouter, app: Any) -> None:
+    @router.post("/infer/{model}", tags=["Infer"])
+    def run_inference(
+        background_tasks: BackgroundTasks,
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        params: str = Form("{}"),
+        file: Upload | None = None,
+        label: Upload | None = None,
+        output: infer.ResultType | None = None,
+        user: User = USER,
+    ) -> Any:
+        request = json_object(params, "params")
+        for key in ("image", "session", "label_file", "image_id", "save_label", "label_tag"):
+            request.pop(key, None)  # said by the address, or not at all
+        request["model"] = model
+        if session_id:
+            found = app.sessions().get_session(session_id) if app.sessions() else None
+            if not found:
+                raise NotFound(f"there is no session {session_id!r} (any more): upload the image again")
+            request["image"] = found.image
+        elif file:
+            request["image"] = str(received(file, background_tasks))
+        elif image:
+            request["image_id"] = image
+        else:
+            raise ClientError("say which image: image=ID of the study list, session_id=ID, or a `file`")
+        if label:
+            request["label_file"] = str(received(label, background_tasks))
+        result = app.infer(request)
+        if output == infer.ResultType.dicom_seg:
+            background_tasks.add_task(remove_file, result["file"])
+            result["dicom_seg"] = app.as_dicom_seg(image, result["file"], request.get("label_info"))
+            background_tasks.add_task(remove_file, result["dicom_seg"])
+        return infer.send_response(app.datastore, result, output, background_tasks)
+
+    @router.post("/batch/infer/{model}", tags=["Infer"])
+    def batch(
+        model: str,
+        images: batch_infer.BatchInferImageType = batch_infer.BatchInferImageType.IMAGES_ALL,
+        params: dict[str, Any] | None = None,
+        user: User = ADMIN,
+    ) -> Any:
+        check_params(params or {}, BATCH_PARAMS)
+        app.check_batch(model, params or {})
+        return batch_infer.run(model, images, dict(params or {}))
+
+
+def _add_studies(router: APIRouter, app: Any) -> None:
+    @router.put("/datastore/label", tags=["Datastore"])
+    def save_label(
+        background_tasks: BackgroundTasks,
+        image: str,
+        label: Upload,
+        params: str = Form("{}"),
+        tag: str = FINAL,
+        user: User = ANNOTATOR,
+    ) -> dict[str, Any]:
+        told = {**json_object(params, "params"), "user": user.username}
+        return app.save_label(image, received(label, background_tasks), tag or FINAL, told)
+
+    @router.put("/datastore/", tags=["Datastore"])
+    @router.put("/datastore/image", tags=["Datastore"])
+    def add_image(
+        background_tasks: BackgroundTasks,
+        file: Upload,
+        image: str | None = None,
+        params: str = Form("{}"),
+        user: User = ANNOTATOR,
+    ) -> dict[str, Any]:
+        told = {**json_object(params, "params"), "user": user.username}
+        name = image or stem(file.filename or "")
+        return {"image": app.add_image(name, received(file, background_tasks), told)}
+
+    @router.get("/datastore/image", tags=["Datastore"])
+    def download_image(image: str, background_tasks: BackgroundTasks, user: User = USER) -> FileResponse:
+        path: Path = app.image_path(image)
+        name = path.name
+        if path.is_dir():  # a DICOM series; clients open one file
+            path, name = app.as_file(path), f"{image}.nii.gz"
+            background_tasks.add_task(remove_file, str(path))
+        return FileResponse(path, media_type=get_mime_type(str(path)), filename=name)
+
+    @router.head("/datastore/image", tags=["Datastore"])
+    def check_image(image: str, check_sum: str | None = None, user: User = USER) -> Any:
+        if app.image_path(image).is_dir():
+            return {}
+        return datastore.download_image(image, check_only=True, check_sum=check_sum)
+
+    @router.put("/session/", tags=["Session"])
+    def create_session(
+        background_tasks: BackgroundTasks,
+        files: Annotated[list[UploadFile], File()],
+        uncompress: bool = False,
+        expiry: int = 0,
+        user: User = USER,
+    ) -> Any:
+        for file in files if uncompress else ():
+            check_archive(file)
+        return session.create_session(background_tasks, uncompress, expiry, files)
+
+
+def _add_training(router: APIRouter, app: Any) -> None:
+    @router.post("/train/", include_in_schema=False, deprecated=True)
+    def train_all(params: dict[str, Any] | None = None, user: User = ADMIN) -> Any:
+        common = {key: value for key, value in (params or {}).items() if not isinstance(value, dict)}
+        for own in (common, *(value for value in (params or {}).values() if isinstance(value, dict))):
+            check_params(own, TRAIN_PARAMS)
+        app.check_training(MODEL)
+        return train.run(params)
+
+    @router.post("/train/{model}", tags=["Train"])
+    def train_one(model: str, params: dict[str, Any] | None = None, enqueue: bool = False, user: User = ADMIN) -> Any:
+        check_params(params or {}, TRAIN_PARAMS)
+        app.check_training(model)
+        return train.run_model(model, params, enqueue=enqueue)
+
+    @router.put("/model/{model}", tags=["Model"])
+    def upload_weights(
+        model: str, file: Upload, background_tasks: BackgroundTasks, user: User = ADMIN
+    ) -> dict[str, Any]:
+        return app.publish_upload(model, received(file, background_tasks))
+
+    @router.delete("/model/{model}", tags=["Model"])
+    def remove_weights(model: str, user: User = ADMIN) -> dict[str, Any]:
+        return app.remove_published(model)
+
+
+def _add_refusals(router: APIRouter, app: Any) -> None:
+    """What MONAI Label offers to everybody and this app to nobody."""
+
+    @router.post("/infer/wsi/{model}", include_in_schema=False)
+    @router.post("/infer/wsi_v2/{model}", include_in_schema=False)
+    def whole_slides(model: str) -> None:
+        raise NotFound("whole-slide images are not offered: export a region as PNG or TIFF and add it to the studies")
+
+    @router.post("/reload", include_in_schema=False)
+    def reload() -> None:
+        # It would build a second app, with a second job, beside the one that runs
+        raise ClientError("reload is not offered: restart the server", 405)

@@ -1,0 +1,122 @@
+"""What clients may send: names that are no paths, archives that stay in their folder, parameters that are known."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fastapi import BackgroundTasks, Request, UploadFile
+from monailabel.utils.others.generic import remove_file
+
+from infers.errors import ClientError
+
+LONGEST_NAME = 200  # characters; file systems allow 255 bytes, suffixes included
+NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
+
+# What a client may say about a training run. MONAI Label passes everything on, paths and Python paths included.
+TRAIN_PARAMS = frozenset(
+    "client_id dataloader dataset device early_stop_patience gpus learning_rate max_epochs model multi_gpu name "
+    "pretrained steps_per_epoch tracking tracking_experiment_name tracking_run_name train_batch_size val_batch_size "
+    "val_split".split()
+)
+BATCH_PARAMS = frozenset(
+    "client_id device gpus images label_tag logging max_batch_size max_workers multi_gpu save_label".split()
+)
+
+
+def safe_name(kind: str, name: str) -> str:
+    """`name`, if it can only ever be a file in its own folder.
+
+    Raises:
+        ClientError: separators, a leading dot, control characters, nothing at all, or too long.
+    """
+    bad = not name or name.startswith(".") or len(name) > LONGEST_NAME or not name.isprintable()
+    if bad or any(character in name for character in "/\\"):
+        raise ClientError(
+            f"{kind} must be a plain name of 1 to {LONGEST_NAME} characters without separators or a leading dot, got "
+            f"{name[:80]!r}"
+        )
+    return name
+
+
+def check_names(request: Request) -> None:
+    """Refuse path and query parameters that are paths where names are meant. Raises ClientError."""
+    for kind in NAMES:
+        for value in (request.path_params.get(kind), *request.query_params.getlist(kind)):
+            if value:
+                safe_name(kind, value)
+
+
+def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:
+    """Refuse parameters of a subprocess that are not on its list, and run names that are paths.
+
+    Raises:
+        ClientError: which are allowed and which were given.
+    """
+    if unknown := sorted(set(params) - allowed):
+        raise ClientError(f"params must be among {', '.join(sorted(allowed))}; got {', '.join(unknown)}")
+    for key in ("name", "tracking_experiment_name", "tracking_run_name", "label_tag"):
+        if params.get(key):
+            safe_name(key, str(params[key]))
+
+
+def check_archive(file: UploadFile) -> None:
+    """Refuse an archive with entries that would be unpacked outside its folder, or that are links.
+
+    Raises:
+        ClientError: the offending entry, or an archive that cannot be read.
+    """
+    try:
+        entries = _entries(file)
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ClientError(f"uncompress needs a zip or tar archive, got {file.filename!r}: {error}") from error
+    finally:
+        file.file.seek(0)
+    for name, plain in entries:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if not plain or path.is_absolute() or ".." in path.parts:
+            raise ClientError(f"an archive must hold plain files below its own folder, got {name!r}")
+
+
+def json_object(text: str, what: str) -> dict[str, Any]:
+    """A JSON object from a form field. Raises ClientError for anything else."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise ClientError(f"{what} must be a JSON object, got {text[:80]!r}: {error}") from error
+    if not isinstance(value, dict):
+        raise ClientError(f"{what} must be a JSON object, got {text[:80]!r}")
+    return value
+
+
+def received(file: UploadFile, background_tasks: BackgroundTasks) -> Path:
+    """Write an upload to a private temporary file, removed after the answer; only its suffix comes from the client."""
+    suffix = re.search(r"(\.nii\.gz|\.seg\.nrrd|\.[a-z0-9]{1,12})?$", (file.filename or "upload.nii.gz").lower())
+    with tempfile.NamedTemporaryFile(suffix=suffix[0] if suffix else "", prefix="oneprompt-", delete=False) as target:
+        background_tasks.add_task(remove_file, target.name)
+        shutil.copyfileobj(file.file, target)
+    return Path(target.name)
+
+
+def stem(name: str) -> str:
+    """A file's name without its suffix, `.nii.gz` included."""
+    name = PurePosixPath(name.replace("\\", "/")).name
+    return re.sub(r"(\.nii\.gz|\.[^.]*)$", "", name, flags=re.IGNORECASE)
+
+
+def _entries(file: UploadFile) -> list[tuple[str, bool]]:
+    """(name, whether it is a plain file or folder) of everything in an archive."""
+    if zipfile.is_zipfile(file.file):
+        with zipfile.ZipFile(file.file) as archive:
+            # A link in a zip is a plain file when unpacked by Python
+            return [(entry.filename, True) for entry in archive.infolist()]
+    file.file.seek(0)
+    with tarfile.open(fileobj=file.file) as tar:
+        return [(member.name, member.isfile() or member.isdir()) for member in tar]
