@@ -1,0 +1,57 @@
+"""Stand-ins for the predictor, so that what surrounds it is tested in milliseconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from infers.datastore import StudyStore
+from infers.labels import LabelMap
+from infers.studies import Studies
+from lib.images import Image
+from lib.predictor import Prediction
+from lib.templates import Template
+
+
+class FakePredictor:
+    """Answers with everything above the grey value 3, and can be made to wait or to fail."""
+
+    def __init__(self, weights_hash: str = "first") -> None:
+        self.weights_hash = weights_hash
+        self.asked: list[int] = []  # number of templates of each call
+        self.fails: Callable[[Image], bool] = lambda image: False
+        self.between_batches: Callable[[], None] = lambda: None
+
+    def segment(
+        self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], *, checkpoint: Any = None
+    ) -> Prediction:
+        self.asked.append(len(templates))
+        for done in range(3):
+            self.between_batches()
+            if checkpoint:
+                checkpoint(done / 3)
+        if self.fails(image):
+            raise ValueError("this image is bad: mend it")
+        mask = np.where(image.array > 3, next(iter(labels.values())), 0).astype(np.uint8)
+        return Prediction(
+            mask, dict(labels), {}, {"templates": [t.id for t in templates], "weights": self.weights_hash}
+        )
+
+
+def make_studies(folder: str, predictor: FakePredictor, *configured: str) -> Studies:
+    """Studies of a folder with that predictor."""
+    store = StudyStore(folder)
+    return Studies(store, LabelMap(store.state / "labels.json", configured), lambda: predictor, 4)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for a condition that another thread makes true."""
+    ticking = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if condition():
+            return
+        ticking.wait(0.01)
+    raise AssertionError("waited in vain")
