@@ -40,6 +40,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
     def __init__(self, client: DICOMwebClientX, state: Path) -> None:
         self._remembered: dict[str, tuple[float, Any]] = {}
         self._memory_lock = threading.Lock()
+        self._fetching: dict[str, threading.Lock] = {}
         DICOMWebDatastore.__init__(
             self,
             client=client,
@@ -78,6 +79,19 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         if tag == FINAL and StudyStore.record(self, image_id, tag) is None and image_id in self.get_labeled_images():
             self._download_labeled_data()
         return StudyStore.record(self, image_id, tag)
+
+    def get_image_uri(self, image_id: str) -> str:
+        """The file of an image in the state folder; fetched from the server when first asked for.
+
+        MONAI Label answers the first time with a temporary copy that it forgets.
+        """
+        with self._fetching.setdefault(image_id, threading.Lock()):
+            uri = str(DICOMWebDatastore.get_image_uri(self, image_id))
+            kept = Path(self._datastore.image_path()) / Path(uri).name
+            if not self._convert_to_nifti or Path(uri).resolve() == kept.resolve():
+                return uri
+            Path(uri).unlink(missing_ok=True)
+            return str(StudyStore.get_image_uri(self, image_id))
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The file of a label by its image's id; MONAI Label also fetches a final one by its own series id."""

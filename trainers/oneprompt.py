@@ -34,6 +34,11 @@ logger = logging.getLogger(__name__)
 
 FINE_TUNING = TrainingConfig(learning_rate=1e-4, warmup=20)
 
+LEAST_GAIN = 0.001  # Dice; less is rounding
+
+# An engine's step; one entry for each query, because MONAI's handlers take a step's output apart per sample
+Iteration = Callable[[Engine, Mapping[str, Any]], list[dict[str, float]]]
+
 
 class OnePromptTrainer(BasicTrainTask):
     """Fine-tuning as MONAI Label runs it.
@@ -118,26 +123,26 @@ class OnePromptTrainer(BasicTrainTask):
     def lr_scheduler_handler(self, context: Context) -> None:
         """None: a short run at a small rate."""
 
-    def train_iteration_update(self, context: Context) -> Callable[[Engine, Mapping[str, Any]], dict[str, Any]]:
+    def train_iteration_update(self, context: Context) -> Iteration:
         """One optimiser step on one batch of episodes."""
-        rng = np.random.default_rng(int(context.start_ts))
+        rng = np.random.default_rng(0)
 
-        def update(engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        def update(engine: Any, batch: Mapping[str, Any]) -> list[dict[str, float]]:
             engine.network.train()
             engine.optimizer.zero_grad(set_to_none=True)
             result = training_step(engine.network, _episodes(batch), FINE_TUNING, rng)
             result.loss.backward()
             torch.nn.utils.clip_grad_norm_(engine.network.parameters(), FINE_TUNING.clip)
             engine.optimizer.step()
-            return {"loss": result.loss.detach(), "dice": torch.from_numpy(result.dice)[:, None]}
+            return [{"loss": result.loss.item(), "dice": float(dice)} for dice in result.dice]
 
         return update
 
-    def val_iteration_update(self, context: Context) -> Callable[[Engine, Mapping[str, Any]], dict[str, Any]]:
+    def val_iteration_update(self, context: Context) -> Iteration:
         """Answers to one batch of the examination."""
 
-        def update(engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
-            return {"dice": torch.from_numpy(answer(engine.network, _episodes(batch)))[:, None]}
+        def update(engine: Any, batch: Mapping[str, Any]) -> list[dict[str, float]]:
+            return [{"dice": float(dice)} for dice in answer(engine.network, _episodes(batch))]
 
         return update
 
@@ -171,18 +176,19 @@ class OnePromptTrainer(BasicTrainTask):
         super().finalize(context)
         questions = self.val_data_loader(context)
         served = load_network(self._model.path, context.device)
-        before = float(np.mean([d for batch in questions for d in answer(served, _episodes(batch))]))
+        # Mean over batches, as the metric of every epoch
+        before = float(np.mean([answer(served, _episodes(batch)).mean() for batch in questions]))
         best: dict[str, Any] = {"dice": before, "weights": None}
         logger.info("the served weights %s answer with Dice %.4f", weights_hash(served), before)
 
         def remember() -> None:
             dice = context.evaluator.state.metrics[self.VAL_METRIC_MEAN_DICE]
-            if dice > best["dice"]:
+            if dice > max(best["dice"], before + LEAST_GAIN):
                 best.update(dice=dice, weights=copy.deepcopy(context.network.state_dict()))
 
         def publish() -> None:
             if best["weights"] is None:
-                logger.info("no epoch beat Dice %.4f: the served weights stay", before)
+                logger.info("no epoch was better than Dice %.4f: the served weights stay", before)
                 return
             context.network.load_state_dict(best["weights"])
             provenance = {
@@ -219,6 +225,5 @@ def _episodes(batch: Mapping[str, Any]) -> list[Episode]:
     return [Episode(image, mask, "studies") for image, mask in zip(images, masks, strict=True)]
 
 
-def _mean_dice(output: Any) -> torch.Tensor:
-    parts = output if isinstance(output, list) else [output]
-    return torch.cat([torch.as_tensor(part["dice"]).flatten() for part in parts]).mean()
+def _mean_dice(output: Sequence[Mapping[str, float]]) -> float:
+    return float(np.mean([query["dice"] for query in output]))

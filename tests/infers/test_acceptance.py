@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infers.acceptance import Acceptance
+from infers.datastore import FINAL, StudyStore
+from infers.labels import LabelMap
+from lib.images import read_image, read_label
+from lib.predictor import Prediction
+from tests.infers.fakes import wait_until
+from tests.samples import organ_volume, write_nifti
+
+SHAPE = (24, 20, 8)
+
+
+class Annotator:
+    """A study, and an acceptance that notes what it accepted."""
+
+    def __init__(self, folder: Path, quiet: float = 0.05) -> None:
+        write_nifti(folder / "s0.nii.gz", organ_volume(0)[0])
+        self.store = StudyStore(str(folder))
+        self.accepted: list[str] = []
+        self.labels = LabelMap(self.store.state / "labels.json")
+        self.acceptance = Acceptance(self.store, quiet, self.accepted.append, self.labels.learn)
+        self.image = read_image(folder / "s0.nii.gz")
+
+    def offer(self, mask: np.ndarray, name: str = "organ", slices: list[int] | None = None) -> None:
+        self.acceptance.offer("s0", self.image, Prediction(mask.astype(np.uint8) * 9, {name: 9}, {}), slices)
+
+    def final(self) -> np.ndarray:
+        return read_label(self.store.record("s0", FINAL).path, self.image)
+
+
+@pytest.fixture
+def annotator(tmp_path):
+    (tmp_path / "studies").mkdir()
+    return Annotator(tmp_path / "studies")
+
+
+def box(i0, i1, k0=0, k1=8):
+    mask = np.zeros(SHAPE, bool)
+    mask[i0:i1, 3:9, k0:k1] = True
+    return mask
+
+
+def test_the_last_result_before_quiet_becomes_the_final_label(annotator):
+    annotator.offer(box(1, 5))
+    annotator.offer(box(2, 9))
+    assert annotator.acceptance.waiting() == ["s0"]
+    wait_until(lambda: annotator.accepted)
+    np.testing.assert_array_equal(annotator.final(), box(2, 9))
+    record = annotator.store.record("s0", FINAL)
+    assert record.info["accepted"]
+    assert record.info["label_names"] == {"organ": 1}
+    assert annotator.accepted == ["s0"]
+
+
+def test_structures_clicked_one_after_the_other_end_in_one_label(annotator):
+    annotator.offer(box(1, 5), "organ")
+    wait_until(lambda: annotator.accepted)
+    annotator.offer(box(10, 15), "lesion")
+    wait_until(lambda: len(annotator.accepted) == 2)
+    np.testing.assert_array_equal(annotator.final(), box(1, 5) + 2 * box(10, 15))
+    assert annotator.store.record("s0", FINAL).info["label_names"] == {"organ": 1, "lesion": 2}
+
+
+def test_results_of_single_slices_replace_only_those_slices(annotator):
+    annotator.offer(box(1, 5, 2, 3), slices=[2])
+    annotator.offer(box(1, 5, 4, 5), slices=[4])
+    annotator.offer(box(2, 3, 4, 5), slices=[4])
+    wait_until(lambda: annotator.accepted)
+    np.testing.assert_array_equal(annotator.final(), box(1, 5, 2, 3) | box(2, 3, 4, 5))
+
+
+def test_a_submitted_label_is_never_replaced(annotator, tmp_path):
+    annotator.offer(box(1, 5))
+    submitted = write_nifti(tmp_path / "label.nii.gz", box(8, 9).astype(np.uint8))
+    annotator.store.save_label("s0", str(submitted), FINAL, {"label_info": [{"name": "organ", "idx": 1}]})
+    wait_until(lambda: not annotator.acceptance.waiting())
+    np.testing.assert_array_equal(annotator.final(), box(8, 9))
+    assert annotator.accepted == []
+
+
+def test_an_empty_result_or_a_removed_study_becomes_nothing(annotator):
+    annotator.offer(box(0, 0))
+    wait_until(lambda: not annotator.acceptance.waiting())
+    assert annotator.store.record("s0", FINAL) is None
+    annotator.offer(box(1, 5))
+    annotator.store.remove_image("s0")
+    wait_until(lambda: not annotator.acceptance.waiting())
+    assert annotator.accepted == []

@@ -1,0 +1,105 @@
+import io
+import tarfile
+import zipfile
+
+import pytest
+from fastapi import BackgroundTasks, UploadFile
+
+from infers.errors import ClientError
+from infers.guards import TRAIN_PARAMS, check_archive, check_params, json_object, received, safe_name, stem
+
+
+@pytest.mark.parametrize("name", ["s0", "1.2.840.1", "Case 7 (left)", "Bögen", "5: Ax T1", "a..b"])
+def test_ordinary_names_pass(name):
+    assert safe_name("image", name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc", "a/b", "a\\b", ".hidden", "a\x00b", "a\nb", "x" * 201])
+def test_names_that_could_be_paths_are_refused(name):
+    with pytest.raises(ClientError, match="plain name"):
+        safe_name("image", name)
+
+
+def tar_of(*members):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, kind in members:
+            entry = tarfile.TarInfo(name)
+            entry.type = kind
+            entry.linkname = "/etc/passwd" if kind != tarfile.REGTYPE else ""
+            tar.addfile(entry)
+    buffer.seek(0)
+    return UploadFile(buffer, filename="images.tar.gz")
+
+
+def zip_of(*names):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    buffer.seek(0)
+    return UploadFile(buffer, filename="images.zip")
+
+
+def test_plain_archives_pass_and_can_be_read_afterwards():
+    for upload in (tar_of(("a/b.dcm", tarfile.REGTYPE)), zip_of("a/b.dcm", "c.dcm")):
+        check_archive(upload)
+        assert upload.file.tell() == 0
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        tar_of(("../x", tarfile.REGTYPE)),
+        tar_of(("a/../../x", tarfile.REGTYPE)),
+        tar_of(("/abs", tarfile.REGTYPE)),
+        tar_of(("link", tarfile.SYMTYPE)),
+        tar_of(("link", tarfile.LNKTYPE)),
+        tar_of(("pipe", tarfile.FIFOTYPE)),
+        zip_of("../x"),
+        zip_of("a\\..\\..\\x"),
+        UploadFile(io.BytesIO(b"no archive"), filename="x.tar"),
+    ],
+)
+def test_archives_that_could_leave_their_folder_are_refused(upload):
+    with pytest.raises(ClientError):
+        check_archive(upload)
+
+
+def test_only_known_parameters_reach_a_training_process():
+    check_params({"max_epochs": 3, "name": "train_02"}, TRAIN_PARAMS)
+    for params in ({"bundle_path": "/tmp"}, {"name": "../up"}, {"tracking_run_name": "a/b"}):
+        with pytest.raises(ClientError):
+            check_params(params, TRAIN_PARAMS)
+
+
+def test_form_fields_must_be_objects():
+    assert json_object("", "params") == {}
+    assert json_object('{"a": 1}', "params") == {"a": 1}
+    for text in ("[]", "7", "{", "null"):
+        with pytest.raises(ClientError, match="JSON object"):
+            json_object(text, "params")
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("a.nii.gz", ".nii.gz"),
+        ("A.NRRD", ".nrrd"),
+        ("x.seg.nrrd", ".seg.nrrd"),
+        ("../../a.png", ".png"),
+        ("a.b/../x", ""),
+    ],
+)
+def test_of_an_uploads_name_only_the_suffix_is_used(name, suffix):
+    tasks = BackgroundTasks()
+    path = received(UploadFile(io.BytesIO(b"content"), filename=name), tasks)
+    assert path.read_bytes() == b"content"
+    assert path.name.startswith("oneprompt-")
+    assert path.name.endswith(suffix)
+    assert len(tasks.tasks) == 1  # removed after the answer
+    path.unlink()
+
+
+def test_an_uploads_name_without_its_suffix_is_its_id():
+    assert [stem(name) for name in ("a.nii.gz", "b.c.png", "C.NII.GZ", "../d.nii", "e")] == ["a", "b.c", "C", "d", "e"]
