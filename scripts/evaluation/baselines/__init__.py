@@ -1,0 +1,1 @@
+"""What One-Prompt is measured against, on the same pairs and the same clicks."""

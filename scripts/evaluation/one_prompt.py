@@ -1,0 +1,165 @@
+"""One-Prompt under evaluation: images in large batches, volumes through the predictor.
+
+A list of images asks thousands of small questions, and one by one each would wait for the next. `OnePromptImages`
+therefore takes the predictor's steps for a 2-D image (`lib.predictor`), with one structure asked for, over many
+questions at once; a test holds its masks against `Predictor.segment` and `Predictor.interact`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from lib.networks import Features, OnePrompt
+from lib.predictor import Predictor, PredictorSettings
+from lib.prompts import Prompt, PromptType, rasterise
+from lib.slice_network import Question, SliceNetwork, mask_maps
+from lib.transforms import resize_logits
+from lib.volumes import without_islands
+from lib.voting import ABSENT_LOGIT
+from scripts.evaluation.cases import Case
+from scripts.evaluation.methods import Answer, Asked
+
+NAME = "One-Prompt"
+EVERY_PROMPT = (PromptType.SEGLAB, PromptType.BBOX, PromptType.DOODLE, PromptType.CLICK)
+
+
+class OnePromptImages:
+    """Questions about 2-D images; a `TemplateMethod` and a `ClickMethod`.
+
+    Args:
+        network: with batches and cache of its own.
+        seed: of the prompts on templates.
+        settings: the predictor's, of which a 2-D image meets only the removal of islands.
+    """
+
+    name = NAME
+    prompts: tuple[PromptType, ...] = EVERY_PROMPT
+    most_templates = 1000
+
+    def __init__(
+        self,
+        network: SliceNetwork,
+        fingerprint: str,
+        seed: int = 0,
+        settings: PredictorSettings = PredictorSettings(),
+    ) -> None:
+        self.network, self.fingerprint, self.seed, self.settings = network, fingerprint, seed, settings
+
+    def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
+        """See `TemplateMethod`. Every pair of a template and a query is asked once, however many groups it is in."""
+        pairs = dict.fromkeys(
+            (value, template, one.query) for one in asked for value in one.names for template in one.templates
+        )
+        names = {value: name for one in asked for value, name in one.names.items()}
+        shown = self._template_masks(dict.fromkeys((value, template) for value, template, _ in pairs), names, kind)
+        logits = self._logits(pairs, shown)
+        for one in asked:
+            yield {
+                value: self._mask(np.mean([logits[value, t, one.query] for t in one.templates], axis=0), one.query)
+                for value in one.names
+            }
+
+    def masks(self, cases: Sequence[Case], prompts: Sequence[Prompt]) -> list[np.ndarray]:
+        """See `ClickMethod`: each query is its own template."""
+        questions = []
+        for case, prompt in zip(cases, prompts, strict=True):
+            features, turned = self._features(case), case.stack.prompt(_refining(prompt))
+            flat = turned.on_slice(case.stack.axis, 0)
+            maps = rasterise(flat, case.stack.slice(0).shape, self.network.size)
+            questions.append(Question(features, features, maps, maps))
+        masks = []
+        for case, prompt, logits in zip(cases, prompts, self.network.answers(questions), strict=True):
+            mask = self._restored(_resized(logits, case) > 0, case)
+            masks.append(mask & _inside_box(prompt, mask.shape))
+        return masks
+
+    def _template_masks(
+        self, templates: Iterable[tuple[int, Case]], names: Mapping[int, str], kind: PromptType
+    ) -> dict[tuple[int, Case], np.ndarray]:
+        """What each template says of a structure: its mask, or what its prompt gives on the template itself."""
+        templates = list(templates)
+        if kind is PromptType.SEGLAB:
+            return {(value, case): case.mask(value) for value, case in templates}
+        prompts = [case.template({v: names[v]}, kind, self.seed).prompts[names[v]] for v, case in templates]
+        return dict(zip(templates, self.masks([case for _, case in templates], prompts), strict=True))
+
+    def _logits(
+        self, pairs: Iterable[tuple[int, Case, Case]], shown: Mapping[tuple[int, Case], np.ndarray]
+    ) -> dict[tuple[int, Case, Case], np.ndarray]:
+        """(structure, template, query) to logits (S, S); a template that shows nothing finds nothing."""
+        size = self.network.size
+        pairs = list(pairs)
+        maps = {
+            (value, case): mask_maps(case.stack.slices_of(mask)[0], size)
+            for (value, case), mask in shown.items()
+            if mask.any()
+        }
+        asked = [pair for pair in pairs if pair[:2] in maps]
+        questions = (Question(self._features(q), self._features(t), maps[value, t]) for value, t, q in asked)
+        found = dict(zip(asked, self.network.answers(questions), strict=True))
+        nothing = np.full((size, size), ABSENT_LOGIT, np.float32)
+        return {pair: found.get(pair, nothing) for pair in pairs}
+
+    def _features(self, case: Case) -> Features:
+        return self.network.encode(case.stack, [0])[0]
+
+    def _mask(self, logits: np.ndarray, case: Case) -> np.ndarray:
+        return self._restored(without_islands(_resized(logits, case) > 0, self.settings.least_island), case)
+
+    def _restored(self, mask: np.ndarray, case: Case) -> np.ndarray:
+        return case.stack.restored(mask[None])
+
+
+class OnePromptVolumes:
+    """Questions about volumes, each through `lib.predictor.Predictor`; a `TemplateMethod` and a `ClickMethod`."""
+
+    name = NAME
+    prompts: tuple[PromptType, ...] = EVERY_PROMPT
+    most_templates = 1000
+
+    def __init__(
+        self, network: OnePrompt, fingerprint: str, device: str = "cpu", seed: int = 0, batch_size: int = 32
+    ) -> None:
+        settings = PredictorSettings(
+            templates_per_query=self.most_templates, quality_slices=0, batch_size=batch_size, cache_bytes=2**30
+        )
+        self.predictor, self.fingerprint, self.seed = Predictor(network, device, settings), fingerprint, seed
+
+    def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
+        """See `TemplateMethod`. All structures that the templates show compete in one prediction."""
+        for one in asked:
+            templates = [case.template(one.names, kind, self.seed) for case in one.templates]
+            shown = {name for template in templates for name in template.structures}
+            labels = {name: value for value, name in one.names.items() if name in shown}
+            mask = self.predictor.segment(one.query.image, templates, labels).mask
+            yield {value: mask == value for value in labels.values()}
+
+    def masks(self, cases: Sequence[Case], prompts: Sequence[Prompt]) -> list[np.ndarray]:
+        """See `ClickMethod`; slices are those along `Case.axis`."""
+        return [
+            self.predictor.interact(case.image, {NAME: prompt}, {NAME: 1}, axis=case.axis).mask > 0
+            for case, prompt in zip(cases, prompts, strict=True)
+        ]
+
+
+def _refining(prompt: Prompt) -> Prompt:
+    """An empty answer is nothing to refine."""
+    return prompt if prompt.previous is None or prompt.previous.any() else prompt.replace(previous=None)
+
+
+def _resized(logits: np.ndarray, case: Case) -> np.ndarray:
+    """(S, S) to the (H, W) of the case's slice."""
+    return resize_logits(torch.from_numpy(logits)[None, None], case.stack.slice(0).shape)[0, 0].numpy()
+
+
+def _inside_box(prompt: Prompt, shape: Sequence[int]) -> np.ndarray:
+    """Bool array: where a structure may be, which is everywhere where no box was drawn."""
+    inside = np.ones(shape, bool)
+    if prompt.box is not None:
+        i0, i1, j0, j1 = prompt.box
+        inside[:] = False
+        inside[i0:i1, j0:j1] = True
+    return inside
