@@ -1,0 +1,125 @@
+"""The evaluation as a command: on a folder in the format, killed and resumed, and on bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from scripts import evaluate
+from scripts.evaluation import records
+from tests.scripts.evaluation.samples import write_blocks, write_squares
+
+SMALL = ["--queries", "2", "--volumes", "1", "--templates", "2", "--clicks", "2", "--threads", "1"]
+
+
+def run(data, out, weights, *more):
+    evaluate.main(["--data", str(data), "--json", str(out), "--weights", str(weights), *SMALL, *more])
+    return json.loads(out.read_text())
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_squares(tmp_path / "data" / "squares")
+    write_blocks(tmp_path / "data" / "blocks")
+    return tmp_path / "data"
+
+
+def test_a_run_measures_every_method_on_images_and_volumes(data, tmp_path, tiny_weights, capsys):
+    out = tmp_path / "out.json"
+    results = run(data, out, tiny_weights, "--split", "dev")
+    found = {(row["method"], row["prompt"], row["templates"]) for row in results["overall"]}
+    ours = {("One-Prompt", kind, n) for kind in ("seglab", "bbox", "doodle", "click") for n in (1, 4, 16)}
+    others = {(name, "seglab", n) for name in ("copy", "prototypes") for n in (1, 4, 16)}
+    clicks = {
+        (name, prompt, 0)
+        for name in ("One-Prompt", "MONAI Label scribbles", "random walker")
+        for prompt in ("1 click", "3 clicks", "5 clicks")
+    }
+    assert found == ours | others | clicks | {("registration", "seglab", 1)}
+    assert {(row["dataset"], row["label"]) for row in results["rows"]} == {
+        ("squares", "square"),
+        ("squares", "stripe"),
+        ("blocks", "block"),
+    }
+    keys = {"dataset", "label", "method", "prompt", "templates", "mean", "worst", "median", "best", "n"}
+    assert all(keys <= set(row) and 0 <= row["worst"] <= row["mean"] <= row["best"] <= 100 for row in results["rows"])
+    assert all({"mean", "low", "high", "worst"} <= set(row) for row in results["overall"])
+    sixteen = next(r for r in results["rows"] if r["dataset"] == "squares" and r["templates"] == 16)
+    assert sixteen["reached"] == 5  # of six images, all but the query
+    assert not results["unfinished"]
+    page = out.with_suffix(".html").read_text()
+    assert len(re.findall("<img ", page)) == 6  # best and worst of three structures
+    assert "| One-Prompt " in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_numbers(
+    data, tmp_path, tiny_weights, monkeypatch
+):
+    data, methods = data / "squares", ["--methods", "prototypes", "copy"]
+    whole = run(data, tmp_path / "whole.json", tiny_weights, *methods)
+    score, calls = records.score, []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return score(*arguments)
+
+    monkeypatch.setattr(records, "score", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "cut.json", tiny_weights, *methods)
+    calls.clear()
+    monkeypatch.setattr(records, "score", lambda *arguments: calls.append(1) or score(*arguments))
+    resumed = run(data, tmp_path / "cut.json", tiny_weights, *methods)
+    resumed_calls = len(calls)
+    assert resumed["rows"] == whole["rows"]
+    assert resumed["overall"] == whole["overall"]
+    calls.clear()
+    run(data, tmp_path / "cut.json", tiny_weights, *methods, "--fresh")
+    assert 0 < resumed_calls < len(calls)
+
+
+def test_time_that_runs_out_is_reported_and_the_next_run_goes_on(data, tmp_path, tiny_weights, capsys):
+    first = run(data / "squares", tmp_path / "out.json", tiny_weights, "--minutes", "0", "--methods", "copy")
+    assert first["rows"] == []
+    assert first["unfinished"] == ["squares / square: copy, seglab", "squares / stripe: copy, seglab"]
+    assert "Not finished" in capsys.readouterr().out
+    then = run(data / "squares", tmp_path / "out.json", tiny_weights, "--methods", "copy")
+    assert then["rows"]
+    assert not then["unfinished"]
+
+
+def test_a_bad_file_is_named_and_the_rest_is_measured(data, tmp_path, tiny_weights, capsys):
+    Picture.fromarray(np.zeros((8, 8), np.uint8)).save(data / "squares" / "labels" / "1.png")
+    with pytest.raises(SystemExit) as stopped:
+        run(data / "squares", tmp_path / "out.json", tiny_weights, "--methods", "copy")
+    assert stopped.value.code == 1
+    assert "squares/1.png: image and label must have one shape" in capsys.readouterr().err
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert {row["label"] for row in results["rows"]} == {"square", "stripe"}
+    assert set(results["left_out"]) == {"squares/1.png"}
+
+
+@pytest.mark.parametrize("broken", ["folder", "weights", "split"])
+def test_what_cannot_be_measured_at_all_stops_with_the_reason(broken, data, tmp_path, tiny_weights):
+    weights = tmp_path / "torn.safetensors"
+    weights.write_bytes(b"torn")
+    arguments = {
+        "folder": (tmp_path / "empty", tiny_weights, "must be a data set folder"),
+        "weights": (data, weights, "not a whole safetensors file"),
+        "split": (data, tiny_weights, "there are"),
+    }
+    folder, weights, reason = arguments[broken]
+    with pytest.raises(SystemExit, match=reason):
+        run(folder, tmp_path / "out.json", weights, "--split", "eval" if broken == "split" else "dev")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_number_that_makes_no_sense_is_refused(data, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.parse(["--data", str(data), "--queries", "0"])
+    assert "--queries must be 1 or more" in capsys.readouterr().err
