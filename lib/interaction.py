@@ -153,9 +153,7 @@ class Interaction:
         for (name, index), logits in zip(asked, self.network.answers(own), strict=True):
             if name in self.guides:
                 said = {(index, 0): maps[name, index]}
-                shown = vote(
-                    self.network, {index: features[index]}, [self.guides[name]], self.slices_per_query, False, said
-                )
+                shown = vote(self.network, {index: features[index]}, [self.guides[name]], self.slices_per_query, said)
                 logits = (logits + shown[index][0]) / 2
             self.answers[name].logits[index] = logits
         self._measure_agreement(asked, features)
@@ -181,7 +179,6 @@ class Interaction:
             queries,
             [self.guides[name] for name in names],
             self.slices_per_query,
-            absent_counts=True,
             checkpoint=checkpoint,
         )
         for place, name in enumerate(names):

@@ -1,8 +1,8 @@
 """Which slices of a template each slice of a query is compared with.
 
 Two stacks of the same anatomy are first aligned as wholes (`lib.volumes.align`), so that a slice beyond the organ meets
-the template's slices beyond the organ and not the most similar one inside it; then each query slice takes the most
-similar template slices near its place in the alignment.
+the template's slices beyond the organ and not the most similar one inside it; then each query slice takes the template
+slices around its place in the alignment.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class MatchSettings:
 
     Attributes:
         method: see `Method`.
-        slices_per_query: template slices whose answers are averaged for a query slice.
-        window_mm: how far from its place in the alignment a query slice may look, at least one slice either way.
+        slices_per_query: template slices whose answers are averaged for a query slice, an odd number.
+        step_mm: distance between those slices, at least one slice.
         stretch_cost: price of one step by which one anatomy is longer than the other; similarities lie in -1 to 1.
         position_weight: price of lying at different relative places in the two stacks, 0 to 1 apart, squared.
     """
 
     method: Method = Method.ALIGN
     slices_per_query: int = 3
-    window_mm: float = 3.0
-    stretch_cost: float = 0.1
+    step_mm: float = 1.0
+    stretch_cost: float = 0.3
     position_weight: float = 1.0
 
 
@@ -49,27 +49,24 @@ class Match:
     Attributes:
         similarity: (Q, T) of slice looks, -1 to 1.
         path: (Q,) the template slice at each query slice's place.
-        window: template slices either way of the path that may be compared.
+        step: template slices from one that is compared to the next.
     """
 
     similarity: np.ndarray
     path: np.ndarray
-    window: int
+    step: int
 
-    def nearby(self, query: int, allowed: np.ndarray, count: int) -> list[int]:
-        """At most `count` template slices for a query slice, most similar first.
+    def around(self, query: int, count: int) -> list[int]:
+        """The template slice at a query slice's place and those on either side, `count` of them, fewer at an end."""
+        reach = count // 2
+        places = (int(self.path[query]) + self.step * offset for offset in range(-reach, reach + 1))
+        return [place for place in places if 0 <= place < self.similarity.shape[1]]
 
-        Args:
-            allowed: (T,) bool, template slices that may be chosen.
-        """
-        low, high = self.path[query] - self.window, self.path[query] + self.window
-        near = [t for t in range(max(0, low), min(len(allowed), high + 1)) if allowed[t]]
-        return sorted(near, key=lambda t: -float(self.similarity[query, t]))[:count]
-
-    @property
-    def score(self) -> float:
-        """Mean similarity along the path: how well the template's slices fit this query."""
-        return float(self.similarity[np.arange(len(self.path)), self.path].mean())
+    def nearest(self, query: int, allowed: np.ndarray, count: int) -> list[int]:
+        """The `count` template slices of the (T,) bool `allowed` that are nearest to a query slice's place."""
+        places = np.flatnonzero(allowed)
+        order = np.argsort(np.abs(places - self.path[query]), kind="stable")
+        return [int(place) for place in places[order[:count]]]
 
 
 def match(
@@ -79,15 +76,15 @@ def match(
     similarity = _similarity(query_looks, template_looks)
     places = [np.arange(len(stack)) / max(1, len(stack) - 1) for stack in (query, template)]
     apart = np.subtract.outer(*places) ** 2
-    window = max(1, round(settings.window_mm / template.thickness))
+    step = max(1, round(settings.step_mm / template.thickness))
     if settings.method is Method.ALIGN:
         gain = similarity - settings.position_weight * apart
         path = align(gain, (query.thickness, template.thickness), settings.stretch_cost)
     elif settings.method is Method.SIMILARITY:
-        path, window = (similarity - settings.position_weight * apart).argmax(axis=1), len(template)
+        path = (similarity - settings.position_weight * apart).argmax(axis=1)
     else:
         path = apart.argmin(axis=1)
-    return Match(similarity, path, window)
+    return Match(similarity, path, step)
 
 
 def _similarity(query: np.ndarray, template: np.ndarray) -> np.ndarray:

@@ -47,7 +47,6 @@ class PredictorSettings:
         match: how slices of query and template find each other.
         templates_per_query: templates asked for each structure, the first ones given.
         all_planes: cut a volume with equal spacings in all three planes and average; three times the work.
-        absent_counts: see `lib.voting.vote`.
         smooth_mm: sigma of the Gaussian that smooths logits from slice to slice.
         least_island: connected parts smaller than this share of a structure's largest one are removed.
         interaction: how a mask passes through a volume.
@@ -58,7 +57,6 @@ class PredictorSettings:
     match: MatchSettings = field(default_factory=MatchSettings)
     templates_per_query: int = 4
     all_planes: bool = False
-    absent_counts: bool = True
     smooth_mm: float = 1.0
     least_island: float = 0.1
     interaction: InteractionSettings = field(default_factory=InteractionSettings)
@@ -139,7 +137,6 @@ class Predictor:
                 queries,
                 [guides[name] for name in names],
                 self.settings.match.slices_per_query,
-                self.settings.absent_counts,
                 checkpoint=within.part(0.2, 1),
             )
             answers.append((stack, queries, guides, np.stack([votes[index] for index in range(len(stack))])))

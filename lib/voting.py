@@ -1,7 +1,8 @@
 """Templates vote on query slices: each of several template slices gives its answer, and the logits are averaged.
 
-A template slice that does not show the structure is never asked: the network was not trained on empty prompts, and its
-answer is known. What such slices mean for the query is a setting, because it decides where a structure ends.
+A template slice that does not show the structure is not asked, for the network was not trained on empty prompts; it
+votes against the structure all the same, and so the votes around a structure's end decide where it ends. Where an
+annotator has said that the structure is on the query slice, only template slices that show it vote.
 """
 
 from __future__ import annotations
@@ -50,7 +51,6 @@ def vote(
     queries: Mapping[int, Features],
     guides: Sequence[Sequence[Guide]],
     count: int,
-    absent_counts: bool,
     said: Mapping[tuple[int, int], np.ndarray] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> dict[int, np.ndarray]:
@@ -60,12 +60,10 @@ def vote(
         queries: slice index to features.
         guides: of each structure, one for each template that shows it.
         count: template slices compared with a query slice, of each template.
-        absent_counts: a nearby template slice without the structure takes one of the `count` votes, against it; else
-            such slices are passed over while any nearby one shows the structure.
         said: (query slice, structure) to prompt maps on the query itself.
 
     Returns:
-        Query slice index to logits (structures, S, S); ABSENT_LOGIT where no nearby template slice shows a structure.
+        Query slice index to logits (structures, S, S); ABSENT_LOGIT where no template slice around it shows the structure.
     """
     size, said = network.size, said or {}
     votes: list[_Vote] = []
@@ -74,12 +72,14 @@ def vote(
     for query in queries:
         for structure, candidates in enumerate(guides):
             for guide in candidates:
-                chosen = _chosen(guide, query, count, absent_counts)
+                if (query, structure) in said:
+                    chosen = guide.match.nearest(query, guide.shown, count)
+                else:
+                    chosen = guide.match.around(query, count)
                 asked = [index for index in chosen if guide.shown[index]]
                 votes.extend(_Vote(query, structure, guide, index) for index in asked)
-                absent = len(chosen) - len(asked) if chosen else 1
-                logits[query][structure] += ABSENT_LOGIT * absent
-                weights[structure, query] += len(asked) + absent
+                logits[query][structure] += ABSENT_LOGIT * (len(chosen) - len(asked))
+                weights[structure, query] += len(chosen)
     for done, (one, answer) in enumerate(zip(votes, network.answers(_questions(votes, queries, said)), strict=True)):
         if checkpoint and done % network.batch_size == 0:
             checkpoint(done / len(votes))
@@ -87,12 +87,6 @@ def vote(
     for query, sums in logits.items():
         sums /= weights[:, query, None, None]
     return logits
-
-
-def _chosen(guide: Guide, query: int, count: int, absent_counts: bool) -> list[int]:
-    if absent_counts:
-        return guide.match.nearby(query, np.ones_like(guide.shown), count)
-    return guide.match.nearby(query, guide.shown, count)
 
 
 def _questions(

@@ -407,8 +407,8 @@ def test_prompts_that_cannot_be_answered_are_refused_with_the_reason(prompts, re
 
 def test_settings_do_not_change_what_is_certain():
     image, truth = study(anatomy(1))
-    for absent_counts, slices in itertools.product([True, False], [1, 5]):
-        settings = dataclasses.replace(EXACT, absent_counts=absent_counts, match=MatchSettings(slices_per_query=slices))
+    for step, slices in itertools.product([1.0, 4.0], [1, 5]):
+        settings = dataclasses.replace(EXACT, match=MatchSettings(step_mm=step, slices_per_query=slices))
         mask = predictor(settings).segment(image, [template_of(anatomy())], LABELS).mask
         for value in (1, 2):
             assert dice(mask == value, truth == value) > 0.9
