@@ -63,7 +63,7 @@ def vote(
         said: (query slice, structure) to prompt maps on the query itself.
 
     Returns:
-        Query slice index to logits (structures, S, S); ABSENT_LOGIT where no template slice around it shows the structure.
+        Query slice to logits (structures, S, S), ABSENT_LOGIT where no template slice around it shows the structure.
     """
     size, said = network.size, said or {}
     votes: list[_Vote] = []

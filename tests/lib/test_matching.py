@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from lib.images import Image
+from lib.matching import Match, MatchSettings, Method, match
+from lib.volumes import Stack
+
+
+def stack(depth, thickness=1.0):
+    array = np.random.default_rng(0).normal(size=(4, 4, depth))
+    return Stack.of(Image(array, np.diag([-1.0, -1.0, -thickness, 1.0])), plane=2)
+
+
+def looks(places):
+    """A body whose look changes steadily from place to place."""
+    places = np.asarray(places, float)
+    return np.stack([np.cos(places / 5), np.sin(places / 5), np.full_like(places, 30)], axis=1)
+
+
+def test_equal_studies_match_slice_by_slice():
+    found = match(stack(12), stack(12), looks(range(12)), looks(range(12)), MatchSettings())
+    np.testing.assert_array_equal(found.path, np.arange(12))
+
+
+def test_study_with_a_shorter_field_of_view_finds_its_part_of_the_body():
+    found = match(stack(8), stack(20), looks(range(10, 18)), looks(range(20)), MatchSettings())
+    assert np.abs(found.path - np.arange(10, 18)).max() <= 1
+
+
+def test_matching_by_position_ignores_looks():
+    settings = MatchSettings(method=Method.POSITION)
+    found = match(stack(5), stack(9), looks(range(5)), looks(range(9)), settings)
+    np.testing.assert_array_equal(found.path, [0, 2, 4, 6, 8])
+
+
+def test_matching_by_similarity_may_go_back_where_alignment_may_not():
+    places = [0, 1, 9, 3, 4, 5]
+    alone = match(
+        stack(6), stack(10), looks(places), looks(range(10)), MatchSettings(method=Method.SIMILARITY, position_weight=0)
+    )
+    assert alone.path.tolist() == places
+    aligned = match(stack(6), stack(10), looks(places), looks(range(10)), MatchSettings())
+    assert (np.diff(aligned.path) >= 0).all()
+
+
+def test_single_slices_match():
+    assert match(stack(1), stack(1), looks([3]), looks([5]), MatchSettings()).path.tolist() == [0]
+
+
+@pytest.mark.parametrize(("thickness", "step"), [(0.5, 2), (1.0, 1), (5.0, 1)])
+def test_neighbours_lie_a_millimetre_apart_or_one_slice(thickness, step):
+    found = match(stack(12, thickness), stack(12, thickness), looks(range(12)), looks(range(12)), MatchSettings())
+    assert found.around(6, 3) == [6 - step, 6, 6 + step]
+
+
+def test_neighbours_stay_within_the_template():
+    found = Match(np.zeros((3, 4)), np.array([0, 2, 3]), step=1)
+    assert found.around(0, 3) == [0, 1]
+    assert found.around(1, 5) == [0, 1, 2, 3]
+    assert found.around(2, 1) == [3]
+
+
+def test_nearest_takes_only_allowed_slices():
+    found = Match(np.zeros((1, 6)), np.array([1]), step=1)
+    assert found.nearest(0, np.array([0, 0, 0, 1, 0, 1], bool), 3) == [3, 5]
+    assert found.nearest(0, np.array([1, 0, 0, 1, 1, 0], bool), 2) == [0, 3]
