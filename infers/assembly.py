@@ -71,7 +71,6 @@ class Assembly:
         )
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
         self._tasks: dict[str, Any] = {}
-        self._trainers: dict[str, Any] = {}
         self._app: Any = None
 
     # What main.py registers
@@ -81,16 +80,15 @@ class Assembly:
         self._tasks = tasks(self.engine)
         return self._tasks
 
-    def trainers(self) -> dict[str, Any]:
-        """The train tasks by name."""
-        from trainers.data import LabelledStudy
-        from trainers.oneprompt import OnePromptTrainer
-
-        def studies() -> tuple[list[LabelledStudy], dict[str, int]]:
-            return [LabelledStudy(*parts) for parts in self.studies.labelled()], self.labels.names
-
-        self._trainers = {MODEL: OnePromptTrainer(self.models, self.model, studies)}
-        return self._trainers
+    def for_training(self) -> dict[str, Any]:
+        """What `trainers.oneprompt.OnePromptTrainer` is made with."""
+        return {
+            "models": self.models,
+            "published": self.model.published,
+            "provenance": {BASE: self.model.base_hash},
+            "served": lambda: self.model.path,
+            "studies": lambda: (self.studies.labelled(), self.labels.names),
+        }
 
     def batch_infer(self) -> BatchInferTask:
         """MONAI Label's batch inference as it works without a GPU."""
@@ -217,8 +215,8 @@ class Assembly:
 
     def check_training(self, name: str) -> None:
         """Refuse a training run that cannot work, before a process is started for it."""
-        if name not in self._trainers:
-            raise NotFound(f"trainer must be one of {', '.join(self._trainers)}, got {name!r}")
+        if name != MODEL:
+            raise NotFound(f"the trainer is called {MODEL}, got {name!r}")
         self._need_template()
 
     def check_batch(self, name: str, params: Mapping[str, Any]) -> None:

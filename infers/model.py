@@ -47,7 +47,7 @@ class ServedModel:
         self.base_hash = weights_hash(network)
         self._predictor = make(network, self.device)
         self._seen: tuple[int, ...] | None = None
-        self.path = base
+        self._path = base
 
     @property
     def predictor(self) -> Predictor:
@@ -64,18 +64,24 @@ class ServedModel:
         """Hash of the weights that the next request will use."""
         return self.predictor.weights_hash
 
+    @property
+    def path(self) -> Path:
+        """The file of these weights."""
+        _ = self.predictor
+        return self._path
+
     def _load(self, path: Path) -> None:
-        if path == self.path == self.base:
+        if path == self._path == self.base:
             return
         try:
             if path == self.published and read_provenance(path).get(BASE) != self.base_hash:
                 logger.warning("%s was trained from other weights than %s and is not served", path, self.base)
                 path = self.base
             self._predictor = self._make(load_network(path, self.device), self.device)
-            self.path = path
+            self._path = path
             logger.info("serves the weights %s from %s", self._predictor.weights_hash, path)
         except (CheckpointError, OSError, ValueError) as error:
-            logger.error("%s is not served, %s stays: %s", path, self.path, error)
+            logger.error("%s is not served, %s stays: %s", path, self._path, error)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

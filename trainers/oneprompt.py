@@ -21,8 +21,6 @@ from monai.inferers.inferer import SimpleInferer
 from monailabel.config import settings
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 
-from infers.environment import MLFLOW_FILE
-from infers.model import BASE, PUBLISHED, ServedModel
 from lib.checkpoints import load_network, save_network, weights_hash
 from lib.episodes import Episode
 from lib.networks import OnePrompt
@@ -44,13 +42,20 @@ class OnePromptTrainer(BasicTrainTask):
     """Fine-tuning as MONAI Label runs it.
 
     Args:
-        models: folder of runs, statistics and published weights.
-        model: what is served now.
-        studies: gives the final labels of the study list and the structures' common indices.
+        models: folder of runs and statistics.
+        published: where better weights are written.
+        provenance: what is recorded with them beside the training itself.
+        served: gives the weights file that is served now.
+        studies: gives the study list's final labels, each as the fields of a `LabelledStudy`, and {structure: index}.
     """
 
     def __init__(
-        self, models: Path, model: ServedModel, studies: Callable[[], tuple[list[LabelledStudy], dict[str, int]]]
+        self,
+        models: Path,
+        published: Path,
+        provenance: Mapping[str, Any],
+        served: Callable[[], Path],
+        studies: Callable[[], tuple[list[tuple[str, Path, Path, dict[str, int]]], dict[str, int]]],
     ) -> None:
         config = {
             "max_epochs": 10,
@@ -68,16 +73,19 @@ class OnePromptTrainer(BasicTrainTask):
             "Fine-tunes One-Prompt on the saved labels",
             config=config,
             amp=False,  # training_step has its own mixed precision, in bfloat16
-            tracking_uri=settings.MONAI_LABEL_TRACKING_URI or f"sqlite:///{models / MLFLOW_FILE}",
+            tracking_uri=settings.MONAI_LABEL_TRACKING_URI,
         )
         del self._config["tracking_uri"]  # clients send all of this back, and an address is not theirs to choose
-        self._model, self._studies = model, studies
+        self._published, self._provenance = published, dict(provenance)
+        self._served, self._studies = served, studies
+        self._indices: dict[str, int] = {}
 
     # What is learnt
 
     def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
         """The labelled studies. Raises ValueError where there are none."""
-        studies, self._indices = self._studies()
+        found, self._indices = self._studies()
+        studies = [LabelledStudy(*fields) for fields in found]
         if not studies:
             raise ValueError("training needs at least one study with a final label: save one first")
         # One process: several GPUs are a later matter
@@ -109,7 +117,7 @@ class OnePromptTrainer(BasicTrainTask):
 
     def network(self, context: Context) -> OnePrompt:
         """The served network, ready to learn."""
-        return load_network(self._model.path).requires_grad_(True)
+        return load_network(self._served()).requires_grad_(True)
 
     def optimizer(self, context: Context) -> torch.optim.Optimizer:
         """AdamW as in pretraining, slower."""
@@ -175,7 +183,7 @@ class OnePromptTrainer(BasicTrainTask):
         """Remember the best candidate, and publish it at the end if it beats the served weights."""
         super().finalize(context)
         questions = self.val_data_loader(context)
-        served = load_network(self._model.path, context.device)
+        served = load_network(self._served(), context.device)
         # Mean over batches, as the metric of every epoch
         before = float(np.mean([answer(served, _episodes(batch)).mean() for batch in questions]))
         best: dict[str, Any] = {"dice": before, "weights": None}
@@ -192,7 +200,7 @@ class OnePromptTrainer(BasicTrainTask):
                 return
             context.network.load_state_dict(best["weights"])
             provenance = {
-                BASE: self._model.base_hash,
+                **self._provenance,
                 "parent": weights_hash(served),
                 "studies": len(context.datalist),
                 "epochs": context.trainer.state.epoch,
@@ -200,7 +208,7 @@ class OnePromptTrainer(BasicTrainTask):
                 "dice_of_parent": round(before, 4),
                 "examined_on": "changed copies" if questions.dataset.on_copies else "held-out studies",
             }
-            save_network(Path(self._model_dir) / PUBLISHED, context.network, provenance)
+            save_network(self._published, context.network, provenance)
             logger.info("published: Dice %.4f instead of %.4f", best["dice"], before)
 
         context.evaluator.add_event_handler(Events.EPOCH_COMPLETED, remember)

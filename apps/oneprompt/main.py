@@ -19,6 +19,7 @@ from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
 
 from infers.assembly import Assembly  # noqa: E402
 from lib.config import VERSION  # noqa: E402
+from trainers.oneprompt import OnePromptTrainer  # noqa: E402
 
 
 class OnePromptApp(MONAILabelApp):
@@ -39,7 +40,7 @@ class OnePromptApp(MONAILabelApp):
         return self.assembly.infers()
 
     def init_trainers(self):
-        return self.assembly.trainers()
+        return {"oneprompt": OnePromptTrainer(**self.assembly.for_training())}
 
     def init_batch_infer(self):
         return self.assembly.batch_infer()

@@ -29,17 +29,20 @@ class Server:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         conf = {"weights": str(weights), "models": str(folder / "models"), **conf}
+        # MONAI Label's own command, with the app's path relative to where it is started
+        app = os.path.relpath(ROOT / "apps" / "oneprompt", folder)
         self._command = [
-            *[sys.executable, "-m", "monailabel.main", "start_server", "--app", str(ROOT / "apps" / "oneprompt")],
-            *["--studies", str(studies), "--host", "127.0.0.1", "--port", str(self.port)],
+            *["monailabel", "start_server", "--app", app, "--studies", str(studies)],
+            *["--host", "127.0.0.1", "--port", str(self.port)],
             *[word for key, value in conf.items() for word in ("--conf", key, value)],
         ]
 
     def start(self) -> Server:
-        """Start it from a folder that is not the repository, and wait until it answers."""
+        """Start it as a user does, from a folder that is not the repository, and wait until it answers."""
         # As a user's shell would: pytest's own import path must not help the server to find its packages.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        environment |= {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(self.folder), "HOME": str(self.folder)}
+        environment |= {"OMP_NUM_THREADS": "1", "HOME": str(self.folder)}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # an activated .venv
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT

@@ -4,10 +4,8 @@ import pytest
 import torch
 from monailabel.config import settings
 
-from infers.model import BASE, PUBLISHED, ServedModel
-from lib.checkpoints import read_provenance
+from lib.checkpoints import load_network, read_provenance, weights_hash
 from tests.samples import organ_volume, write_nifti
-from trainers.data import LabelledStudy
 from trainers.oneprompt import OnePromptTrainer
 
 
@@ -15,7 +13,9 @@ from trainers.oneprompt import OnePromptTrainer
 def make(tiny_weights, tmp_path, monkeypatch):
     """A trainer on some studies."""
 
-    monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_ENABLED", False)  # as the app sets it
+    # As the app sets them
+    monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_ENABLED", False)
+    monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
     def trainer(count):
         studies = []
@@ -25,11 +25,12 @@ def make(tiny_weights, tmp_path, monkeypatch):
                 write_nifti(tmp_path / f"s{number}.nii.gz", image),
                 write_nifti(tmp_path / f"l{number}.nii.gz", mask),
             )
-            studies.append(LabelledStudy(f"s{number}", *files, {"organ": 1}))
+            studies.append((f"s{number}", *files, {"organ": 1}))
         models = tmp_path / "models"
         models.mkdir()
-        model = ServedModel(tiny_weights, models / PUBLISHED, "cpu")
-        return OnePromptTrainer(models, model, lambda: (studies, {"organ": 1}))
+        return OnePromptTrainer(
+            models, models / "new.safetensors", {"base": "b"}, lambda: tiny_weights, lambda: (studies, {"organ": 1})
+        )
 
     return trainer
 
@@ -41,32 +42,31 @@ def run(trainer, **request):
     )
 
 
-def test_training_publishes_what_beats_the_served_weights(make):
+def test_training_publishes_what_beats_the_served_weights(make, tiny_weights):
     trainer = make(3)
     stats = run(trainer, max_epochs=2, steps_per_epoch=6, learning_rate=0.02)
-    published = trainer._model.published
+    published = trainer._published
     assert published.exists()  # an untrained network is easily beaten
     told = read_provenance(published)
     assert told["dice"] > told["dice_of_parent"]
-    assert told[BASE] == told["parent"] == trainer._model.base_hash
+    assert told["base"] == "b"
+    assert told["parent"] == weights_hash(load_network(tiny_weights))
     assert told["examined_on"] == "held-out studies"
     assert told["studies"] == 3
     assert stats["best_metric"] == pytest.approx(told["dice"], abs=1e-3)
-    assert trainer._model.path != published
-    _ = trainer._model.predictor  # the next request
-    assert trainer._model.path == published
+    assert weights_hash(load_network(published)) != told["parent"]
 
 
 def test_training_that_does_not_help_publishes_nothing(make):
     trainer = make(2)
     run(trainer, learning_rate=0.0)
-    assert not trainer._model.published.exists()
+    assert not trainer._published.exists()
 
 
 def test_one_study_is_examined_on_copies_and_says_so(make):
     trainer = make(1)
     run(trainer, max_epochs=2, steps_per_epoch=6, learning_rate=0.02)
-    assert read_provenance(trainer._model.published)["examined_on"] == "changed copies"
+    assert read_provenance(trainer._published)["examined_on"] == "changed copies"
 
 
 def test_clients_read_progress_from_the_statistics(make):
@@ -90,4 +90,4 @@ def test_without_a_label_there_is_nothing_to_learn(make):
 def test_experiments_are_tracked_in_a_store_that_mlflow_takes(make):
     trainer = make(2)
     run(trainer, max_epochs=1, tracking="mlflow")
-    assert (trainer._model.published.parent / "mlflow.db").exists()
+    assert (trainer._published.parents[1] / "mlflow.db").exists()
