@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints import batch_infer, datastore, infer, session, train
 from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type, remove_file
 
 from infers.datastore import FINAL
@@ -30,6 +32,15 @@ Upload = Annotated[UploadFile, File()]
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+
+_starting = threading.Lock()
+
+
+def _refuse_second(method: str) -> None:
+    """MONAI Label only looks for running processes, and would queue a second one that comes quickly."""
+    if any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks(method)):
+        raise ClientError(f"a {method} task is already running: wait for its end, or stop it with DELETE", 429)
 
 
 def own_router(app: Any) -> APIRouter:
@@ -100,7 +111,9 @@ def _add_inference(router: APIRouter, app: Any) -> None:
     ) -> Any:
         check_params(params or {}, BATCH_PARAMS)
         app.check_batch(model, params or {})
-        return batch_infer.run(model, images, dict(params or {}))
+        with _starting:
+            _refuse_second("batch_infer")
+            return batch_infer.run(model, images, dict(params or {}))
 
 
 def _add_studies(router: APIRouter, app: Any) -> None:
@@ -170,7 +183,10 @@ def _add_training(router: APIRouter, app: Any) -> None:
     def train_one(model: str, params: dict[str, Any] | None = None, enqueue: bool = False, user: User = ADMIN) -> Any:
         check_params(params or {}, TRAIN_PARAMS)
         app.check_training(model)
-        return train.run_model(model, params, enqueue=enqueue)
+        with _starting:
+            if not enqueue:
+                _refuse_second("train")
+            return train.run_model(model, params, enqueue=enqueue)
 
     @router.put("/model/{model}", tags=["Model"])
     def upload_weights(
