@@ -24,6 +24,7 @@ class Settings:
         volume_queries: queries of each list of volumes; a volume costs as much as a hundred images.
         singles: templates that are tried one by one.
         several: pairs of how many templates answer together and how many such groups are formed at most.
+        volume_several: the same for volumes.
         clicks: the clicker gives up after so many.
         seed: of everything that is drawn.
     """
@@ -32,6 +33,7 @@ class Settings:
     volume_queries: int = 3
     singles: int = 8
     several: tuple[tuple[int, int], ...] = ((4, 4), (16, 1))
+    volume_several: tuple[tuple[int, int], ...] = ((4, 2), (16, 1))
     clicks: int = 20
     seed: int = 0
 
@@ -87,14 +89,15 @@ def _task(folder: CaseFolder, values: tuple[int, ...], showing: set[str], settin
     subjects = folder.dataset.subjects
     rng = np.random.default_rng(seed_of(settings.seed, folder.name))
     order = [file for file in _taking_turns(list(folder.showing), subjects, rng) if file in showing]
-    count = settings.queries if folder.dataset.dims == 2 else settings.volume_queries
+    flat = folder.dataset.dims == 2
+    count = settings.queries if flat else settings.volume_queries
     queries, templates = order[:count], order[count:] + order[:count]
     questions = []
     for template in templates[: settings.singles]:
         questions += [
             Question(template, 1, (template,), query) for query in queries if subjects[query] != subjects[template]
         ]
-    for asked, groups in settings.several:
+    for asked, groups in settings.several if flat else settings.volume_several:
         for start in range(0, asked * groups, asked):
             if start == 0 or start + asked <= len(templates):
                 turned = templates[start:] + templates[:start]

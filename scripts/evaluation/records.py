@@ -16,11 +16,11 @@ from scripts.evaluation.store import Record
 def template_records(folder: CaseFolder, task: Task, method: TemplateMethod, kind: PromptType) -> Iterator[Record]:
     """Ask a method everything of a task with one kind of prompt; structures that the query shows are scored."""
     names = {value: folder.dataset.labels[value] for value in task.values}
-    questions = [question for question in task.questions if question.asked <= method.most_templates]
     asked = [
-        Asked(folder.case(q.query), tuple(folder.case(template) for template in q.templates), names) for q in questions
+        Asked(folder.case(q.query), tuple(folder.case(template) for template in q.templates), names)
+        for q in task.questions
     ]
-    for question, one, answer in zip(questions, asked, method.answers(asked, kind), strict=True):
+    for question, one, answer in zip(task.questions, asked, method.answers(asked, kind), strict=True):
         for value in sorted(set(answer) & folder.showing[question.query]):
             found = score(answer[value], one.query.mask(value), one.query.image.spacing)
             yield {

@@ -50,6 +50,8 @@ def test_a_run_measures_every_method_on_images_and_volumes(data, tmp_path, tiny_
     assert all({"mean", "low", "high", "worst"} <= set(row) for row in results["overall"])
     sixteen = next(r for r in results["rows"] if r["dataset"] == "squares" and r["templates"] == 16)
     assert sixteen["reached"] == 5  # of six images, all but the query
+    on_volumes = {(row["prompt"], row["templates"]) for row in results["rows"] if row["dataset"] == "blocks"}
+    assert {("seglab", 1), ("seglab", 4), ("seglab", 16), ("bbox", 1), ("doodle", 1), ("click", 1)} <= on_volumes
     assert not results["unfinished"]
     page = out.with_suffix(".html").read_text()
     assert len(re.findall("<img ", page)) == 6  # best and worst of three structures
@@ -86,7 +88,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_numbers(
 def test_time_that_runs_out_is_reported_and_the_next_run_goes_on(data, tmp_path, tiny_weights, capsys):
     first = run(data / "squares", tmp_path / "out.json", tiny_weights, "--minutes", "0", "--methods", "copy")
     assert first["rows"] == []
-    assert first["unfinished"] == ["squares / square: copy, seglab", "squares / stripe: copy, seglab"]
+    work = "copy, seglab, 1, 4, 16 templates"
+    assert first["unfinished"] == [f"squares / square: {work}", f"squares / stripe: {work}"]
     assert "Not finished" in capsys.readouterr().out
     then = run(data / "squares", tmp_path / "out.json", tiny_weights, "--methods", "copy")
     assert then["rows"]

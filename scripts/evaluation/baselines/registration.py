@@ -7,6 +7,7 @@ on a grid small enough that a pair of images takes tenths of a second.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,7 @@ def _affine(fixed: Any, moving: Any) -> Any:
         return start
 
 
+@lru_cache(maxsize=64)  # every image is in many pairs
 def _grid(case: Case, plane: int) -> Any:
     return _on_grid(normalise(case.image.array), case, plane)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from skimage.transform import resize
@@ -16,13 +17,16 @@ BRUSH = 0.015  # radius of a dab in parts of the image's longest side
 IMAGE_SIDE, VOLUME_SIDE = 128, 64  # longest side of what a method is given: 128 is the network's own resolution
 
 
+@lru_cache(maxsize=32)  # one image is clicked on many times
 def shrunk(case: Case) -> np.ndarray:
     """The image as float32 in 0..1, at most `IMAGE_SIDE` (`VOLUME_SIDE` for volumes) along its longest axis."""
     array, side = case.image.array, IMAGE_SIDE if case.image.array.ndim == 2 else VOLUME_SIDE
     factor = min(1.0, side / max(array.shape))
     shape = [max(1, round(n * factor)) for n in array.shape]
     small = resize(normalise(array), shape, order=1, mode="edge", anti_aliasing=factor < 1)
-    return ((small - small.min()) / max(float(np.ptp(small)), 1e-6)).astype(np.float32)
+    small = ((small - small.min()) / max(float(np.ptp(small)), 1e-6)).astype(np.float32)
+    small.setflags(write=False)
+    return small
 
 
 def dabs(prompt: Prompt, full: Sequence[int], small: Sequence[int]) -> np.ndarray:
