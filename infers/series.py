@@ -78,11 +78,13 @@ class SeriesScanner:
     def _view(self, uid: str, folder: Path, names: list[str]) -> Path:
         view = self._views / uid
         view.mkdir(parents=True, exist_ok=True)
-        for old in set(os.listdir(view)) - set(names):
-            (view / old).unlink()
-        for name in names:
+        links = {name: os.path.relpath(folder / name, view) for name in names}  # relative: study folders are moved
+        for there in view.iterdir():
+            if not there.is_symlink() or os.readlink(there) != links.get(there.name):
+                there.unlink()  # removed from the series, or copied as a file with the whole study folder
+        for name, target in links.items():
             if not (view / name).is_symlink():
-                (view / name).symlink_to(folder / name)
+                (view / name).symlink_to(target)
         return view
 
 
