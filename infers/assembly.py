@@ -19,11 +19,12 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
 from infers.acceptance import Acceptance
 from infers.batch import TolerantBatchInfer
-from infers.datastore import AUTOMATIC, FINAL, NO_IMAGE, StudyStore
+from infers.datastore import AUTOMATIC, FINAL, StudyStore
 from infers.errors import ClientError, NotFound
 from infers.gate import Gate
 from infers.guards import safe_name
 from infers.labels import LabelMap
+from infers.locked import NO_IMAGE
 from infers.model import BASE, PUBLISHED, ServedModel
 from infers.oneprompt import Engine, tasks
 from infers.propagation import Propagation

@@ -59,6 +59,17 @@ def test_a_study_folder_with_shared_series_can_be_copied_or_moved(root, tmp_path
         assert all(file.resolve().is_relative_to(place / "a") for file in found["1.2.1"].folder.iterdir())
 
 
+def test_removing_a_series_leaves_other_files_alone(root):
+    write(root / "a", "1.2.1")
+    (root / "a" / "notes.txt").write_text("keep")
+    (root / "a" / "sub").mkdir()
+    scanner(root).scan()["1.2.1"].remove()
+    assert sorted(path.name for path in (root / "a").iterdir()) == ["notes.txt", "sub"]
+    write(root / "b", "1.2.2")
+    scanner(root).scan()["1.2.2"].remove()
+    assert not (root / "b").exists()
+
+
 def test_loose_files_in_the_study_folder_are_a_series_too(root):
     array = write(root / "a", "1.2.1")
     for file in (root / "a").iterdir():
