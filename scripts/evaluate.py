@@ -117,8 +117,9 @@ def _glance(records: Sequence[Record]) -> str:
         return "nothing to score"
     if "clicks" in records[0]:
         return f"{sum(r['clicks']['80'] for r in records) / len(records):.1f} clicks to 80 %"
-    singles = [record["dice"] for record in records if record["templates"] == 1]
-    return f"Dice {sum(singles) / max(1, len(singles)):.1f}"
+    fewest = min(record["templates"] for record in records)
+    dices = [record["dice"] for record in records if record["templates"] == fewest]
+    return f"Dice {sum(dices) / len(dices):.1f}"
 
 
 def open_folders(data: Path, split: str | None) -> list[CaseFolder]:
