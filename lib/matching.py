@@ -3,6 +3,9 @@
 Two stacks of the same anatomy are first aligned as wholes (`lib.volumes.align`), so that a slice beyond the organ meets
 the template's slices beyond the organ and not the most similar one inside it; then each query slice takes the template
 slices around its place in the alignment.
+
+Slices are compared by their coarse grey values. The encoder's own features, pooled, align worse: they are trained to
+tell structures apart within a slice, not slices within a body (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ from enum import Enum
 
 import numpy as np
 
+from lib.transforms import normalise, resize_image
 from lib.volumes import Stack, align
+
+LOOK = 12  # pixels a side: pose and large organs, not their details, which differ between patients
 
 
 class Method(Enum):
@@ -39,7 +45,7 @@ class MatchSettings:
     slices_per_query: int = 3
     step_mm: float = 1.0
     stretch_cost: float = 0.3
-    position_weight: float = 1.0
+    position_weight: float = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +75,15 @@ class Match:
         return [int(place) for place in places[order[:count]]]
 
 
-def match(
+def match(query: Stack, template: Stack, settings: MatchSettings) -> Match:
+    """Match two stacks that are cut in the same plane."""
+    return match_looks(query, template, looks(query), looks(template), settings)
+
+
+def match_looks(
     query: Stack, template: Stack, query_looks: np.ndarray, template_looks: np.ndarray, settings: MatchSettings
 ) -> Match:
-    """Match two stacks cut in the same plane by their slices' descriptors, (Q, D) and (T, D)."""
+    """Match two stacks by what their slices look like, (Q, D) and (T, D)."""
     similarity = _similarity(query_looks, template_looks)
     places = [np.arange(len(stack)) / max(1, len(stack) - 1) for stack in (query, template)]
     apart = np.subtract.outer(*places) ** 2
@@ -85,6 +96,12 @@ def match(
     else:
         path = apart.argmin(axis=1)
     return Match(similarity, path, step)
+
+
+def looks(stack: Stack) -> np.ndarray:
+    """(N, D) float32: each slice normalised as for the network, at `LOOK` x `LOOK` pixels."""
+    slices = np.stack([normalise(resize_image(stack.slice(index), 4 * LOOK)) for index in range(len(stack))])
+    return slices.reshape(len(stack), LOOK, 4, LOOK, 4).mean(axis=(2, 4)).reshape(len(stack), -1)
 
 
 def _similarity(query: np.ndarray, template: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ for each other. Whoever needs an order calls in that order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,11 +20,11 @@ import torch
 from lib.checkpoints import weights_hash
 from lib.images import Image
 from lib.interaction import Answer, Interaction, InteractionSettings
-from lib.matching import MatchSettings, match
+from lib.matching import Match, MatchSettings, match
 from lib.networks import Features, OnePrompt
 from lib.prompts import Prompt, PromptError
 from lib.quality import ReverseCase, reverse_dice, spread
-from lib.slice_network import Checkpoint, SliceNetwork, descriptors, mask_maps
+from lib.slice_network import Checkpoint, SliceNetwork
 from lib.templates import Template, TemplateError
 from lib.transforms import resize_logits
 from lib.volumes import Stack, long_axis, smooth_along, thick_axis, without_islands
@@ -131,7 +131,7 @@ class Predictor:
         for place, stack in enumerate(stacks):
             within = report.part(0.9 * place / len(stacks), 0.9 * (place + 1) / len(stacks))
             queries = self._network.encode(stack, range(len(stack)), checkpoint=within.part(0, 0.2))
-            guides = self._guides(stack, queries, chosen, masks)
+            guides = self._guides(stack, chosen, masks)
             votes = vote(
                 self._network,
                 queries,
@@ -193,19 +193,16 @@ class Predictor:
         stack = Stack.of(image, axis=axis)
         turned = {name: stack.prompt(prompt) for name, prompt in said.items()}
         chosen = {name: found for name in said if (found := self._showing(name, templates))}
-        guides = {}
-        if chosen:
-            queries = self._network.encode(stack, range(len(stack)), checkpoint=report.part(0, 0.2))
-            guides = self._guides(stack, queries, chosen, self._template_masks(chosen))
+        guides = self._guides(stack, chosen, self._template_masks(chosen))
         interaction = Interaction(
             self._network,
             stack,
             turned,
             self.settings.interaction,
-            {name: guides[name] for name in chosen},
+            guides,
             self.settings.match.slices_per_query,
         )
-        answers = interaction.run(only_slice, report.part(0.2, 0.95))
+        answers = interaction.run(only_slice, report.part(0, 0.95))
         volumes = ((labels[name], self._filled(stack, answers[name], turned[name])) for name in said)
         slices = self._competing(stack, volumes, tidy=False)
         quality = {name: float(np.mean(answers[name].agreements or [1.0])) for name in said}
@@ -234,20 +231,23 @@ class Predictor:
     def _guides(
         self,
         stack: Stack,
-        queries: Mapping[int, Features],
         chosen: Mapping[str, Sequence[Template]],
         masks: Mapping[tuple[str, str], np.ndarray],
     ) -> dict[str, list[Guide]]:
         """For each structure its templates, cut like the query and matched to it."""
-        looks = descriptors([queries[index] for index in range(len(stack))])
-        cut: dict[str, Callable[[np.ndarray], Guide]] = {}
-        for template in {template.id: template for found in chosen.values() for template in found}.values():
-            other = Stack.of(template.image, plane=stack.axis)
-            features = self._network.encode(other, range(len(other)))
-            other_looks = descriptors([features[index] for index in range(len(other))])
-            matched = match(stack, other, looks, other_looks, self.settings.match)
-            cut[template.id] = _guide_maker(other, features, matched, self._network.size)
-        return {name: [cut[t.id](masks[t.id, name]) for t in found] for name, found in chosen.items()}
+        guides: dict[str, list[Guide]] = {name: [] for name in chosen}
+        matched: dict[str, tuple[Stack, Match]] = {}
+        for name, templates in chosen.items():
+            for template in templates:
+                if template.id not in matched:
+                    other = Stack.of(template.image, plane=stack.axis)
+                    matched[template.id] = (other, match(stack, other, self.settings.match))
+                other, found = matched[template.id]
+                slices = other.slices_of(masks[template.id, name])
+                shown = slices.any(axis=(1, 2))
+                features = self._network.encode(other, np.flatnonzero(shown).tolist())
+                guides[name].append(Guide(other, features, found, shown, slices))
+        return guides
 
     # From slices to a mask
 
@@ -314,10 +314,9 @@ class Predictor:
         guide = guides[0]
         path = guide.match.path
         worth = [q for q in range(len(predicted)) if predicted[q].any() or guide.shown[path[q]]]
-        cases = [
-            ReverseCase(queries[q], guide.features[path[q]], predicted[q], guide.truth(path[q]))
-            for q in spread(worth, self.settings.quality_slices)
-        ]
+        asked = spread(worth, self.settings.quality_slices)
+        features = self._network.encode(guide.stack, [int(path[q]) for q in asked])
+        cases = [ReverseCase(queries[q], features[path[q]], predicted[q], guide.masks[path[q]]) for q in asked]
         return reverse_dice(self._network, cases)
 
     def _prediction(
@@ -355,18 +354,6 @@ class _Report:
         """The same for a part of the work, from `low` to `high` of this one's."""
         span = self._high - self._low
         return _Report(self._checkpoint, self._low + low * span, self._low + high * span)
-
-
-def _guide_maker(
-    stack: Stack, features: Mapping[int, Features], matched: Any, size: int
-) -> Callable[[np.ndarray], Guide]:
-    def make(mask: np.ndarray) -> Guide:
-        slices = stack.slices_of(mask)
-        return Guide(
-            features, matched, slices.any(axis=(1, 2)), lambda index: mask_maps(slices[index], size), slices.__getitem__
-        )
-
-    return make
 
 
 def _resized(logits: np.ndarray, stack: Stack) -> np.ndarray:

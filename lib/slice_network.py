@@ -22,9 +22,6 @@ from lib.prompts import Prompt, rasterise
 from lib.transforms import normalise, resize_image
 from lib.volumes import Stack
 
-DESCRIPTOR_LEVELS = 2  # the coarsest features say most about which part of the body a slice shows
-DESCRIPTOR_GRID = 4  # pooled to so many cells a side: where it is matters as well as what
-
 Checkpoint = Callable[[float], None]
 
 
@@ -125,15 +122,6 @@ class SliceNetwork:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
-
-
-def descriptors(features: Sequence[Features]) -> np.ndarray:
-    """What slices look like as a whole, (N, D) float32: their coarsest features pooled to a small grid."""
-    parts = []
-    for level in zip(*(slice_features[-DESCRIPTOR_LEVELS:] for slice_features in features), strict=True):
-        pooled = torch.nn.functional.adaptive_avg_pool2d(torch.stack(level).float(), DESCRIPTOR_GRID).flatten(1)
-        parts.append(pooled.cpu().numpy() / np.sqrt(pooled.shape[1]))
-    return np.concatenate(parts, axis=1)
 
 
 def mask_maps(mask: np.ndarray, size: int) -> np.ndarray:

@@ -27,6 +27,7 @@ AXIAL = 2  # of the canonical axes
 ANISOTROPIC = 1.1  # spacings that differ by less than this factor count as equal
 CLEARLY_LONGER = 1.2
 MAX_STRETCH = 3  # one anatomy may locally be this much longer than the other
+WAIT = 0.3
 MAX_ALIGNED = 1000  # steps on either side of an alignment, which bounds its memory
 
 
@@ -165,8 +166,8 @@ def align(similarity: np.ndarray, thicknesses: tuple[float, float], stretch_cost
     """Which template slice each query slice corresponds to, never going back.
 
     Dynamic programming over a common step in mm: the path earns the similarities along it and pays `stretch_cost` for
-    each step by which one stack advances more than the other, except that it waits for free on either end of the
-    template, whose field of view may be shorter than the query's.
+    each step by which one stack advances more than the other; waiting on either end of the template, whose field of
+    view may be shorter than the query's, costs `WAIT` of that.
 
     Args:
         similarity: (Q, T) of query slices to template slices, both in canonical order.
@@ -194,7 +195,7 @@ def _best_path(gain: np.ndarray, stretch_cost: float) -> np.ndarray:
         options = np.full((MAX_STRETCH + 1, columns), -np.inf)
         for advance in range(min(MAX_STRETCH + 1, columns)):
             options[advance, advance:] = total[: columns - advance] - stretch_cost * abs(advance - 1)
-        options[0, [0, -1]] = total[[0, -1]]
+        options[0, [0, -1]] = total[[0, -1]] - WAIT * stretch_cost
         cameby[row] = options.argmax(axis=0)
         total = options.max(axis=0) + gain[row]
     path = np.empty(rows, int)

@@ -7,14 +7,15 @@ annotator has said that the structure is on the query slice, only template slice
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lib.matching import Match
 from lib.networks import Features
-from lib.slice_network import Checkpoint, Question, SliceNetwork
+from lib.slice_network import Checkpoint, Question, SliceNetwork, mask_maps
+from lib.volumes import Stack
 
 ABSENT_LOGIT = -2.0  # what a template slice that does not show the structure says of every pixel: 12 % probability
 
@@ -24,18 +25,18 @@ class Guide:
     """One structure of one template, matched to a query.
 
     Attributes:
-        features: of each template slice.
+        stack: the template's slices.
+        features: of those that show the structure.
         match: the query's slices against the template's.
         shown: (T,) bool, the template slices that show the structure.
-        maps: prompt maps (2, 5, S, S) of one of those slices.
-        truth: its bool (H, W) mask.
+        masks: bool (T, H, W).
     """
 
+    stack: Stack
     features: Mapping[int, Features]
     match: Match
     shown: np.ndarray
-    maps: Callable[[int], np.ndarray]
-    truth: Callable[[int], np.ndarray]
+    masks: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def vote(
                 votes.extend(_Vote(query, structure, guide, index) for index in asked)
                 logits[query][structure] += ABSENT_LOGIT * (len(chosen) - len(asked))
                 weights[structure, query] += len(chosen)
-    for done, (one, answer) in enumerate(zip(votes, network.answers(_questions(votes, queries, said)), strict=True)):
+    for done, (one, answer) in enumerate(
+        zip(votes, network.answers(_questions(votes, queries, said, size)), strict=True)
+    ):
         if checkpoint and done % network.batch_size == 0:
             checkpoint(done / len(votes))
         logits[one.query][one.structure] += answer
@@ -90,12 +93,12 @@ def vote(
 
 
 def _questions(
-    votes: Sequence[_Vote], queries: Mapping[int, Features], said: Mapping[tuple[int, int], np.ndarray]
+    votes: Sequence[_Vote], queries: Mapping[int, Features], said: Mapping[tuple[int, int], np.ndarray], size: int
 ) -> Iterator[Question]:
     for one in votes:
         yield Question(
             queries[one.query],
             one.guide.features[one.slice],
-            one.guide.maps(one.slice),
+            mask_maps(one.guide.masks[one.slice], size),
             said.get((one.query, one.structure)),
         )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lib.images import Image
-from lib.matching import Match, MatchSettings, Method, match
+from lib.matching import Match, MatchSettings, Method, match, match_looks
 from lib.volumes import Stack
 
 
@@ -18,38 +18,46 @@ def looks(places):
 
 
 def test_equal_studies_match_slice_by_slice():
-    found = match(stack(12), stack(12), looks(range(12)), looks(range(12)), MatchSettings())
+    found = match_looks(stack(12), stack(12), looks(range(12)), looks(range(12)), MatchSettings())
     np.testing.assert_array_equal(found.path, np.arange(12))
 
 
 def test_study_with_a_shorter_field_of_view_finds_its_part_of_the_body():
-    found = match(stack(8), stack(20), looks(range(10, 18)), looks(range(20)), MatchSettings())
+    found = match_looks(stack(8), stack(20), looks(range(10, 18)), looks(range(20)), MatchSettings())
     assert np.abs(found.path - np.arange(10, 18)).max() <= 1
 
 
 def test_matching_by_position_ignores_looks():
     settings = MatchSettings(method=Method.POSITION)
-    found = match(stack(5), stack(9), looks(range(5)), looks(range(9)), settings)
+    found = match_looks(stack(5), stack(9), looks(range(5)), looks(range(9)), settings)
     np.testing.assert_array_equal(found.path, [0, 2, 4, 6, 8])
 
 
 def test_matching_by_similarity_may_go_back_where_alignment_may_not():
     places = [0, 1, 9, 3, 4, 5]
-    alone = match(
+    alone = match_looks(
         stack(6), stack(10), looks(places), looks(range(10)), MatchSettings(method=Method.SIMILARITY, position_weight=0)
     )
     assert alone.path.tolist() == places
-    aligned = match(stack(6), stack(10), looks(places), looks(range(10)), MatchSettings())
+    aligned = match_looks(stack(6), stack(10), looks(places), looks(range(10)), MatchSettings())
     assert (np.diff(aligned.path) >= 0).all()
 
 
+def test_slices_are_matched_by_their_grey_values_whatever_their_contrast_and_size():
+    shape = np.random.default_rng(1).normal(size=(8, 8, 10)).repeat(4, axis=0).repeat(4, axis=1)
+    affine = np.diag([-1.0, -1.0, -1.0, 1.0])
+    template = Stack.of(Image(shape, affine), plane=2)
+    query = Stack.of(Image(500 + 90 * shape.repeat(2, axis=0)[:, :, 2:8], affine), plane=2)
+    assert match(query, template, MatchSettings()).path.tolist() == [2, 3, 4, 5, 6, 7]
+
+
 def test_single_slices_match():
-    assert match(stack(1), stack(1), looks([3]), looks([5]), MatchSettings()).path.tolist() == [0]
+    assert match_looks(stack(1), stack(1), looks([3]), looks([5]), MatchSettings()).path.tolist() == [0]
 
 
 @pytest.mark.parametrize(("thickness", "step"), [(0.5, 2), (1.0, 1), (5.0, 1)])
 def test_neighbours_lie_a_millimetre_apart_or_one_slice(thickness, step):
-    found = match(stack(12, thickness), stack(12, thickness), looks(range(12)), looks(range(12)), MatchSettings())
+    found = match_looks(stack(12, thickness), stack(12, thickness), looks(range(12)), looks(range(12)), MatchSettings())
     assert found.around(6, 3) == [6 - step, 6, 6 + step]
 
 

@@ -167,9 +167,11 @@ def test_all_structures_share_one_encoding_and_template_encodings_are_kept():
     template = template_of(anatomy())
     images = [study(anatomy(shift))[0] for shift in (1, 2)]
     tool.segment(images[0], [template], LABELS)
-    assert network.encoded == 2 * DEPTH  # the query's and the template's slices once, for two structures
+    shown = 8  # template slices with a structure; a few more may be measured for the quality
+    assert DEPTH + shown <= network.encoded <= 2 * DEPTH
+    network.encoded = 0
     tool.segment(images[1], [template], LABELS)
-    assert network.encoded == 3 * DEPTH
+    assert DEPTH <= network.encoded <= DEPTH + 4
 
 
 def test_cache_has_a_bound_and_answers_do_not_depend_on_it():
@@ -178,7 +180,7 @@ def test_cache_has_a_bound_and_answers_do_not_depend_on_it():
     tool = Predictor(network, "cpu", dataclasses.replace(EXACT, cache_bytes=0))
     for _ in range(2):
         np.testing.assert_array_equal(tool.segment(image, [template_of(anatomy())], LABELS).mask, truth)
-    assert network.encoded == 4 * DEPTH
+    assert network.encoded > 3 * DEPTH
 
 
 def test_batches_stay_within_their_size():
@@ -223,13 +225,13 @@ def test_provenance_is_json_and_says_where_the_mask_comes_from():
 
 
 def test_predicted_quality_tells_a_good_mask_from_a_bad_one():
-    good, _ = study(anatomy(1))
-    inverted = Image(1000 - good.array, good.affine)  # what the template shows bright is dark here
+    found, _ = study(anatomy(1))
+    missed, _ = study(np.where(anatomy(1) == 2, 2, 0).astype(np.uint8))  # a patient without the bright body
     quality = [
         predictor().segment(image, [template_of(anatomy())], {"bright": 1}).quality["bright"]
-        for image in (good, inverted)
+        for image in (found, missed)
     ]
-    assert quality[0] > 0.95 > 0.5 > quality[1] >= 0
+    assert quality == [1, 0]
 
 
 def test_prompted_template_first_answers_for_itself():

@@ -5,7 +5,7 @@ import torch
 from lib.images import Image
 from lib.networks import NetworkConfig, OnePrompt
 from lib.prompts import Prompt, rasterise
-from lib.slice_network import Question, SliceNetwork, descriptors, mask_maps
+from lib.slice_network import Question, SliceNetwork, mask_maps
 from lib.volumes import Stack
 from tests.lib.fakes import SIZE, GreyNetwork
 
@@ -92,11 +92,3 @@ def test_bfloat16_answers_nearly_as_float32():
 def test_unknown_precision_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="auto, float32 or bfloat16, got 'half'"):
         SliceNetwork(GreyNetwork(), "cpu", precision="half")
-
-
-def test_descriptors_tell_slices_apart_and_not_copies():
-    tool = SliceNetwork(GreyNetwork(), "cpu", precision="float32")
-    features = tool.encode(stack(), range(3))
-    looks = descriptors([features[0], features[1], features[0]])
-    np.testing.assert_array_equal(looks[0], looks[2])
-    assert np.linalg.norm(looks[0] - looks[1]) > 0.1
