@@ -65,12 +65,12 @@ def ask(pacs, stored):
     app.include_router(router)
 
     def ask(method, path, query="", headers=None, body=b""):
-        sent = []
+        sent, asked = [], [{"type": "http.request", "body": body}]
         named = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": named}
 
         async def receive():
-            return {"type": "http.request", "body": body}
+            return asked.pop() if asked else await asyncio.Event().wait()  # the client stays
 
         async def send(message):
             sent.append(message)
