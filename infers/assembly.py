@@ -159,6 +159,12 @@ class Assembly:
         self._list_changed()
         return image_id
 
+    def stored_elsewhere(self) -> None:
+        """A client stored something on the DICOMweb server, past the study list: it is read anew."""
+        if isinstance(self.datastore, DICOMWebDatastore):
+            self.datastore.forget()
+        self._list_changed()
+
     def image_path(self, image_id: str) -> Path:
         """Where a study's image lies. Raises NotFound."""
         uri = self.datastore.get_image_uri(image_id) if image_id in self.datastore.list_images() else ""

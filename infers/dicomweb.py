@@ -41,6 +41,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         self._remembered: dict[str, tuple[float, Any]] = {}
         self._memory_lock = threading.Lock()
         self._fetching: dict[str, threading.Lock] = {}
+        self._referred: dict[str, str] = {}  # SEG series: image series; what was stored does not change
         DICOMWebDatastore.__init__(
             self,
             client=client,
@@ -58,7 +59,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         """Ids of the images for which the server, or the state folder, has a final label."""
         listed = set(self.list_images())
         here = [image_id for image_id in LocalDatastore.get_labeled_images(self) if image_id in listed]
-        there = self._recall("labelled", lambda: DICOMWebDatastore.get_labeled_images.__wrapped__(self))
+        there = [image_id for image_id in self._recall("labelled", self._ask_labelled) if image_id in listed]
         return list(dict.fromkeys([*here, *there]))
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
@@ -111,13 +112,29 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         safe_name("tag", label_tag)
         safe_name("image", image_id)
         saved = str(DICOMWebDatastore.save_label(self, image_id, label_filename, label_tag, label_info, label_id))
+        self.forget()
+        return saved
+
+    def forget(self) -> None:
+        """Ask the server anew the next time: something was stored there."""
         with self._memory_lock:
             self._remembered.clear()
-        return saved
 
     def _ask_images(self) -> list[str]:
         found = map(Dataset.from_json, self._client.search_for_series(search_filters=self._search_filter))
         return [str(series.SeriesInstanceUID) for series in found if str(series.get("Modality", "")) not in NO_IMAGES]
+
+    def _ask_labelled(self) -> list[str]:
+        """Ids of the series that the server's segmentations refer to; each segmentation is read only once."""
+        labelled = []
+        for found in map(Dataset.from_json, self._client.search_for_series(search_filters={"Modality": "SEG"})):
+            series = str(found.SeriesInstanceUID)
+            if series not in self._referred:
+                instances = self._client.retrieve_series_metadata(str(found.StudyInstanceUID), series)
+                sequence = Dataset.from_json(instances[0]).get("ReferencedSeriesSequence") if instances else None
+                self._referred[series] = str(sequence[0].SeriesInstanceUID) if sequence else ""
+            labelled.append(self._referred[series])
+        return [image_id for image_id in labelled if image_id]
 
     def _recall(self, what: str, ask: Callable[[], Any]) -> Any:
         with self._memory_lock:

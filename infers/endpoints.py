@@ -26,6 +26,8 @@ from infers.guards import (
     received,
     stem,
 )
+from infers.ohif import add_ohif
+from infers.proxy import add_proxy
 from infers.studies import MODEL
 
 Upload = Annotated[UploadFile, File()]
@@ -48,6 +50,8 @@ def own_router(app: Any) -> APIRouter:
     router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
     for add in (_add_oneprompt, _add_inference, _add_studies, _add_training, _add_refusals):
         add(router, app)
+    add_ohif(router)
+    add_proxy(router, app.stored_elsewhere)
     return router
 
 

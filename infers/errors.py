@@ -24,3 +24,7 @@ class NotFound(ClientError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, status=404)
+
+
+class ServerUnreachable(Exception):
+    """Another server that this one needs gives no answer; the message says which, and what to do."""

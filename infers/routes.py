@@ -34,7 +34,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from infers.endpoints import own_router
-from infers.errors import ClientError
+from infers.errors import ClientError, ServerUnreachable
 from infers.guards import check_names
 from lib.checkpoints import CheckpointError
 from lib.images import ImageError
@@ -60,7 +60,7 @@ def install(server: FastAPI, app: Any) -> None:
             if isinstance(route, APIRoute):
                 _add_in_thread(stock, route)
     server.router.routes[0:0] = [*own_router(app).routes, *stock.routes]
-    for kind in (ClientError, *REFUSALS, MONAILabelException):
+    for kind in (ClientError, *REFUSALS, ServerUnreachable, MONAILabelException):
         server.add_exception_handler(kind, _answer)
     if not settings.MONAI_LABEL_CORS_ORIGINS:
         # MONAI Label would let any web site read patients' images through the annotator's browser
@@ -115,6 +115,8 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
     """The error as JSON with a `detail`."""
     if isinstance(error, ClientError):
         return JSONResponse({"detail": error.detail}, error.status)
+    if isinstance(error, ServerUnreachable):
+        return JSONResponse({"detail": str(error)}, 502)
     if isinstance(error, MONAILabelException):
         # MONAI Label says APP_INIT_ERROR of a strategy that it does not have
         statuses = {

@@ -63,21 +63,36 @@ def write_demo_data(
 ) -> list[DemoStudy]:
     """Writes the study list to `out`, whole or not at all; raises FileExistsError where one is already."""
     plan = plan_studies(count, seed, size, modality)
+    _write_plan(out, list(enumerate(plan)), seed)
+    return plan
+
+
+def write_demo_series(
+    out: Path, count: int, seed: int = 0, size: tuple[int, int, int] = DEFAULT_SIZE, modality: str = "CT"
+) -> list[DemoStudy]:
+    """As `write_demo_data`, but only the first `count` studies that are DICOM series, every second oblique."""
+    chosen = [
+        (number, study) for number, study in enumerate(plan_studies(4 * count, seed, size, modality)) if study.dicom
+    ]
+    _write_plan(out, chosen, seed)
+    return [study for _, study in chosen]
+
+
+def _write_plan(out: Path, plan: list[tuple[int, DemoStudy]], seed: int) -> None:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} must be a new or empty folder, and it holds files: name another, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        for number, study in enumerate(plan):
+        for number, study in plan:
             _write_study(made, study, _scan_study(number, seed, study))
-        (made / "dataset.json").write_text(json.dumps(_describe(plan, seed), indent=1) + "\n")
+        (made / "dataset.json").write_text(json.dumps(_describe([study for _, study in plan], seed), indent=1) + "\n")
         made.chmod(0o755)
         if out.exists():
             out.rmdir()
         os.replace(made, out)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return plan
 
 
 def _plan_study(number: int, seed: int, size: tuple[int, int, int], modality: str) -> DemoStudy:

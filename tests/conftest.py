@@ -11,6 +11,7 @@ import torch
 
 from lib.checkpoints import save_network
 from lib.networks import OnePrompt
+from tests.programs import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401  (hooks)
 from tests.samples import TINY
 
 

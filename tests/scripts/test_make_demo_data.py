@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from scripts.dicom_series import make_uid, write_series
-from scripts.make_demo_data import main, plan_studies, write_demo_data
+from scripts.make_demo_data import main, plan_studies, write_demo_data, write_demo_series
 from scripts.phantoms import grid_affine, make_phantom
 
 SMALL = (32, 32, 8)
@@ -38,6 +38,15 @@ def study_list(tmp_path_factory):
 def test_same_arguments_give_the_same_files(study_list, tmp_path):
     write_demo_data(tmp_path / "again", count=8, seed=5, size=SMALL, modality="mixed")
     assert files_in(tmp_path / "again") == files_in(study_list)
+
+
+def test_a_list_of_series_alone_has_the_same_series_of_both_modalities(study_list, tmp_path):
+    plan = write_demo_series(tmp_path / "series", count=2, seed=5, size=SMALL, modality="mixed")
+    assert [study.modality for study in plan] == ["CT", "MR"]
+    assert [any(study.tilt) for study in plan] == [False, True]
+    made = files_in(tmp_path / "series" / "studies")
+    assert {path.parts[0] for path in made} == {study.id for study in plan}
+    assert made.items() <= files_in(study_list / "studies").items()
 
 
 def test_a_study_does_not_depend_on_how_many_follow_it(study_list, tmp_path):

@@ -16,7 +16,7 @@ RECORDING_PYTHON = """#!/bin/sh
 case "$1 $2 $3" in
     "-m pip install") [ -z "$PIP_FAILS" ] || exit 1 ;;
     "-m pip show") echo "Version: ${TORCH_VERSION:-2.0}" ;;
-    "-m pip --version"|"-m monailabel.main "*|"-m infers.environment "*) ;;
+    "-m pip --version"|"-m monailabel.main "*|"-m infers.environment "*|"-m scripts.ohif "*) ;;
     "-m scripts.make_demo_data "*) mkdir -p "$3/studies" ;;
     *) exec REAL_PYTHON "$@" ;;
 esac
@@ -155,3 +155,11 @@ def test_serve_without_studies_makes_demo_studies_once(project):
         assert call[9:] == ["--studies", f"{project.root}/demo/studies", "--port", "9000"]
         assert "http://127.0.0.1:9000/info/" in answer.stderr
     assert project.calls("-m|scripts.make_demo_data") == []  # of the second start
+
+
+def test_serve_ohif_hands_everything_to_the_script_that_knows_orthanc(project):
+    assert project.run("serve", "--ohif", "--studies", "my studies", "--port", "9000").returncode == 0
+    ((*call,),) = project.calls("-m|scripts.ohif")
+    assert call[2:] == ["--ohif", "--studies", "my studies", "--port", "9000"]
+    assert project.calls("-m|monailabel.main") == []
+    assert project.calls("-m|scripts.make_demo_data") == []

@@ -1,0 +1,47 @@
+"""Tests that need programs beyond Python packages say so: `@pytest.mark.needs("Orthanc", "chromium")`.
+
+Where one is missing its tests are deselected, and the end of the run says what was left out and how to get it. With
+CI=true nothing is deselected, so a missing program fails.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+PACKAGES = {  # program: Debian packages
+    "Orthanc": "orthanc orthanc-dicomweb",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "dciodvfy": "dicom3tools",
+}
+_left_out: dict[str, set[str]] = {}  # test files by missing program
+
+
+def missing(item: pytest.Item) -> Iterator[str]:
+    """The programs that a test needs and that are not installed."""
+    for marker in item.iter_markers("needs"):
+        for program in marker.args:
+            packages = PACKAGES[program]  # KeyError: a program without a package cannot be installed in CI
+            if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+                _left_out.setdefault(f"{program} (apt-get install {packages})", set()).add(item.nodeid.split("::")[0])
+                yield program
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests whose programs are missing, except with CI=true."""
+    if os.environ.get("CI") == "true":
+        return
+    without = [item for item in items if list(missing(item))]
+    if without:
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out."""
+    for program, files in sorted(_left_out.items()):
+        terminalreporter.write_line(f"LEFT OUT for want of {program}: {', '.join(sorted(files))}", yellow=True)
