@@ -51,7 +51,7 @@ def own_router(app: Any) -> APIRouter:
     for add in (_add_oneprompt, _add_inference, _add_studies, _add_training, _add_refusals):
         add(router, app)
     add_ohif(router)
-    add_proxy(router, app.stored_elsewhere)
+    add_proxy(router, lambda: app.stored_elsewhere())
     return router
 
 
