@@ -20,18 +20,19 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from infers.acceptance import Acceptance
 from infers.batch import TolerantBatchInfer
 from infers.board.board import Board
-from infers.datastore import AUTOMATIC, FINAL, NO_IMAGE, StudyStore
+from infers.datastore import AUTOMATIC, FINAL, StudyStore
 from infers.errors import ClientError, NotFound
 from infers.gate import Gate
 from infers.guards import safe_name
 from infers.labels import LabelMap
+from infers.locked import NO_IMAGE
 from infers.model import BASE, PUBLISHED, ServedModel
 from infers.oneprompt import Engine, tasks
 from infers.propagation import Propagation
 from infers.routes import install
 from infers.studies import CHECKED, MODEL, Studies
 from infers.watch import FolderWatch
-from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network
+from lib.checkpoints import SHIPPED_WEIGHTS
 from lib.config import AppConfig
 from lib.images import Image, read_image
 from lib.predictor import Predictor, PredictorSettings
@@ -230,16 +231,14 @@ class Assembly:
         """Serve uploaded weights from now on, if they fit. Raises CheckpointError where they do not."""
         if name not in self._tasks:
             raise NotFound(f"model must be one of {', '.join(self._tasks)}, got {name!r}")
-        network = load_network(path)
-        self.models.mkdir(parents=True, exist_ok=True)
-        save_network(self.models / PUBLISHED, network, {**read_provenance(path), BASE: self.model.base_hash})
+        self.model.publish(path)
         return {"weights": self.model.weights_hash}
 
     def remove_published(self, name: str) -> dict[str, Any]:
         """Go back to the configured weights."""
         if name not in self._tasks:
             raise NotFound(f"model must be one of {', '.join(self._tasks)}, got {name!r}")
-        published = self.models / PUBLISHED
+        published = self.model.published
         if not published.exists():
             raise NotFound("no weights were published: the configured ones are served and stay")
         published.replace(published.with_suffix(".removed"))

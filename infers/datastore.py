@@ -1,33 +1,29 @@
-"""The study list: MONAI Label's local datastore made safe for several threads, processes and crashes.
+"""The study list: images, DICOM series, labels and what is recorded about them, in one folder.
 
 Files are the truth: images, labels, and a sidecar beside each label (`infers/sidecars.py`). MONAI Label's own
-`datastore_v2.json` is kept up to date for the clients that read it, and rebuilt where it is missing or broken. What
-changes the list holds a lock of this process and one of the study folder, reads what others wrote, and writes files
-whole. Ids and tags are names, never paths.
+`datastore_v2.json` is an index that is kept up to date for the clients that read it, and rebuilt where it is missing
+or broken. Every file is written whole or not at all. Ids and tags are names, never paths.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
 from infers.environment import IMAGE_EXTENSIONS, IMAGE_PATTERNS
 from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
+from infers.locked import STATE_FOLDER, LockedDatastore
 from infers.series import Series, SeriesScanner
 from infers.sidecars import checksum, read_sidecar, update_sidecar, write_sidecar
 from infers.watch import FolderWatch
@@ -39,9 +35,7 @@ logger = logging.getLogger(__name__)
 FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
 ACCEPTED = "accepted"  # in a final label's record: how it came to be one without being submitted
-STATE_FOLDER = ".oneprompt"
 SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
-NO_IMAGE = "there is no image {!r} in the study list: GET /datastore/?output=all lists them"
 
 
 @dataclass(frozen=True)
@@ -53,16 +47,7 @@ class LabelRecord:
     checksum: str
 
 
-def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def run(self: StudyStore, *args: Any, **kwargs: Any) -> Any:
-        with self._lock:
-            return method(self, *args, **kwargs)
-
-    return run
-
-
-class StudyStore(LocalDatastore):
+class StudyStore(LockedDatastore):
     """Images and labels of one study folder.
 
     Args:
@@ -83,16 +68,11 @@ class StudyStore(LocalDatastore):
         **unused: Any,
     ) -> None:
         root = Path(datastore_path)
-        self.state = root / STATE_FOLDER
-        self.state.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.RLock()
-        self._process_lock = FileLock(str(self.state / "datastore.lock"))
-        self._scanner = SeriesScanner(root, self.state / "series") if self.folders_are_series else None
+        views = root / STATE_FOLDER / "series"
+        self._scanner = SeriesScanner(root, views) if self.folders_are_series else None
         self._series: dict[str, Series] = {}
-        self._config_ts: Any = 0
         self._listeners: list[Callable[[], None]] = []
-        _set_aside_if_broken(root / "datastore_v2.json")
-        super().__init__(datastore_path, extensions=list(extensions), auto_reload=False, read_only=read_only)
+        super().__init__(datastore_path, extensions=list(extensions), read_only=read_only)
         self._watch = FolderWatch(root, self.refresh) if auto_reload else None
 
     # What others call
@@ -162,11 +142,6 @@ class StudyStore(LocalDatastore):
             self.remove_label(image_id, FINAL)
             return True
 
-    @_locked
-    def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
-        """{tag: info} of an image's labels. Raises NotFound."""
-        return {tag: dict(label.info) for tag, label in self._tags(image_id).items()}
-
     # MONAI Label's interface
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
@@ -214,10 +189,7 @@ class StudyStore(LocalDatastore):
             for tag in list(self._tags(image_id)):
                 self.remove_label(image_id, tag)
             if series := self._series.get(image_id):
-                for file in series.folder.iterdir():
-                    file.resolve().unlink()
-                    file.unlink(missing_ok=True)
-                series.folder.rmdir()
+                series.remove()
             else:
                 Path(self.get_image_uri(image_id)).unlink(missing_ok=True)
             self.refresh()
@@ -230,13 +202,6 @@ class StudyStore(LocalDatastore):
             Path(LocalDatastore.get_label_uri(self, label_id, label_tag)).unlink(missing_ok=True)
             self._sidecar(label_id, label_tag).unlink(missing_ok=True)
             self.refresh()
-
-    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
-        """Add to what is known about an image. Raises NotFound."""
-        with self._exclusive():
-            self._tags(image_id)
-            self._datastore.objects[image_id].image.info.update(info)
-            self._update_datastore_file(lock=False)
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add to what is known about a label. Raises NotFound."""
@@ -267,36 +232,18 @@ class StudyStore(LocalDatastore):
         with tempfile.NamedTemporaryFile(prefix="oneprompt-", suffix=".zip", delete=False) as target:
             with zipfile.ZipFile(target, "w") as archive:
                 for kind, name in ((kind, pair[kind]) for pair in pairs for kind in ("image", "label")):
-                    files = sorted(Path(name).iterdir()) if os.path.isdir(name) else [Path(name)]
-                    for file in files:
-                        place = Path(name).name if len(files) > 1 else ""
-                        archive.write(file, Path(kind) / place / file.name)
+                    path = Path(name)
+                    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                        archive.write(file, Path(kind) / file.relative_to(path.parent))
                 archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
         return target.name
 
-    get_image_uri = _locked(LocalDatastore.get_image_uri)
-    get_label_uri = _locked(LocalDatastore.get_label_uri)
-    get_labels_by_image_id = _locked(LocalDatastore.get_labels_by_image_id)
-    get_labeled_images = _locked(LocalDatastore.get_labeled_images)
-    get_unlabeled_images = _locked(LocalDatastore.get_unlabeled_images)
-    list_images = _locked(LocalDatastore.list_images)
-    datalist = _locked(LocalDatastore.datalist)
-    status = _locked(LocalDatastore.status)
-    json = _locked(LocalDatastore.json)
-
-    @_locked
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known about an image, its path included; a folder's path is left out, viewers open only files."""
-        info = super().get_image_info(image_id)
+        info: dict[str, Any] = super().get_image_info(image_id)
         if image_id in self._series:
             info.pop("path", None)
         return info
-
-    @_locked
-    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
-        """What is recorded about a label; {} where nothing is."""
-        label = self._datastore.label(label_id, label_tag)
-        return dict(label.info) if label else {}
 
     # How LocalDatastore finds and names files
 
@@ -347,46 +294,10 @@ class StudyStore(LocalDatastore):
                     count += 1
         return count
 
-    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
-        path = Path(self._datastore_config_path)
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            return
-        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)  # whole seconds would miss a quick second write
-        if stamp == self._config_ts:
-            return
-        try:
-            self._datastore = LocalDatastoreModel.model_validate_json(path.read_bytes())
-        except ValueError as error:
-            logger.error("%s is broken and will be written anew: %s", path, error)
-        self._datastore.base_path = self._datastore_path
-        self._config_ts = stamp
-
-    def _update_datastore_file(self, lock: bool = True) -> None:
-        path = Path(self._datastore_config_path)
-        with self._exclusive(read=False):
-            write_atomically(path, self._datastore.model_dump_json(exclude={"base_path"}, indent=2).encode())
-            stat = path.stat()
-            self._config_ts = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-
     # Own helpers
 
-    @contextmanager
-    def _exclusive(self, read: bool = True) -> Iterator[None]:
-        with self._lock, self._process_lock:
-            if read:
-                self._init_from_datastore_file()
-            yield
-
-    def _tags(self, image_id: str) -> dict[str, DataModel]:
-        obj = self._datastore.objects.get(image_id)
-        if obj is None:
-            raise NotFound(NO_IMAGE.format(image_id[:80]))
-        return obj.labels
-
     def _sidecar(self, image_id: str, tag: str) -> Path:
-        return Path(self._datastore.label_path(tag)) / f"{image_id}.json"
+        return Path(self._datastore.label_path(tag)) / f"{image_id}.oneprompt.json"
 
     def _store(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
         self._write(image_id, source, tag, info)
@@ -413,13 +324,3 @@ class StudyStore(LocalDatastore):
 
 def _now() -> int:
     return int(time.time())
-
-
-def _set_aside_if_broken(path: Path) -> None:
-    """Keep a broken index for a person to look at, and start from the files."""
-    if path.exists():
-        try:
-            LocalDatastoreModel.model_validate_json(path.read_bytes())
-        except ValueError as error:
-            logger.error("%s is broken, it is kept as %s.broken: %s", path, path.name, error)
-            path.replace(path.with_name(f"{path.name}.broken"))

@@ -64,7 +64,9 @@ def _entries(params: Mapping[str, Any]) -> list[tuple[str, int | None]]:
     entries = []
     for entry in info:
         index = entry.get("idx", entry.get("id"))
-        entries.append((str(entry["name"]).strip(), None if index is None else int(index)))
+        if not isinstance(index, int | None):
+            raise ClientError(f"each idx of label_info must be a whole number, got {index!r}")
+        entries.append((str(entry["name"]).strip(), index))
     return entries
 
 

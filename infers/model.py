@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from lib.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
+from lib.checkpoints import CheckpointError, load_network, read_provenance, save_network, weights_hash
+from lib.config import ConfigError
 from lib.networks import OnePrompt
 from lib.predictor import Predictor
 
@@ -34,17 +35,23 @@ class ServedModel:
 
     Raises:
         CheckpointError: the base weights are missing or do not fit.
+        ConfigError: a GPU was asked for and there is none.
     """
 
     def __init__(
         self, base: Path, published: Path, device: str = "auto", make: Callable[[OnePrompt, str], Predictor] = Predictor
     ) -> None:
         self.base, self.published = base, published
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(
+                f"--conf device {device} needs a GPU that PyTorch can use, and it finds none: say cpu or auto"
+            )
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._make = make
         self._lock = threading.Lock()
         network = load_network(base, self.device)
         self.base_hash = weights_hash(network)
+        self._config = network.config
         self._predictor = make(network, self.device)
         self._seen: tuple[int, ...] | None = None
         self._path = base
@@ -69,6 +76,16 @@ class ServedModel:
         """The file of these weights."""
         _ = self.predictor
         return self._path
+
+    def publish(self, path: Path) -> None:
+        """Serve uploaded weights from the next request on. Raises CheckpointError where they do not fit."""
+        network = load_network(path)
+        if network.config != self._config:
+            raise CheckpointError(
+                f"weights must be of the configuration {self._config.name!r} that is served, got "
+                f"{network.config.name!r} with other sizes: start the server with --conf weights FILE to serve those"
+            )
+        save_network(self.published, network, {**read_provenance(path), BASE: self.base_hash})
 
     def _load(self, path: Path) -> None:
         if path == self._path == self.base:

@@ -61,7 +61,8 @@ class Propagation:
         self._condition = threading.Condition()
         self._wanted = False
         self._cancelled = False
-        self._news = 0  # counts triggers: a study that began before the newest one is begun again
+        self._news = 0  # counts triggers: a study that began before the newest one may have to begin again
+        self._failed: dict[str, tuple[str, str]] = {}  # image id: (key it failed with, reason)
         self._status = JobStatus()
         self._thread: threading.Thread | None = None
 
@@ -74,11 +75,13 @@ class Propagation:
         """Say that there may be work; a run that is under way takes it in.
 
         Args:
-            resume: also after somebody cancelled the job; False for news that nobody asked for, such as a new file.
+            resume: also after somebody cancelled the job, and studies that failed are tried again; False for news that
+                nobody asked for, such as a new file.
         """
         with self._condition:
             if resume or self._status.state not in ("cancelling", "cancelled"):
                 self._wanted, self._cancelled = True, False
+                self._failed = {} if resume else self._failed
                 self._news += 1
                 self._condition.notify_all()
             return self._status
@@ -114,7 +117,6 @@ class Propagation:
 
     def _run(self) -> None:
         """Segment until nothing is left to do, or somebody cancels."""
-        failed: dict[str, tuple[str, str]] = {}  # image id: (key it failed with, reason)
         finished, started = 0, time.time()
         while True:
             with self._condition:
@@ -124,7 +126,7 @@ class Propagation:
                     self._set(state="cancelled", current=None, eta_seconds=None)
                     return
             key = self._studies.key()
-            reasons = {image_id: reason for image_id, (at, reason) in failed.items() if at == key}
+            reasons = {image_id: reason for image_id, (at, reason) in self._failed.items() if at == key}
             pending = self._studies.pending()
             todo = [image_id for image_id in pending if image_id not in reasons]
             done = self._studies.count_without_final() - len(pending)
@@ -138,7 +140,7 @@ class Propagation:
             self._set(state="running", run=self._status.run + (not finished), started=started, done=done,
                       total=done + len(pending), current=todo[0], failed=reasons, eta_seconds=eta)  # fmt: skip
             if reason := self._segment(todo[0], key, news):
-                failed[todo[0]] = (key, reason)
+                self._failed[todo[0]] = (key, reason)
             finished += 1
 
     def _segment(self, image_id: str, key: str, news: int) -> str | None:

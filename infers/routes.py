@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -42,6 +43,7 @@ from lib.templates import TemplateError
 
 STOCK = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, logs, session)
 REFUSALS = (ImageError, PromptError, TemplateError, CheckpointError)  # of the library: always about what was given
+THREADS = 200
 
 
 def install(server: FastAPI, app: Any) -> None:
@@ -71,6 +73,8 @@ def install(server: FastAPI, app: Any) -> None:
         )
         server.user_middleware = [*others, own]
     server.middleware_stack = server.build_middleware_stack()
+    # Who waits for a turn at the network holds a thread; the default of 40 would let 40 of them keep out everyone else
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
 
 
 def in_thread(endpoint: Callable[..., Any]) -> Callable[..., Any]:

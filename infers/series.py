@@ -6,6 +6,7 @@ is shown as one folder of links per series, because readers take whole folders.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import defaultdict
@@ -24,11 +25,20 @@ NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DO
 
 @dataclass(frozen=True)
 class Series:
-    """One image of a study list that is kept as DICOM: its id, its folder and what MONAI Label shows about it."""
+    """One image of a study list that is kept as DICOM: its id, its folder and files, and what clients are shown."""
 
     uid: str
     folder: Path
+    names: tuple[str, ...]
     info: dict[str, str]
+
+    def remove(self) -> None:
+        """Delete the series' files, and its folder if nothing else is in it."""
+        for name in self.names:
+            (self.folder / name).resolve().unlink(missing_ok=True)
+            (self.folder / name).unlink(missing_ok=True)  # where it was a link
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
 
 class SeriesScanner:
@@ -72,17 +82,19 @@ class SeriesScanner:
                 infos.setdefault(uid, info)
         images = [uid for uid in files if infos[uid]["Modality"] not in NO_IMAGES]
         if len(files) == 1 and folder != self._root:
-            return [Series(uid, folder, infos[uid]) for uid in images]
-        return [Series(uid, self._view(uid, folder, files[uid]), infos[uid]) for uid in images]
+            return [Series(uid, folder, tuple(files[uid]), infos[uid]) for uid in images]
+        return [Series(uid, self._view(uid, folder, files[uid]), tuple(files[uid]), infos[uid]) for uid in images]
 
     def _view(self, uid: str, folder: Path, names: list[str]) -> Path:
         view = self._views / uid
         view.mkdir(parents=True, exist_ok=True)
-        for old in set(os.listdir(view)) - set(names):
-            (view / old).unlink()
-        for name in names:
+        links = {name: os.path.relpath(folder / name, view) for name in names}  # relative: study folders are moved
+        for there in view.iterdir():
+            if not there.is_symlink() or os.readlink(there) != links.get(there.name):
+                there.unlink()  # removed from the series, or copied as a file with the whole study folder
+        for name, target in links.items():
             if not (view / name).is_symlink():
-                (view / name).symlink_to(folder / name)
+                (view / name).symlink_to(target)
         return view
 
 

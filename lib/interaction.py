@@ -1,19 +1,20 @@
 """Prompts on the image itself: the prompted slices answer, then the mask passes outward through the volume.
 
 A query that is its own template is ordinary interactive segmentation. In a volume each accepted slice is the template
-of the next, with the slice that the annotator prompted asked as well, so that errors do not add up unnoticed. The mask
-stops where it vanishes or where it no longer leads back to the slice it came from.
+of the next, which also gets the accepted mask as its previous answer, since neighbours differ little; nearby, the slice
+that the annotator prompted is asked as well, so that errors add up more slowly. The mask stops where it vanishes or no
+longer leads back to the prompted slice: leading back to its neighbour says little, for both are wrong together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lib.networks import Features
-from lib.prompts import Prompt, PromptError, rasterise
+from lib.prompts import PREVIOUS, Prompt, PromptError, rasterise
 from lib.slice_network import Checkpoint, Question, SliceNetwork, mask_maps
 from lib.transforms import resize_mask
 from lib.volumes import Stack
@@ -27,12 +28,12 @@ class InteractionSettings:
     """How a mask passes through a volume.
 
     Attributes:
-        least_agreement: reverse Dice (0..1) with the slice it came from, below which a mask goes no further.
-        anchored: the prompted slice is asked for each slice too, beside its neighbour.
+        least_agreement: reverse Dice (0..1) with the prompted slice, below which a mask goes no further.
+        anchor_slices: as far from it, the prompted slice is asked beside the neighbour.
     """
 
     least_agreement: float = 0.5
-    anchored: bool = True
+    anchor_slices: int = 8
 
 
 @dataclass
@@ -208,7 +209,7 @@ class Interaction:
             below = seeds[place - 1] if place else low - 1
             above = seeds[place + 1] if place + 1 < len(seeds) else high
             for step, stop in ((-1, below), (1, above)):
-                front = _Front(name, seed, mask, seed, mask, step, stop)
+                front = _Front(name, seed, mask, seed, mask, mask.astype(np.float32), step, stop)
                 if front.way and mask.any():
                     fronts.append(front)
         return fronts
@@ -223,24 +224,24 @@ class Interaction:
         questions, counts = [], []
         for front in fronts:
             maps = self._maps(front.name, front.next)
-            said = maps if maps.any() else None
+            maps[0, PREVIOUS], maps[1, PREVIOUS] = front.previous, 1 - front.previous
             sources = [(front.at, front.mask)]
-            if self.settings.anchored and front.at != front.seed:
+            if front.at != front.seed and front.distance <= self.settings.anchor_slices:
                 sources.append((front.seed, front.seed_mask))
-            questions += [Question(features[front.next], features[i], mask_maps(m, size), said) for i, m in sources]
+            questions += [Question(features[front.next], features[i], mask_maps(m, size), maps) for i, m in sources]
             counts.append(len(sources))
         replies = self.network.answers(questions)
         logits = [np.mean([next(replies) for _ in range(count)], axis=0) for count in counts]
         alive = [(f, answer) for f, answer in zip(fronts, logits, strict=True) if (answer > 0).any()]
-        back = [Question(features[f.at], features[f.next], mask_maps(answer > 0, size)) for f, answer in alive]
+        back = [Question(features[f.seed], features[f.next], mask_maps(answer > 0, size)) for f, answer in alive]
         further = []
         for (front, answer), reverse in zip(alive, self.network.answers(back), strict=True):
-            agreement = _dice(front.mask, reverse > 0)
+            agreement = _dice(front.seed_mask, reverse > 0)
             if agreement < self.settings.least_agreement:
                 continue
             self.answers[front.name].agreements.append(agreement)
-            arrived.setdefault((front.name, front.next), []).append((abs(front.next - front.seed), answer))
-            if moved := front.moved(answer > 0):
+            arrived.setdefault((front.name, front.next), []).append((front.distance, answer))
+            if moved := front.moved(answer):
                 further.append(moved)
         return further
 
@@ -264,6 +265,7 @@ class _Front:
     seed_mask: np.ndarray
     at: int
     mask: np.ndarray
+    previous: np.ndarray
     step: int
     stop: int
 
@@ -272,12 +274,19 @@ class _Front:
         return self.at + self.step
 
     @property
+    def distance(self) -> int:
+        """Slices from the seed to the next one."""
+        return abs(self.next - self.seed)
+
+    @property
     def way(self) -> int:
         """Slices left to enter."""
         return abs(self.stop - self.at) - 1
 
-    def moved(self, mask: np.ndarray) -> _Front | None:
-        front = _Front(self.name, self.seed, self.seed_mask, self.next, mask, self.step, self.stop)
+    def moved(self, logits: np.ndarray) -> _Front | None:
+        """The front one slice on, with that slice's answer (S, S); None at the end of its way."""
+        probability = 1 / (1 + np.exp(-logits))
+        front = replace(self, at=self.next, mask=logits > 0, previous=probability)
         return front if front.way else None
 
 

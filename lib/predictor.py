@@ -27,7 +27,7 @@ from lib.quality import ReverseCase, reverse_dice, spread
 from lib.slice_network import Checkpoint, SliceNetwork, descriptors, mask_maps
 from lib.templates import Template, TemplateError
 from lib.transforms import resize_logits
-from lib.volumes import ANISOTROPIC, Stack, smooth_along, without_islands
+from lib.volumes import Stack, long_axis, smooth_along, thick_axis, without_islands
 from lib.voting import ABSENT_LOGIT, Guide, vote
 
 PROVENANCE_VERSION = 1
@@ -125,8 +125,8 @@ class Predictor:
                 f"the templates show {shown}, got {lacking}: save a study with it first, or leave it out"
             )
         report = _Report(checkpoint)
-        stacks = self._stacks(image)
         masks = self._template_masks(chosen)
+        stacks = self._stacks(image, chosen, masks)
         answers = []
         for place, stack in enumerate(stacks):
             within = report.part(0.9 * place / len(stacks), 0.9 * (place + 1) / len(stacks))
@@ -251,9 +251,20 @@ class Predictor:
 
     # From slices to a mask
 
-    def _stacks(self, image: Image) -> list[Stack]:
+    def _stacks(
+        self,
+        image: Image,
+        chosen: Mapping[str, Sequence[Template]],
+        masks: Mapping[tuple[str, str], np.ndarray],
+    ) -> list[Stack]:
+        """The image cut in the plane that suits it, its template and the structures; then, if wanted, in the others."""
         main = Stack.of(image)
-        alike = max(main.spacing) <= ANISOTROPIC * min(main.spacing) and min(main.array.shape) > 1
+        if thick_axis(main.spacing) is None:
+            first = next(found[0] for found in chosen.values())
+            union = np.logical_or.reduce([mask for (id, _), mask in masks.items() if id == first.id])
+            pattern = Stack.of(first.image)
+            main = Stack.of(image, otherwise=Stack.of(first.image, otherwise=long_axis(pattern, union)).axis)
+        alike = thick_axis(main.spacing) is None and min(main.array.shape) > 1
         if not (self.settings.all_planes and alike):
             return [main]
         return [main, *(Stack.of(image, plane=plane) for plane in PLANES if plane != main.axis)]

@@ -25,6 +25,7 @@ from lib.prompts import Prompt
 CANONICAL = axcodes2ornt(("L", "P", "I"))
 AXIAL = 2  # of the canonical axes
 ANISOTROPIC = 1.1  # spacings that differ by less than this factor count as equal
+CLEARLY_LONGER = 1.2
 MAX_STRETCH = 3  # one anatomy may locally be this much longer than the other
 MAX_ALIGNED = 1000  # steps on either side of an alignment, which bounds its memory
 
@@ -42,13 +43,14 @@ class Stack:
     axis: int
 
     @classmethod
-    def of(cls, image: Image, *, axis: int | None = None, plane: int | None = None) -> Stack:
-        """Choose the slices of an image.
+    def of(cls, image: Image, *, axis: int | None = None, plane: int | None = None, otherwise: int = AXIAL) -> Stack:
+        """Choose the slices of an image; one of a single slice leaves no choice.
 
         Args:
             axis: stack along this axis of the image's own array.
             plane: stack along this canonical axis, as another stack does. With neither, along the axis of the largest
-                spacing, and along patient z where no spacing stands out. An image of one slice leaves no choice.
+                spacing.
+            otherwise: canonical axis to stack along where no spacing stands out.
         """
         stack = cls(image, AXIAL)
         single = [index for index, size in enumerate(stack.array.shape) if size == 1]
@@ -56,7 +58,10 @@ class Stack:
             return cls(image, single[0])
         if axis is not None:
             return cls(image, int(stack._turn[axis, 0]))
-        return cls(image, _slicing_axis(stack.spacing) if plane is None else plane)
+        if plane is not None:
+            return cls(image, plane)
+        thick = thick_axis(stack.spacing)
+        return cls(image, otherwise if thick is None else thick)
 
     @cached_property
     def _turn(self) -> np.ndarray:
@@ -70,7 +75,7 @@ class Stack:
     @cached_property
     def array(self) -> np.ndarray:
         """The grey values in canonical orientation, always 3-D."""
-        return self._turned(self.image.array)
+        return self.turned(self.image.array)
 
     @cached_property
     def spacing(self) -> tuple[float, ...]:
@@ -90,9 +95,13 @@ class Stack:
         """The (H, W) grey values of one slice."""
         return np.moveaxis(self.array, self.axis, 0)[index]
 
+    def turned(self, volume: np.ndarray) -> np.ndarray:
+        """An array on the image's grid, (I, J) or (I, J, K), in canonical orientation, always 3-D."""
+        return np.asarray(apply_orientation(volume[..., None] if volume.ndim == 2 else volume, self._turn))
+
     def slices_of(self, volume: np.ndarray) -> np.ndarray:
         """An array on the image's grid, as slices (N, H, W)."""
-        return np.moveaxis(self._turned(volume), self.axis, 0)
+        return np.moveaxis(self.turned(volume), self.axis, 0)
 
     def restored(self, slices: np.ndarray) -> np.ndarray:
         """Slices (N, H, W) back on the image's own grid and in its own number of axes: undoes `slices_of`."""
@@ -117,13 +126,10 @@ class Stack:
         arrays = {}
         for name in ("doodle", "background_doodle", "mask", "previous"):
             given = getattr(prompt, name)
-            arrays[name] = None if given is None else self._turned(given)
+            arrays[name] = None if given is None else self.turned(given)
         foreground = tuple(self._turned_point(point) for point in prompt.foreground)
         background = tuple(self._turned_point(point) for point in prompt.background)
         return Prompt(foreground, background, box, **arrays)
-
-    def _turned(self, volume: np.ndarray) -> np.ndarray:
-        return np.asarray(apply_orientation(volume[..., None] if volume.ndim == 2 else volume, self._turn))
 
     def _turned_point(self, point: Sequence[int]) -> tuple[int, ...]:
         turned = [0, 0, 0]
@@ -132,9 +138,27 @@ class Stack:
         return tuple(turned)
 
 
-def _slicing_axis(spacing: Sequence[float]) -> int:
+def thick_axis(spacing: Sequence[float]) -> int | None:
+    """The canonical axis of the largest spacing, None where all are equal; of two equal ones patient z."""
     thick = [axis for axis, side in enumerate(spacing) if side * ANISOTROPIC >= max(spacing)]
+    if len(thick) == len(spacing):
+        return None
     return AXIAL if AXIAL in thick else thick[0]
+
+
+def long_axis(stack: Stack, mask: np.ndarray) -> int:
+    """The canonical axis along which a bool mask on the image's grid is longest in mm; axial unless that is much less.
+
+    Cut across its length, a structure shows many small sections that change slowly, and two of them in different
+    patients look alike; cut along it, a few large ones of every shape.
+    """
+    canonical = stack.turned(mask)
+    extents = []
+    for axis, side in enumerate(stack.spacing):
+        shown = np.flatnonzero(canonical.any(axis=tuple({0, 1, 2} - {axis})))
+        extents.append((shown[-1] - shown[0] + 1) * side if len(shown) else 0.0)
+    longest = int(np.argmax(extents))
+    return AXIAL if extents[AXIAL] * CLEARLY_LONGER >= extents[longest] else longest
 
 
 def align(similarity: np.ndarray, thicknesses: tuple[float, float], stretch_cost: float) -> np.ndarray:

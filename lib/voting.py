@@ -16,7 +16,7 @@ from lib.matching import Match
 from lib.networks import Features
 from lib.slice_network import Checkpoint, Question, SliceNetwork
 
-ABSENT_LOGIT = -4.0  # what a template slice that does not show the structure says of every pixel: 2 % probability
+ABSENT_LOGIT = -2.0  # what a template slice that does not show the structure says of every pixel: 12 % probability
 
 
 @dataclass(frozen=True, eq=False)

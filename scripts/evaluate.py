@@ -25,7 +25,7 @@ from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read
 from lib.datasets import DatasetError, read_datasets
 from lib.files import write_atomically
 from scripts.evaluation.cases import CaseFolder
-from scripts.evaluation.gallery import pictures, write_page
+from scripts.evaluation.gallery import Picture, click_pictures, template_pictures, write_page
 from scripts.evaluation.panel import METHODS, Panel, panels
 from scripts.evaluation.plan import Settings
 from scripts.evaluation.report import report
@@ -100,12 +100,14 @@ class Evaluation:
         }
 
     def write_gallery(self, path: Path, introduction: str) -> None:
-        """Best and worst pairs of each structure, asked once more."""
-        shown = []
+        """Best and worst answers for each structure, asked once more."""
+        shown: list[Picture] = []
         for folder in self.folders:
-            methods = self.methods[folder.dataset.dims].by_template
-            if methods:
-                shown += list(pictures(folder, self.records, methods))
+            methods = self.methods[folder.dataset.dims]
+            if methods.by_template:
+                shown += template_pictures(folder, self.records, methods.by_template)
+            if methods.by_clicks:
+                shown += click_pictures(folder, self.records, methods.by_clicks)
             folder.forget()
         write_page(path, shown, introduction)
 
@@ -115,8 +117,9 @@ def _glance(records: Sequence[Record]) -> str:
         return "nothing to score"
     if "clicks" in records[0]:
         return f"{sum(r['clicks']['80'] for r in records) / len(records):.1f} clicks to 80 %"
-    singles = [record["dice"] for record in records if record["templates"] == 1]
-    return f"Dice {sum(singles) / max(1, len(singles)):.1f}"
+    fewest = min(record["templates"] for record in records)
+    dices = [record["dice"] for record in records if record["templates"] == fewest]
+    return f"Dice {sum(dices) / len(dices):.1f}"
 
 
 def open_folders(data: Path, split: str | None) -> list[CaseFolder]:

@@ -9,8 +9,9 @@ from infers.acceptance import Acceptance
 from infers.board.decisions import Decisions
 from infers.board.rows import Page, Row, Wanted, make_rows, select
 from infers.board.thumbnails import Thumbnails, colours, shown_label
-from infers.datastore import NO_IMAGE, LabelRecord
+from infers.datastore import LabelRecord
 from infers.errors import NotFound
+from infers.locked import NO_IMAGE
 from infers.propagation import Propagation
 from infers.studies import Studies
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from infers.acceptance import Acceptance
 from infers.board.rows import BOARD, REJECTED
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, NO_IMAGE, LabelRecord
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, LabelRecord
 from infers.errors import ClientError, NotFound
+from infers.locked import NO_IMAGE
 from infers.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours
 from lib.images import ImageError
 

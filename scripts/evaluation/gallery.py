@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lib.files import write_atomically
 from lib.prompts import PromptType
 from scripts.evaluation.cases import Case, CaseFolder
-from scripts.evaluation.methods import Asked, TemplateMethod
+from scripts.evaluation.clicking import ENOUGH, REPORTED, click_through
+from scripts.evaluation.drawing import Panel, draw
+from scripts.evaluation.methods import Asked, ClickMethod, TemplateMethod
 from scripts.evaluation.metrics import dice
 from scripts.evaluation.store import Record
 
@@ -28,29 +25,51 @@ STYLE = "body{font:15px sans-serif;margin:2em;max-width:1500px}img{width:100%}h2
 
 @dataclass(frozen=True)
 class Picture:
-    """One pair: its heading and a PNG."""
+    """A heading and a PNG."""
 
     title: str
     png: bytes
 
 
-def pictures(
-    folder: CaseFolder, records: Sequence[Record], methods: Sequence[TemplateMethod], most: int = 1
+def template_pictures(
+    folder: CaseFolder, records: Sequence[Record], methods: Sequence[TemplateMethod]
 ) -> Iterator[Picture]:
-    """Best and worst pairs of each structure of a data set, with one SegLab template, by the first method's Dice.
+    """Best and worst pair of each structure of a data set, with one SegLab template, by the first method's Dice.
 
     Args:
         records: of any data sets and methods; those of this data set and the first method are looked at.
-        most: how many of each.
     """
-    first = methods[0].name
     for value, label in folder.dataset.labels.items():
-        wanted = {"dataset": folder.name, "label": label, "method": first, "prompt": "seglab", "templates": 1}
-        found = [record for record in records if all(record.get(key) == part for key, part in wanted.items())]
-        found.sort(key=lambda record: record["dice"])
-        for word, chosen in (("worst", found[:most]), ("best", found[: -most - 1 : -1])):
-            for record in chosen:
-                yield _picture(folder, value, label, word, record, methods)
+        wanted = {"label": label, "method": methods[0].name, "prompt": "seglab", "templates": 1}
+        for word, record in _worst_and_best(folder, records, wanted, lambda found: found["dice"]):
+            query, template = folder.case(record["query"]), folder.case(record["group"])
+            panels = [
+                Panel(f"template: {_file(template)}", template, template.mask(value), template.mask(value)),
+                Panel(f"query, truth: {_file(query)}", query, query.mask(value), query.mask(value)),
+            ]
+            for method in methods:
+                answer = next(iter(method.answers([Asked(query, (template,), {value: label})], PromptType.SEGLAB)))
+                found = 100 * dice(answer[value], query.mask(value))
+                panels.append(Panel(f"{method.name}: {found:.0f}", query, answer[value], query.mask(value)))
+            title = f"{folder.name} / {label}, one template, {word}: Dice {record['dice']:.0f}"
+            yield Picture(title, draw(panels))
+
+
+def click_pictures(folder: CaseFolder, records: Sequence[Record], methods: Sequence[ClickMethod]) -> Iterator[Picture]:
+    """Best and worst image of each structure after the last reported click, by the first method's Dice."""
+    after = str(ENOUGH)
+    for value, label in folder.dataset.labels.items():
+        wanted = {"label": label, "method": methods[0].name}
+        for word, record in _worst_and_best(folder, records, wanted, lambda found: found["after"][after]["dice"]):
+            query = folder.case(record["query"])
+            panels = [Panel(f"truth: {_file(query)}", query, query.mask(value), query.mask(value))]
+            shown = [(methods[0], count) for count in REPORTED] + [(method, ENOUGH) for method in methods[1:]]
+            for method, count in shown:
+                (clicked,) = click_through(method, [query], value, count)
+                title = f"{method.name}, {len(clicked.dices)} clicks: {clicked.dices[-1]:.0f}"
+                panels.append(Panel(title, query, clicked.mask, clicked.truth, clicked.prompt))
+            title = f"{folder.name} / {label}, {after} clicks, {word}: Dice {record['after'][after]['dice']:.0f}"
+            yield Picture(title, draw(panels))
 
 
 def write_page(path: Path, chosen: Sequence[Picture], introduction: str) -> None:
@@ -63,37 +82,15 @@ def write_page(path: Path, chosen: Sequence[Picture], introduction: str) -> None
     write_atomically(path, "\n".join(parts).encode())
 
 
-def _picture(
-    folder: CaseFolder, value: int, label: str, word: str, record: Record, methods: Sequence[TemplateMethod]
-) -> Picture:
-    query, template = folder.case(record["query"]), folder.case(record["group"])
-    asked = Asked(query, (template,), {value: label})
-    truth = query.mask(value)
-    panels = [("template: " + template.id.split("/")[-1], template, template.mask(value))]
-    panels.append(("query, truth: " + query.id.split("/")[-1], query, truth))
-    for method in methods:
-        mask = next(iter(method.answers([asked], PromptType.SEGLAB)))[value]
-        panels.append((f"{method.name}: {100 * dice(mask, truth):.0f}", query, mask))
-    figure = Figure(figsize=(3 * len(panels), 3.3), layout="constrained")
-    for number, (title, case, mask) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), number + 1)
-        axes.set_title(title, fontsize=9)
-        _draw(axes, case, mask, case.mask(value))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=80)
-    return Picture(f"{folder.name} / {label}, {word}: Dice {record['dice']:.0f}", buffer.getvalue())
+def _worst_and_best(
+    folder: CaseFolder, records: Sequence[Record], wanted: Record, dice_of: Callable[[Record], float]
+) -> list[tuple[str, Record]]:
+    """The two ends of the records that have the wanted entries, which those of clicks and of templates share."""
+    wanted = {**wanted, "dataset": folder.name}
+    found = [record for record in records if all(record.get(key) == part for key, part in wanted.items())]
+    found = [record for record in found if ("clicks" in record) is ("prompt" not in wanted)]
+    return [("worst", min(found, key=dice_of)), ("best", max(found, key=dice_of))] if found else []
 
 
-def _draw(axes: Axes, case: Case, mask: np.ndarray, truth: np.ndarray) -> None:
-    """The slice with most of the truth: the mask filled, the truth a line."""
-    shown = case.stack.slices_of(truth)
-    index = int(shown.sum(axis=(1, 2)).argmax())
-    image, filled = case.stack.slice(index).T, case.stack.slices_of(mask)[index].T
-    low, high = np.percentile(image, (1, 99.5))
-    axes.set_axis_off()
-    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6))
-    colour = np.zeros((*filled.shape, 4))
-    colour[filled] = (1.0, 0.45, 0.1, 0.5)
-    axes.imshow(colour, interpolation="nearest")
-    if shown[index].any():
-        axes.contour(shown[index].T, levels=[0.5], colors="white", linewidths=0.9)
+def _file(case: Case) -> str:
+    return case.id.split("/")[-1]

@@ -38,6 +38,7 @@ def test_without_label_info_the_configured_names_count_then_numbers():
         {"label_info": info("liver", "liver")},
         {"label_info": "liver"},
         {"label_info": [{"idx": 1}]},
+        {"label_info": [{"name": "liver", "idx": "one"}]},
     ],
 )
 def test_label_info_that_cannot_name_the_values_is_refused(told):

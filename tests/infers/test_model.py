@@ -1,8 +1,11 @@
+import dataclasses
+
 import pytest
 import torch
 
 from infers.model import BASE, ServedModel
 from lib.checkpoints import CheckpointError, save_network, weights_hash
+from lib.config import ConfigError
 from lib.networks import OnePrompt
 from tests.samples import TINY
 
@@ -48,6 +51,23 @@ def test_a_torn_file_leaves_what_is_served(model):
     assert model.weights_hash == served
     model.published.write_bytes(b"torn")
     assert model.weights_hash == served
+
+
+def test_an_upload_of_another_configuration_is_refused(model, tmp_path):
+    other = dataclasses.replace(TINY, name="other", prompt_channels=8)
+    save_network(tmp_path / "other.safetensors", OnePrompt(other), {})
+    with pytest.raises(CheckpointError, match="'tiny' that is served, got 'other'"):
+        model.publish(tmp_path / "other.safetensors")
+    assert model.weights_hash == model.base_hash
+    publish(tmp_path / "same.safetensors", "whatever it came from")
+    model.publish(tmp_path / "same.safetensors")
+    assert model.weights_hash != model.base_hash
+
+
+def test_a_gpu_that_is_not_there_is_refused_at_start(tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="cpu or auto"):
+        ServedModel(tiny_weights, tmp_path / "published.safetensors", "cuda:1")
 
 
 def test_missing_base_weights_are_refused_at_start(tmp_path):

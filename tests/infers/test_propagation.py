@@ -107,8 +107,11 @@ def test_one_bad_study_is_reported_and_the_rest_goes_on(job, studies, predictor)
     assert (status.state, status.done, status.total) == ("done", 2, 4)
     assert set(status.failed) == {"s2", "s4"}
     assert "mend it" in status.failed["s2"]
+    job.trigger(resume=False)  # a new file somewhere is no reason to try again
+    wait_until(lambda: not job._wanted)
+    assert (job.status().run, set(job.status().failed)) == (1, {"s2", "s4"})
     predictor.fails = lambda image: False
-    job.trigger()  # asking again tries again
+    job.trigger()  # somebody who asks is
     wait_until(lambda: job.status().run == 2 and job.status().state == "done")
     assert set(job.status().failed) == {"s4"}
 

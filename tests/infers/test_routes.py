@@ -1,13 +1,18 @@
 import asyncio
+import contextlib
 import inspect
 import json
 import threading
+from types import SimpleNamespace
 from typing import Annotated
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
+from monailabel.endpoints.user.auth import RBAC
 
-from infers.routes import in_thread
+from infers.endpoints import own_router
+from infers.guards import check_names
+from infers.routes import STOCK, in_thread, install
 
 
 def test_a_blocking_endpoint_runs_beside_the_event_loop_with_its_parameters():
@@ -55,3 +60,48 @@ def get(app, path, query):
 
     asyncio.run(app(scope, receive, send))
     return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+def roles(route):
+    """The role checks that a route depends on."""
+    return [d.call.roles for d in flat(route.dependant) if isinstance(d.call, RBAC)]
+
+
+def flat(dependant):
+    """A route's dependencies, and theirs."""
+    for dependency in dependant.dependencies:
+        yield dependency
+        yield from flat(dependency)
+
+
+def test_every_endpoint_of_the_app_asks_for_a_role_and_checks_names():
+    refusals = {"/infer/wsi/{model}", "/infer/wsi_v2/{model}", "/reload"}
+    routes = [route for route in own_router(SimpleNamespace()).routes if route.path not in refusals]
+    assert len(routes) > 10
+    for route in routes:
+        assert roles(route), route.path
+        assert check_names in [dependency.call for dependency in flat(route.dependant)], route.path
+
+
+def test_overridden_stock_routes_keep_their_roles():
+    server = FastAPI()
+    with patched_threads():
+        install(server, SimpleNamespace())
+    ours = {
+        (route.path, *sorted(route.methods)): route
+        for route in reversed(server.router.routes)
+        if hasattr(route, "dependant")
+    }
+    for module in STOCK:
+        for route in module.router.routes:
+            replaced = ours[(route.path, *sorted(route.methods))]
+            assert bool(roles(replaced)) == bool(roles(route)), route.path
+            assert not inspect.iscoroutinefunction(replaced.endpoint), route.path
+
+
+@contextlib.contextmanager
+def patched_threads():
+    """The limit of threads belongs to a running event loop; here is none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anyio.to_thread.current_default_thread_limiter", lambda: SimpleNamespace())
+        yield

@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -40,6 +43,31 @@ def test_series_that_share_a_folder_are_read_apart(root):
     found = scanner(root).scan()
     np.testing.assert_array_equal(read_image(found["1.2.1"].folder).array, first)
     np.testing.assert_array_equal(read_image(found["1.2.2"].folder).array, second)
+
+
+def test_a_study_folder_with_shared_series_can_be_copied_or_moved(root, tmp_path):
+    first = write(root / "a", "1.2.1", 1)
+    write(root / "b", "1.2.2", 2)
+    for file in (root / "b").iterdir():
+        file.rename(root / "a" / f"b{file.name}")
+    scanner(root).scan()
+    copied = Path(shutil.copytree(root, tmp_path / "copied"))  # links become files
+    moved = root.rename(tmp_path / "moved")
+    for place in (copied, moved):
+        found = scanner(place).scan()
+        np.testing.assert_array_equal(read_image(found["1.2.1"].folder).array, first)
+        assert all(file.resolve().is_relative_to(place / "a") for file in found["1.2.1"].folder.iterdir())
+
+
+def test_removing_a_series_leaves_other_files_alone(root):
+    write(root / "a", "1.2.1")
+    (root / "a" / "notes.txt").write_text("keep")
+    (root / "a" / "sub").mkdir()
+    scanner(root).scan()["1.2.1"].remove()
+    assert sorted(path.name for path in (root / "a").iterdir()) == ["notes.txt", "sub"]
+    write(root / "b", "1.2.2")
+    scanner(root).scan()["1.2.2"].remove()
+    assert not (root / "b").exists()
 
 
 def test_loose_files_in_the_study_folder_are_a_series_too(root):

@@ -119,6 +119,19 @@ def test_equal_spacings_can_be_cut_in_all_planes():
     assert three.encoded == 3 * one.encoded
 
 
+def test_volume_with_equal_spacings_is_cut_across_the_structures_length():
+    label = np.zeros((SIZE, SIZE, SIZE), np.uint8)
+    label[12:18, 4:28, 10:16] = 1
+    image, truth = study(label, "PIR", spacing=(1.0, 1.0, 1.0))
+    template = template_of(label, spacing=(1.0, 1.0, 1.0))
+    network = GreyNetwork()
+    prediction = Predictor(network, settings=dataclasses.replace(EXACT, quality_slices=0)).segment(
+        image, [template], {"bright": 1}
+    )
+    np.testing.assert_array_equal(prediction.mask, truth)
+    assert network.decoded > 24 * 2  # 24 slices show it, each compared with up to 3; across the others it is 6
+
+
 def test_template_without_a_structure_says_nothing_about_it():
     image, truth = study(anatomy(2))
     bright = template_of(np.where(anatomy() == 1, anatomy(), 0), "b")

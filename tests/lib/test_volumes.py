@@ -6,7 +6,7 @@ import pytest
 
 from lib.images import Image
 from lib.prompts import Prompt, PromptError
-from lib.volumes import Stack, align, smooth_along, without_islands
+from lib.volumes import Stack, align, long_axis, smooth_along, without_islands
 
 SHAPE = (6, 8, 5)
 ORIENTATIONS = ["RAS", "LPS", "LPI", "SAR", "PIR", "IRA"]
@@ -86,6 +86,24 @@ def test_one_slice_volume_is_never_cut_across_its_slice():
 )
 def test_slices_follow_the_largest_spacing_else_patient_z(codes, spacing, canonical_axis):
     assert Stack.of(Image(volume(), affine_of(codes, spacing, tilt=0.0))).axis == canonical_axis
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_structure_is_cut_across_its_length_where_no_spacing_stands_out(codes):
+    image = same_patient(codes)
+    stack = Stack.of(Image(image.array, affine_of(codes, (1, 1, 1), tilt=0.0)))
+
+    def shaped(*size):
+        mask = np.zeros(stack.array.shape, bool)
+        mask[tuple(slice(n) for n in size)] = True
+        return stack.restored(np.moveaxis(mask, stack.axis, 0))
+
+    assert long_axis(stack, shaped(6, 2, 2)) == 0
+    assert long_axis(stack, shaped(2, 7, 3)) == 1
+    assert long_axis(stack, shaped(3, 3, 5)) == 2
+    assert long_axis(stack, shaped(5, 4, 5)) == 2  # nothing stands out: axial
+    assert Stack.of(stack.image, otherwise=1).axis == 1
+    assert Stack.of(image, otherwise=1).axis == 2  # thick slices leave no choice
 
 
 def test_plane_makes_another_stack_be_cut_alike():

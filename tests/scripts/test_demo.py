@@ -90,7 +90,13 @@ def test_ctrl_c_stops_the_server_and_removes_the_copy(phantoms, tiny_weights, tm
     (tmp_path / "temporary").mkdir()
     command = [sys.executable, "-m", "scripts.demo", *arguments(phantoms, tiny_weights, tmp_path / "out")]
     demo = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path / "temporary")}, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        stderr=subprocess.PIPE,
+        text=True,
+        # a suite that was started in the background ignores the signal, and its children would too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     servers = []
     try:

@@ -54,7 +54,7 @@ def test_a_run_measures_every_method_on_images_and_volumes(data, tmp_path, tiny_
     assert {("seglab", 1), ("seglab", 4), ("seglab", 16), ("bbox", 1), ("doodle", 1), ("click", 1)} <= on_volumes
     assert not results["unfinished"]
     page = out.with_suffix(".html").read_text()
-    assert len(re.findall("<img ", page)) == 6  # best and worst of three structures
+    assert len(re.findall("<img ", page)) == 12  # best and worst of three structures, by a template and by clicks
     assert "| One-Prompt " in capsys.readouterr().out
 
 

@@ -14,6 +14,7 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
+from requests_toolbelt import MultipartDecoder
 
 from tests.samples import AFFINE, organ_volume, write_nifti
 from tests.server.conftest import Server
@@ -85,6 +86,15 @@ def test_the_full_answer_names_its_labels_in_a_dict(server: Server) -> None:
     told = answer.json()
     assert told["label_names"] in ({"organ": 1}, {})  # Slicer needs a dict, and only what the mask holds
     assert told["weights"] == server.status()["weights"]
+
+
+def test_slicer_gets_parameters_and_mask_in_one_answer(server: Server) -> None:
+    params = {"foreground": [[12, 10, 4]], "label": "organ", "result_extension": ".nrrd", "client_id": "slicer"}
+    answer = server.infer("oneprompt_click", "s1", params, output="all")
+    assert answer.headers["content-type"].startswith("multipart/form-data")
+    told, mask = MultipartDecoder.from_response(answer).parts
+    assert json.loads(told.content)["centroids"].keys() <= {"organ"}
+    assert read_nrrd(mask.content)[0].shape == SHAPE
 
 
 def test_the_slice_model_answers_on_the_clicked_slice_only(server: Server) -> None:
@@ -267,6 +277,11 @@ def test_an_upload_session_can_be_segmented(server: Server, tmp_path: Path) -> N
     for known, status in ((session, 200), ("nobody", 404)):
         answer = server.request("POST", "/infer/oneprompt_click", params={"session_id": known}, data=data)
         assert answer.status_code == status, answer.text
+
+
+def test_the_interface_describes_itself(server: Server) -> None:
+    paths = server.get("/openapi.json")["paths"]
+    assert {"/oneprompt/status", "/oneprompt/job", "/infer/{model}", "/datastore/label"} <= paths.keys()
 
 
 def test_next_sample_and_info_agree_with_the_list(server: Server) -> None:

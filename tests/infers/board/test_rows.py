@@ -50,5 +50,5 @@ def test_a_link_to_a_study_leads_to_its_page():
 
 @pytest.mark.parametrize("wrong", [{"statuses": ("done",)}, {"sort": "newest"}])
 def test_an_unknown_filter_or_order_is_refused_with_those_there_are(wrong):
-    with pytest.raises(ClientError, match="automatic|worst"):
+    with pytest.raises(ClientError, match=r"automatic|worst"):
         Wanted(**wrong)

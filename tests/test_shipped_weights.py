@@ -1,0 +1,71 @@
+"""The weights in the repository: what they are, and that they do what they are there for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance
+from lib.prompts import Prompt, rasterise
+from lib.simulated_prompts import deepest_point
+from lib.synthetic import synthetic_task
+from lib.training import refined
+from lib.transforms import normalise, resize_image
+
+SIZE = 128
+# Seeds that pretraining never drew: it uses pairs (seed, number), these are single numbers.
+TASKS = [synthetic_task(np.random.default_rng(10_000 + number), SIZE) for number in range(30)]
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return float(2 * (first & second).sum() / max(1, first.sum() + second.sum()))
+
+
+def cases() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """(template image, its mask, query image, its mask) of the largest structure that is no background."""
+    found = []
+    for task in TASKS:
+        sizes = np.bincount(task.labels[0].ravel(), minlength=2)
+        sizes[0] = 0
+        masks = task.labels == sizes.argmax()
+        if 200 < masks[0].sum() < 0.5 * SIZE**2 and masks[1].any():
+            images = [normalise(resize_image(image, SIZE)) for image in task.images[:2]]
+            found.append((images[0], masks[0], images[1], masks[1]))
+    return found
+
+
+@torch.inference_mode()
+def test_one_prompted_template_beats_copying_its_mask_on_tasks_never_seen():
+    network, ours, copied = load_network(SHIPPED_WEIGHTS), [], []
+    for template, mask, query, truth in cases():
+        images = torch.from_numpy(np.stack([query, template]))[:, None]
+        maps = torch.from_numpy(rasterise(Prompt(mask=mask), mask.shape, SIZE))[None]
+        ours.append(dice((network(images[:1], images[1:], maps) > 0)[0, 0].numpy(), truth))
+        copied.append(dice(mask, truth))
+    assert len(ours) >= 10
+    assert np.mean(ours) > np.mean(copied) + 0.25
+
+
+@torch.inference_mode()
+def test_each_click_makes_the_interactive_answer_better_on_average():
+    network, rounds = load_network(SHIPPED_WEIGHTS), []
+    for image, mask, _, _ in cases():
+        features = network.encode(torch.from_numpy(image)[None, None])
+        prompt, scores = Prompt(foreground=(deepest_point(mask),)), []
+        for _ in range(5):
+            maps = torch.from_numpy(rasterise(prompt, mask.shape, SIZE))[None]
+            answer = network.decode(features, features, maps, maps)[0, 0].sigmoid().numpy()
+            scores.append(dice(answer > 0.5, mask))
+            prompt = refined(prompt, answer, mask)
+        rounds.append(scores)
+    first, *_, last = np.mean(rounds, axis=0)
+    assert last > first + 0.05
+
+
+def test_they_are_small_and_say_where_they_come_from():
+    provenance = read_provenance(SHIPPED_WEIGHTS)
+    assert SHIPPED_WEIGHTS.stat().st_size < 25e6
+    assert load_network(SHIPPED_WEIGHTS).config.name == "small"
+    assert provenance["terms"] == "open"
+    assert provenance["datasets"]
+    assert provenance["steps"] > 0
