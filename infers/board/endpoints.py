@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from infers.board.decisions import Outcome, version_of
+from infers.board.decisions import version_of
 from infers.board.rows import Row, Wanted
 from infers.board.thumbnails import SIZES
 from infers.errors import ClientError
@@ -121,35 +121,32 @@ def _add_lists(router: APIRouter, app: Any) -> None:
 
 
 def _add_decisions(router: APIRouter, app: Any) -> None:
-    decisions = app.board.decisions
-
     @router.post("/oneprompt/accept", tags=["One-Prompt"], dependencies=FROM_HERE)
     def accept(body: Accepted, user: User = ANNOTATOR) -> dict[str, Any]:
         if (body.ids is None) == (body.bound is None):
             raise ClientError("say either `ids` or `bound`, not both")
         ids = app.board.above(body.bound, body.search) if body.ids is None else body.ids
-        return asdict(decisions.accept(ids, user.username, body.versions))
+        return asdict(app.board.decisions.accept(ids, user.username, body.versions))
 
     @router.post("/oneprompt/reject", tags=["One-Prompt"], dependencies=FROM_HERE)
     def reject(body: Judged, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(decisions.reject(body.ids, user.username, body.versions))
+        return asdict(app.board.decisions.reject(body.ids, user.username, body.versions))
 
     @router.post("/oneprompt/undo", tags=["One-Prompt"], dependencies=FROM_HERE)
     def undo(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(decisions.undo(body.ids))
+        return asdict(app.board.decisions.undo(body.ids))
 
     @router.post("/oneprompt/template", tags=["One-Prompt"], dependencies=FROM_HERE)
     def template(body: Use, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(decisions.use_as_template(body.ids, body.use))
+        return asdict(app.board.decisions.use_as_template(body.ids, body.use))
 
     @router.post("/oneprompt/again", tags=["One-Prompt"], dependencies=FROM_HERE)
     def again(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
-        outcome: Outcome = decisions.run_again(body.ids)
-        return asdict(outcome)
+        return asdict(app.board.decisions.run_again(body.ids))
 
     @router.post("/oneprompt/accept_result", tags=["One-Prompt"], dependencies=FROM_HERE)
     def accept_result(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(decisions.accept_results(body.ids, user.username))
+        return asdict(app.board.decisions.accept_results(body.ids, user.username))
 
 
 def _told(app: Any, row: Row) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def roles(route):
 
 def test_every_route_asks_for_the_role_that_stock_routes_ask_for():
     router = APIRouter()
-    add_board(router, SimpleNamespace(board=SimpleNamespace(decisions=None)))
+    add_board(router, SimpleNamespace())
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
     assert len(routes) > 8
     for route in routes:
