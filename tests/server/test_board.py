@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -243,8 +242,10 @@ def test_the_list_shows_every_study_with_its_picture_and_hostile_names_as_text(b
     assert name.text == HOSTILE
     assert board.all("img[src=x]") == []
     assert "not calibrated" in board.one(".note").text
-    if target := os.environ.get("ONEPROMPT_SCREENSHOTS"):
-        board.browser.save_screenshot(f"{target}/board.png")
+    picture, name = (board.one(f".card {part}").rect for part in (".picture", ".name"))
+    image = board.one(".card img").rect
+    assert picture["y"] <= image["y"]
+    assert image["y"] + image["height"] <= picture["y"] + picture["height"] <= name["y"]
 
 
 @needs_browser
