@@ -16,14 +16,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infers.datastore import FINAL, LabelRecord
-from infers.errors import ClientError
+from infers.datastore import ACCEPTED, FINAL, LabelRecord
+from infers.errors import ClientError, NotFound
 from lib.images import Image, ImageError, read_label, write_label
 from lib.predictor import Prediction
 
 logger = logging.getLogger(__name__)
-
-ACCEPTED = "accepted"  # in a final label's record: how it came to be one without being submitted
 
 
 class FinalStore(Protocol):
@@ -83,6 +81,30 @@ class Acceptance:
         with self._lock:
             return list(self._offers)
 
+    def accept_now(self, image_id: str, user: str) -> bool:
+        """Do not wait any longer: save the newest result for a study.
+
+        Returns:
+            False where a person submitted a label for it, or the result is empty.
+
+        Raises:
+            NotFound: no result waits.
+        """
+        with self._lock:
+            offer = self._offers.pop(image_id, None)
+            if offer is None:
+                raise NotFound(f"no interactive result waits for {image_id!r}: it was accepted already, or none came")
+            offer.timer.cancel()
+        try:
+            saved = self._save(image_id, offer, user)
+        except Exception:
+            with self._lock:
+                self._offers.setdefault(image_id, offer)  # not lost: the person can try again
+            raise
+        if saved:
+            self._accepted(image_id)
+        return saved
+
     def _accept(self, image_id: str) -> None:
         with self._lock:
             offer = self._offers.get(image_id)
@@ -95,7 +117,7 @@ class Acceptance:
         except (ClientError, ImageError, OSError) as error:
             logger.error("the result for %s did not become a template: %s", image_id, error)
 
-    def _save(self, image_id: str, offer: _Offer) -> bool:
+    def _save(self, image_id: str, offer: _Offer, user: str = "") -> bool:
         former = self._store.record(image_id, FINAL)
         if former and ACCEPTED not in former.info:
             logger.info("the result for %s does not replace the label that was submitted", image_id)
@@ -115,7 +137,7 @@ class Acceptance:
             write_label(path, label, offer.image)
             names = {name: value for name, value in names.items() if (label == value).any()}
             info = {ACCEPTED: "interactive result", "label_names": names, "provenance": offer.provenance}
-            self._store.save_label(image_id, str(path), FINAL, info)
+            self._store.save_label(image_id, str(path), FINAL, {**info, **({"user": user} if user else {})})
         return True
 
 

@@ -19,6 +19,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
 from infers.acceptance import Acceptance
 from infers.batch import TolerantBatchInfer
+from infers.board.board import Board
 from infers.datastore import AUTOMATIC, FINAL, StudyStore
 from infers.errors import ClientError, NotFound
 from infers.gate import Gate
@@ -70,6 +71,7 @@ class Assembly:
         self.acceptance = Acceptance(
             self.datastore, self.config.quiet_seconds, self.label_saved, lambda names: self.labels.learn(names)
         )
+        self.board = Board(self.studies, self.job, self.acceptance, self._templates_changed)
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
         self._tasks: dict[str, Any] = {}
         self._app: Any = None
@@ -200,15 +202,12 @@ class Assembly:
     def status(self) -> dict[str, Any]:
         """What GET /oneprompt/status answers."""
         job = self.job.status()
-        templates = self.studies.templates()
         return {
             "weights": self.model.weights_hash,
             "labels": self.labels.names,
-            "templates": sorted(templates),
+            "templates": sorted(self.studies.templates()),
             "job": dict(vars(job)),
-            "studies": {
-                image_id: self._study(image_id, templates, job.failed) for image_id in self.datastore.list_images()
-            },
+            "studies": {row.id: row.brief() for row in self.board.rows()},
         }
 
     def start_job(self) -> dict[str, Any]:
@@ -271,22 +270,10 @@ class Assembly:
         if not self.studies.templates():
             raise ClientError("there is no template yet: save one study first", status=409)
 
+    def _templates_changed(self) -> None:
+        if self.config.auto_propagate:
+            self.job.trigger()
+
     def _list_changed(self) -> None:
         if self.config.auto_propagate:
             self.job.trigger(resume=False)  # only says that there may be work: this is called under the store's lock
-
-    def _study(self, image_id: str, templates: Mapping[str, str], failed: Mapping[str, str]) -> dict[str, Any]:
-        try:
-            tags = self.datastore.tags(image_id)
-        except NotFound:
-            return {"status": "unlabelled"}
-        mask = tags.get(AUTOMATIC)
-        if image_id in templates:
-            return {"status": "template"}
-        if reason := self.studies.problems.get(image_id):
-            return {"status": "failed", "reason": reason}
-        if image_id in failed:
-            return {"status": "failed", "reason": failed[image_id]}
-        if mask is not None:
-            return {"status": "automatic", "quality": (mask.get("params") or {}).get("quality", {})}
-        return {"status": "unlabelled"}

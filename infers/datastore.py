@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from lib.images import read_image
 logger = logging.getLogger(__name__)
 
 FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
+WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
+ACCEPTED = "accepted"  # in a final label's record: how it came to be one without being submitted
 SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
 
 
@@ -104,6 +106,40 @@ class StudyStore(LockedDatastore):
             if self._tags(image_id).get(FINAL):
                 return False
             self._store(image_id, label, AUTOMATIC, info)
+            return True
+
+    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]:
+        """Make automatic masks final labels too; never where a person's label is.
+
+        Args:
+            masks: {image id: (checksum of the mask that was looked at, what to record about the final label)}.
+
+        Returns:
+            The images for which that was done; for the others the mask or the final label changed in the meantime.
+        """
+        done = set()
+        with self._exclusive():
+            for image_id, (seen, info) in masks.items():
+                mask = self.record(image_id, AUTOMATIC)
+                if mask and mask.checksum == seen and self.record(image_id, FINAL) is None:
+                    self._write(image_id, mask.path, FINAL, info)
+                    done.add(image_id)
+            self._update_datastore_file(lock=False)
+        return done
+
+    def withdraw(self, image_id: str) -> bool:
+        """Take a final label back that was accepted; False where there is none or a person submitted it.
+
+        It is kept with the tag `withdrawn` unless it is the automatic mask, which stays.
+        """
+        with self._exclusive():
+            final = self.record(image_id, FINAL)
+            if final is None or ACCEPTED not in final.info:
+                return False
+            mask = self.record(image_id, AUTOMATIC)
+            if mask is None or mask.checksum != final.checksum:
+                self._write(image_id, final.path, WITHDRAWN, final.info)
+            self.remove_label(image_id, FINAL)
             return True
 
     # MONAI Label's interface
@@ -264,6 +300,10 @@ class StudyStore(LockedDatastore):
         return Path(self._datastore.label_path(tag)) / f"{image_id}.oneprompt.json"
 
     def _store(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
+        self._write(image_id, source, tag, info)
+        self._update_datastore_file(lock=False)
+
+    def _write(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
         labels = self._tags(image_id)
         _, extension = self._to_id(source.name)
         name = self._filename(image_id, extension)
@@ -276,7 +316,6 @@ class StudyStore(LockedDatastore):
         if former and former.ext != extension:
             (folder / self._filename(image_id, former.ext)).unlink(missing_ok=True)
         labels[tag] = DataModel(info=info, ext=extension)
-        self._update_datastore_file(lock=False)
 
     def _shape(self) -> dict[str, dict[str, Any]]:
         objects = self._datastore.objects.items()

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.datastore.local import LocalDatastore
 from pydicom.dataset import Dataset
 
-from infers.datastore import FINAL, LabelRecord, StudyStore
+from infers.datastore import AUTOMATIC, FINAL, LabelRecord, StudyStore
+from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
 from infers.series import NO_IMAGES
 
@@ -40,6 +42,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
     def __init__(self, client: DICOMwebClientX, state: Path) -> None:
         self._remembered: dict[str, tuple[float, Any]] = {}
         self._memory_lock = threading.Lock()
+        self._finals = threading.RLock()  # a person's label and an accepted one must not overtake each other
         self._fetching: dict[str, threading.Lock] = {}
         self._referred: dict[str, str] = {}  # SEG series: image series; what was stored does not change
         DICOMWebDatastore.__init__(
@@ -111,7 +114,8 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         """As `StudyStore.save_label`; a final label also goes to the server as DICOM SEG."""
         safe_name("tag", label_tag)
         safe_name("image", image_id)
-        saved = str(DICOMWebDatastore.save_label(self, image_id, label_filename, label_tag, label_info, label_id))
+        with self._finals if label_tag == FINAL else nullcontext():
+            saved = str(DICOMWebDatastore.save_label(self, image_id, label_filename, label_tag, label_info, label_id))
         self.forget()
         return saved
 
@@ -119,6 +123,34 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         """Ask the server anew the next time: something was stored there."""
         with self._memory_lock:
             self._remembered.clear()
+
+    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]:
+        """As `StudyStore.promote`; each label also goes to the server."""
+        done = set()
+        for image_id, (seen, info) in masks.items():
+            with self._finals:
+                mask = StudyStore.record(self, image_id, AUTOMATIC)
+                if mask and mask.checksum == seen and FINAL not in self.tags(image_id):
+                    self.save_label(image_id, str(mask.path), FINAL, info)
+                    done.add(image_id)
+        return done
+
+    def withdraw(self, image_id: str) -> bool:
+        """Refused: the label is on the server, and DICOMweb cannot remove anything. Raises ClientError."""
+        raise ClientError(
+            "an accepted label of a DICOMweb study list was sent to that server as DICOM SEG and cannot be taken back "
+            "from here: stop using it as a template, or submit a corrected label",
+            409,
+        )
+
+    def study_uid(self, image_id: str) -> str:
+        """StudyInstanceUID of a series, as viewers ask for it. Raises NotFound."""
+        known = self._datastore.objects.get(image_id)
+        info = known.image.info if known else {}
+        uid = info.get("StudyInstanceUID") or self._dicom_info(image_id)["StudyInstanceUID"]
+        if uid == "UNK":
+            raise NotFound(f"the DICOMweb server does not say which study the series {image_id!r} belongs to")
+        return str(uid)
 
     def _ask_images(self) -> list[str]:
         found = map(Dataset.from_json, self._client.search_for_series(search_filters=self._search_filter))

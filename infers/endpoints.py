@@ -14,6 +14,7 @@ from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type, remove_file
 
+from infers.board.endpoints import add_board
 from infers.datastore import FINAL
 from infers.errors import ClientError, NotFound
 from infers.guards import (
@@ -21,6 +22,7 @@ from infers.guards import (
     TRAIN_PARAMS,
     check_archive,
     check_names,
+    check_origin,
     check_params,
     json_object,
     received,
@@ -48,7 +50,7 @@ def _refuse_second(method: str) -> None:
 def own_router(app: Any) -> APIRouter:
     """Routes that speak to `app`, an `infers.assembly.Assembly`."""
     router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
-    for add in (_add_oneprompt, _add_inference, _add_studies, _add_training, _add_refusals):
+    for add in (_add_oneprompt, add_board, _add_inference, _add_studies, _add_training, _add_refusals):
         add(router, app)
     add_ohif(router)
     add_proxy(router, lambda: app.stored_elsewhere())
@@ -60,11 +62,11 @@ def _add_oneprompt(router: APIRouter, app: Any) -> None:
     def status(user: User = USER) -> dict[str, Any]:
         return app.status()
 
-    @router.post("/oneprompt/job", status_code=202, tags=["One-Prompt"])
+    @router.post("/oneprompt/job", status_code=202, tags=["One-Prompt"], dependencies=[Depends(check_origin)])
     def start_job(user: User = ANNOTATOR) -> dict[str, Any]:
         return app.start_job()
 
-    @router.delete("/oneprompt/job", status_code=202, tags=["One-Prompt"])
+    @router.delete("/oneprompt/job", status_code=202, tags=["One-Prompt"], dependencies=[Depends(check_origin)])
     def cancel_job(user: User = ANNOTATOR) -> dict[str, Any]:
         return app.cancel_job()
 

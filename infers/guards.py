@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fastapi import BackgroundTasks, Request, UploadFile
+from monailabel.config import settings
 from monailabel.utils.others.generic import remove_file
 
 from infers.errors import ClientError
 
 LONGEST_NAME = 200  # characters; file systems allow 255 bytes, suffixes included
+LOOPBACK = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 
 # What a client may say about a training run. MONAI Label passes everything on, paths and Python paths included.
@@ -52,6 +54,29 @@ def check_names(request: Request) -> None:
         for value in (request.path_params.get(kind), *request.query_params.getlist(kind)):
             if value:
                 safe_name(kind, value)
+
+
+def check_origin(request: Request) -> None:
+    """Refuse a request that a page of another web site made a browser send.
+
+    Browsers say where a request comes from; programs say nothing and are let through. Pages of this machine (OHIF
+    while it is developed) and of the origins that MONAI Label is configured for may send requests.
+
+    Raises:
+        ClientError: 403, with what to configure.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site in ("same-origin", "none") or (site is None and origin is None):
+        return  # browsers set both, and pages cannot change them
+    own = f"{request.url.scheme}://{request.headers.get('host', '')}"
+    configured = [str(allowed).rstrip("/") for allowed in settings.MONAI_LABEL_CORS_ORIGINS or ()]
+    if origin and (origin == own or origin in configured or (not configured and re.fullmatch(LOOPBACK, origin))):
+        return
+    raise ClientError(
+        f"requests that change something must come from this server's own pages, not from {origin or 'another site'}; "
+        "list that address in MONAI_LABEL_CORS_ORIGINS to allow it",
+        403,
+    )
 
 
 def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:

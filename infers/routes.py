@@ -35,7 +35,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from infers.endpoints import own_router
 from infers.errors import ClientError, ServerUnreachable
-from infers.guards import check_names
+from infers.guards import LOOPBACK, check_names
 from lib.checkpoints import CheckpointError
 from lib.images import ImageError
 from lib.prompts import PromptError
@@ -44,7 +44,6 @@ from lib.templates import TemplateError
 STOCK = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, logs, session)
 REFUSALS = (ImageError, PromptError, TemplateError, CheckpointError)  # of the library: always about what was given
 THREADS = 200
-LOOPBACK = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
 def install(server: FastAPI, app: Any) -> None:

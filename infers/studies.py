@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 MODEL = "oneprompt"  # name in the records of masks that this app made
 KEY = "key"
 CHECKED = "structures"  # in a final label's record: {structure: value}, as found in the label when it was saved
+IS_TEMPLATE = "template"  # in a final label's record: False where a person wants it kept out of the bank
 MASK_SUFFIX = ".nii.gz"
 
 
@@ -42,6 +43,9 @@ class Store(Protocol):
     def tags(self, image_id: str) -> dict[str, dict[str, Any]]: ...
     def record(self, image_id: str, tag: str) -> LabelRecord | None: ...
     def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool: ...
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None: ...
+    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]: ...
+    def withdraw(self, image_id: str) -> bool: ...
 
 
 class Studies:
@@ -72,7 +76,9 @@ class Studies:
             records = {}
             for image_id in self.store.get_labeled_images():
                 record = self.store.record(image_id, FINAL)
-                if record is not None and self._structures(image_id, record):
+                if record is None or record.info.get(IS_TEMPLATE) is False:
+                    continue
+                if self._structures(image_id, record):
                     records[image_id] = _record_checksum(record)
             self.bank.refresh(records)
             return records
@@ -101,7 +107,7 @@ class Studies:
     def automatic(self, image_id: str) -> LabelRecord | None:
         """The stored automatic mask of a study if it is what would be computed now."""
         record = self.store.record(image_id, AUTOMATIC)
-        return record if record and _ours(record.info) and record.info["params"].get(KEY) == self.key() else None
+        return record if record and is_ours(record.info) and record.info["params"].get(KEY) == self.key() else None
 
     def segment(
         self, image_id: str | None, image: Image, only: Mapping[str, int] | None = None, checkpoint: Any = None
@@ -177,7 +183,7 @@ class Studies:
             return False
         mask = tags.get(AUTOMATIC)
         # A mask with this tag that somebody else put there is theirs: never overwritten
-        return mask is None or (_ours(mask) and mask["params"].get(KEY) != key)
+        return mask is None or (is_ours(mask) and mask["params"].get(KEY) != key)
 
     def _structures(self, image_id: str, record: LabelRecord) -> dict[str, int]:
         if isinstance(record.info.get(CHECKED), dict):
@@ -222,7 +228,8 @@ def result_params(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def _ours(info: Mapping[str, Any]) -> bool:
+def is_ours(info: Mapping[str, Any]) -> bool:
+    """Whether a label's record says that this app made the label."""
     return info.get("model") == MODEL and isinstance(info.get("params"), Mapping)
 
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-_SOFT_TISSUE = (-160.0, 240.0)  # HU
+from lib.pictures import grey_window, upright
+
 _COLOURS = np.array([colormaps["tab10"](n) for n in (3, 0, 1, 2, 4, 8, 9, 6, 5)])  # without grey, which images are
 _MANY = 18  # tiles of a contact sheet; more would not be looked at
 
@@ -81,28 +81,18 @@ class _Tile:
 def _slices(picture: Picture, fractions: Sequence[float]) -> Iterator[_Tile]:
     """Slices at the given fractions of the structures' extent along the axis with the thickest voxels."""
     arrays = [picture.image, picture.mask, *([picture.truth] if picture.truth is not None else [])]
-    window = _window(picture.image)
-    if picture.image.ndim == 2:
-        yield _tile([array.T for array in arrays], window, 1.0)
+    window = grey_window(picture.image)
+    turned = upright(arrays, picture.affine)
+    if turned.axis is None:
+        yield _tile(turned.planes(0), window, turned.aspect)
         return
-    arrays, spacing = _to_ras(arrays, picture.affine)
-    axis = 2 - int(np.argmax(spacing[::-1]))  # axial where several are equal
-    across, up = (n for n in range(3) if n != axis)
-    for index in _positions(np.any([array > 0 for array in arrays[1:]], axis=0), axis, fractions):
-        planes = [np.take(array, index, axis).T[::-1] for array in arrays]
-        if axis != 0:
-            planes = [plane[:, ::-1] for plane in planes]  # the patient's right on the left
-        yield _tile(planes, window, float(spacing[up] / spacing[across]))
+    found = np.any([array > 0 for array in turned.arrays[1:]], axis=0)
+    for index in _positions(found, turned.axis, fractions):
+        yield _tile(turned.planes(index), window, turned.aspect)
 
 
 def _tile(planes: Sequence[np.ndarray], window: tuple[float, float], aspect: float) -> _Tile:
     return _Tile(planes[0], planes[1], planes[2] if len(planes) > 2 else None, window, aspect)
-
-
-def _to_ras(arrays: Sequence[np.ndarray], affine: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """The arrays with their axes turned to the nearest of right, front, head; and mm between voxels."""
-    turned = [nib.as_closest_canonical(nib.Nifti1Image(array.astype(np.float32), affine)) for array in arrays]
-    return [np.asarray(image.dataobj) for image in turned], np.linalg.norm(turned[0].affine[:3, :3], axis=0)
 
 
 def _positions(found: np.ndarray, axis: int, fractions: Sequence[float]) -> list[int]:
@@ -111,11 +101,6 @@ def _positions(found: np.ndarray, axis: int, fractions: Sequence[float]) -> list
     if not filled.size:
         filled = np.arange(found.shape[axis])
     return [int(filled[round(fraction * (filled.size - 1))]) for fraction in fractions]
-
-
-def _window(image: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(image, (1, 99.5))
-    return _SOFT_TISSUE if low < -500 else (float(low), float(high))
 
 
 def _draw(axes: Axes, tile: _Tile) -> None:

@@ -1,0 +1,75 @@
+"""The board's parts together, as the routes use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from infers.acceptance import Acceptance
+from infers.board.decisions import Decisions
+from infers.board.rows import Page, Row, Wanted, make_rows, select
+from infers.board.thumbnails import Thumbnails, colours, shown_label
+from infers.datastore import LabelRecord
+from infers.errors import NotFound
+from infers.locked import NO_IMAGE
+from infers.propagation import Propagation
+from infers.studies import Studies
+
+
+class Board:
+    """The review board of one study list.
+
+    Args:
+        studies: the study list.
+        job: the background job.
+        acceptance: interactive results that wait.
+        changed: called after templates changed.
+    """
+
+    def __init__(self, studies: Studies, job: Propagation, acceptance: Acceptance, changed: Callable[[], Any]) -> None:
+        self._studies, self._job, self._acceptance = studies, job, acceptance
+        self._thumbnails = Thumbnails(studies)
+        self.decisions = Decisions(studies, acceptance, changed, job.trigger)
+
+    def rows(self) -> list[Row]:
+        """Every study as it stands now."""
+        return make_rows(self._studies, self._job.status().failed, self._acceptance.waiting())
+
+    def page(self, wanted: Wanted) -> Page:
+        """Some of them. Raises NotFound where a study is wanted that does not exist."""
+        return select(self.rows(), wanted)
+
+    def above(self, bound: float | None, search: str) -> list[str]:
+        """Ids of automatic masks that nobody judged, predicted at `bound` or better, whose ids hold `search`."""
+        wanted = Wanted(search=search, at_least=bound)
+        return [row.id for row in self.rows() if row.status == "automatic" and wanted.fits(row)]
+
+    def shown(self, image_id: str) -> LabelRecord | None:
+        """The label that a study's picture shows."""
+        return shown_label(self._studies, image_id)
+
+    def thumbnail(self, image_id: str, size: int) -> bytes:
+        """PNG. Raises NotFound, ImageError."""
+        self._check(image_id)
+        return self._thumbnails.png(image_id, size)
+
+    def colours(self) -> dict[str, str]:
+        """{structure: #rrggbb}."""
+        return colours(self._studies.labels.names)
+
+    @property
+    def ohif(self) -> bool:
+        """Whether studies can be opened in OHIF, which reads DICOMweb only."""
+        return hasattr(self._studies.store, "study_uid")
+
+    def study_uid(self, image_id: str) -> str:
+        """StudyInstanceUID of a study. Raises NotFound."""
+        self._check(image_id)
+        store: Any = self._studies.store
+        if not self.ohif:
+            raise NotFound("OHIF opens studies of a DICOMweb server only, and this study list is a folder")
+        return str(store.study_uid(image_id))
+
+    def _check(self, image_id: str) -> None:
+        if image_id not in self._studies.store.list_images():
+            raise NotFound(NO_IMAGE.format(image_id[:80]))

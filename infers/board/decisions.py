@@ -1,0 +1,202 @@
+"""What a person decides on the board, carried out on the datastore; what a person submitted is never touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from infers.acceptance import Acceptance
+from infers.board.rows import BOARD, REJECTED
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, LabelRecord
+from infers.errors import ClientError, NotFound
+from infers.locked import NO_IMAGE
+from infers.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours
+from lib.images import ImageError
+
+AT_ONCE = 16  # masks promoted under one lock: others wait for that long only
+HAS_FINAL = "it has a final label already, which is never overwritten"
+CHANGED = "its mask or label changed since it was shown: look at it again"
+
+
+@dataclass
+class Outcome:
+    """Ids for which something was done, and {id: reason} of the others."""
+
+    done: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def add(self, image_id: str, act: Callable[[str], str | None]) -> None:
+        """Try one; `act` returns why not, or None."""
+        try:
+            reason = act(image_id)
+        except (ClientError, ImageError, OSError) as error:
+            reason = str(error)
+        if reason:
+            self.refused[image_id] = reason
+        else:
+            self.done.append(image_id)
+
+
+class Decisions:
+    """Accept, reject, undo and the like, for one study list.
+
+    Args:
+        studies: the study list.
+        acceptance: interactive results that wait.
+        changed: called after templates changed.
+        again: called when masks have to be made again.
+    """
+
+    def __init__(
+        self, studies: Studies, acceptance: Acceptance, changed: Callable[[], Any], again: Callable[[], Any]
+    ) -> None:
+        self._studies, self._acceptance = studies, acceptance
+        self._changed, self._again = changed, again
+
+    def accept(self, ids: Sequence[str], user: str, versions: Mapping[str, str]) -> Outcome:
+        """Make automatic masks final labels, with who accepted them and what made them.
+
+        Args:
+            ids: studies.
+            user: the author to record.
+            versions: {id: version of the mask that was looked at}; a mask made anew since then is not accepted.
+        """
+        outcome = Outcome()
+        masks: dict[str, tuple[str, dict[str, Any]]] = {}
+
+        def check(image_id: str) -> str | None:
+            mask = self._mask(image_id)
+            if versions.get(image_id) not in (None, version_of(mask)):
+                return CHANGED
+            names = dict(mask.info["params"].get("label_names") or {})
+            if not names:
+                return "its mask is empty: there is nothing to accept"
+            masks[image_id] = (mask.checksum, _accepted(mask.info["params"], names, user))
+            return None
+
+        checked = Outcome()
+        for image_id in self._known(ids):
+            checked.add(image_id, check)
+        outcome.refused = checked.refused
+        for start in range(0, len(checked.done), AT_ONCE):
+            some = checked.done[start : start + AT_ONCE]
+            done = self._studies.store.promote({image_id: masks[image_id] for image_id in some})
+            outcome.done += [image_id for image_id in some if image_id in done]
+            outcome.refused |= {image_id: CHANGED for image_id in some if image_id not in done}
+        if outcome.done:
+            self._changed()
+        return outcome
+
+    def reject(self, ids: Sequence[str], user: str, versions: Mapping[str, str]) -> Outcome:
+        """Mark automatic masks as wrong; they stay until the templates change and they are made again."""
+
+        def act(image_id: str) -> str | None:
+            mask = self._mask(image_id)
+            if versions.get(image_id) not in (None, version_of(mask)):
+                return CHANGED
+            self._record(image_id, AUTOMATIC, {REJECTED: {"user": user, "ts": int(time.time())}})
+            return None
+
+        return self._each(ids, act)
+
+    def undo(self, ids: Sequence[str]) -> Outcome:
+        """Take acceptance or rejection back; never a label that a person submitted."""
+
+        def act(image_id: str) -> str | None:
+            store = self._studies.store
+            if store.record(image_id, FINAL) is not None:
+                return None if store.withdraw(image_id) else "a person submitted its label, which stays"
+            mask = store.record(image_id, AUTOMATIC)
+            if mask is None or not mask.info.get(REJECTED):
+                return "it was neither accepted nor rejected"
+            self._record(image_id, AUTOMATIC, {REJECTED: None})
+            return None
+
+        outcome = self._each(ids, act)
+        if outcome.done:
+            self._changed()
+        return outcome
+
+    def use_as_template(self, ids: Sequence[str], use: bool) -> Outcome:
+        """Keep final labels out of the bank (and of training), or take them in again."""
+
+        def act(image_id: str) -> str | None:
+            if self._studies.store.record(image_id, FINAL) is None:
+                return "it has no final label: accept its mask, or submit one"
+            self._record(image_id, FINAL, {IS_TEMPLATE: use})
+            return None
+
+        outcome = self._each(ids, act)
+        if outcome.done:
+            self._changed()
+        return outcome
+
+    def run_again(self, ids: Sequence[str]) -> Outcome:
+        """Have masks made again though nothing changed; also of studies that failed."""
+
+        def act(image_id: str) -> str | None:
+            if self._studies.store.record(image_id, FINAL) is not None:
+                return HAS_FINAL
+            mask = self._studies.store.record(image_id, AUTOMATIC)
+            if mask is not None and is_ours(mask.info):
+                self._record(image_id, AUTOMATIC, {"params": {**mask.info["params"], KEY: ""}})
+            return None
+
+        outcome = self._each(ids, act)
+        if outcome.done:
+            self._again()
+        return outcome
+
+    def accept_results(self, ids: Sequence[str], user: str) -> Outcome:
+        """Save the newest interactive results as final labels now."""
+
+        def act(image_id: str) -> str | None:
+            saved = self._acceptance.accept_now(image_id, user)
+            return None if saved else "the result is empty, or a person submitted a label, which stays"
+
+        return self._each(ids, act)
+
+    def _each(self, ids: Sequence[str], act: Callable[[str], str | None]) -> Outcome:
+        outcome = Outcome()
+        for image_id in self._known(ids):
+            outcome.add(image_id, act)
+        return outcome
+
+    def _known(self, ids: Sequence[str]) -> Iterable[str]:
+        """The ids without repetitions. Raises NotFound before anything is done where one is no study."""
+        listed = set(self._studies.store.list_images())
+        for image_id in ids:
+            if image_id not in listed:
+                raise NotFound(NO_IMAGE.format(image_id[:80]))
+        return dict.fromkeys(ids)
+
+    def _mask(self, image_id: str) -> LabelRecord:
+        if self._studies.store.record(image_id, FINAL) is not None:
+            raise ClientError(HAS_FINAL)
+        mask = self._studies.store.record(image_id, AUTOMATIC)
+        if mask is None:
+            raise ClientError("it has no automatic mask yet")
+        if not is_ours(mask.info):
+            raise ClientError("its mask was put there by somebody else: open it in a viewer and submit it")
+        return mask
+
+    def _record(self, image_id: str, tag: str, info: dict[str, Any]) -> None:
+        self._studies.store.update_label_info(image_id, tag, info)
+
+
+def version_of(record: LabelRecord | None) -> str:
+    """Short name of a label's bytes; empty where there is no label."""
+    return record.checksum[:16] if record else ""
+
+
+def _accepted(params: Mapping[str, Any], names: Mapping[str, int], user: str) -> dict[str, Any]:
+    """The record of a final label that was an automatic mask."""
+    return {
+        ACCEPTED: BOARD,
+        "user": user,
+        "label_info": [{"name": name, "idx": index} for name, index in names.items()],
+        CHECKED: dict(names),
+        "provenance": dict(params),
+    }

@@ -1,0 +1,182 @@
+"""The study list as the board shows it: one row a study, filtered, sorted and in pages."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL
+from infers.errors import ClientError, NotFound
+from infers.studies import IS_TEMPLATE, KEY, Studies, is_ours
+
+BOARD = "review board"  # value of ACCEPTED: an automatic mask that a person accepted as it was
+REJECTED = "rejected"  # in an automatic mask's record: who rejected it, and when
+STATUSES = ("automatic", "rejected", "failed", "unlabelled", "accepted", "template", "excluded")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known about one study.
+
+    Attributes:
+        id: the study's id.
+        status: one of `STATUSES`: `template` a label that a person submitted, `accepted` an automatic mask that a
+            person accepted (a template too), `excluded` either of them kept out of the bank.
+        quality: {structure: reverse Dice, 0 to 1, not calibrated}; of an accepted study that of its mask.
+        reason: why it failed.
+        author: who submitted, accepted or rejected.
+        templates: ids of the studies that the mask was made from.
+        undoable: accepted or rejected, so that undo means something.
+        offered: an interactive result waits to be accepted.
+        outdated: the templates or weights changed since the mask was made.
+    """
+
+    id: str
+    status: str
+    quality: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    author: str | None = None
+    templates: Sequence[str] = ()
+    undoable: bool = False
+    offered: bool = False
+    outdated: bool = False
+
+    @property
+    def predicted(self) -> float | None:
+        """The lowest of its structures' predicted Dice, or None."""
+        return min(self.quality.values(), default=None)
+
+    def brief(self) -> dict[str, Any]:
+        """As GET /oneprompt/status tells it."""
+        told: dict[str, Any] = {"status": self.status}
+        if self.status in ("automatic", "rejected", "accepted"):
+            told["quality"] = dict(self.quality)
+        return {**told, **({"reason": self.reason} if self.reason else {})}
+
+
+def make_rows(studies: Studies, failed: Mapping[str, str], offered: Collection[str]) -> list[Row]:
+    """A row for every study, in the list's order.
+
+    Args:
+        studies: the study list.
+        failed: {id: reason} of studies that the job could not segment.
+        offered: ids of studies with an interactive result that waits.
+    """
+    templates, key, problems = studies.templates(), studies.key(), studies.problems
+    rows = []
+    for image_id in studies.store.list_images():
+        try:
+            tags = studies.store.tags(image_id)
+        except NotFound:  # removed meanwhile, or never opened
+            tags = {}
+        reason = problems.get(image_id) if FINAL in tags else failed.get(image_id)
+        rows.append(_row(image_id, tags, image_id in templates, reason, image_id in offered, key))
+    return rows
+
+
+def _row(image_id: str, tags: Mapping[str, Any], usable: bool, reason: str | None, offered: bool, key: str) -> Row:
+    final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
+    if final is not None:
+        made = final.get("provenance") or {}
+        accepted = final.get(ACCEPTED)
+        status = "accepted" if accepted == BOARD else "template"
+        if final.get(IS_TEMPLATE) is False:
+            status, reason = "excluded", None
+        elif not usable:
+            status = "failed" if reason else "template"
+        quality = _numbers(made.get("quality")) if accepted == BOARD else {}
+        return Row(image_id, status, quality, reason, final.get("user"), tuple(made.get("templates", ())),
+                   undoable=bool(accepted), offered=offered)  # fmt: skip
+    if mask is None:
+        return Row(image_id, "failed" if reason else "unlabelled", reason=reason, offered=offered)
+    params = mask.get("params") if isinstance(mask.get("params"), Mapping) else {}
+    rejected = mask.get(REJECTED) or {}
+    status = "failed" if reason else "rejected" if rejected else "automatic"
+    return Row(image_id, status, _numbers(params.get("quality")), reason, rejected.get("user"),
+               tuple(params.get("templates", ())), undoable=bool(rejected), offered=offered,
+               outdated=is_ours(mask) and params.get(KEY) != key)  # fmt: skip
+
+
+def _numbers(quality: Any) -> dict[str, float]:
+    """The usable part of a recorded {structure: quality}: records can come from another version, or from a person."""
+    found = quality if isinstance(quality, Mapping) else {}
+    return {str(name): float(value) for name, value in found.items()
+            if isinstance(value, int | float) and math.isfinite(value)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows to show.
+
+    Attributes:
+        statuses: none for all.
+        search: part of an id, in any case.
+        at_least: lowest predicted Dice, or None.
+        sort: a key of `ORDERS`.
+        page: from 1; beyond the last one means the last.
+        per_page: rows on a page.
+        show: an id whose page is wanted, whatever `page` says.
+    """
+
+    statuses: tuple[str, ...] = ()
+    search: str = ""
+    at_least: float | None = None
+    sort: str = "worst"
+    page: int = 1
+    per_page: int = 24
+    show: str = ""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.statuses) - set(STATUSES)):
+            raise ClientError(f"status must be among {', '.join(STATUSES)}, with commas between; got {unknown[0]!r}")
+        if self.sort not in ORDERS:
+            raise ClientError(f"sort must be one of {', '.join(ORDERS)}, got {self.sort!r}")
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row passes search and bound, whatever its status."""
+        enough = self.at_least is None or (row.predicted is not None and row.predicted >= self.at_least)
+        return enough and self.search.lower() in row.id.lower()
+
+
+def _worst(row: Row) -> Any:
+    return (row.predicted is None, row.predicted or 0.0, row.id)
+
+
+def _best(row: Row) -> Any:
+    return (row.predicted is None, -(row.predicted or 0.0), row.id)
+
+
+ORDERS: dict[str, Callable[[Row], Any]] = {
+    "worst": _worst,
+    "best": _best,
+    "name": lambda row: row.id,
+    "status": lambda row: (STATUSES.index(row.status), _worst(row)),
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the rows that were wanted, and how many there are: `counts` by status, of all that pass the search."""
+
+    rows: Sequence[Row]
+    page: int
+    pages: int
+    total: int
+    counts: Mapping[str, int]
+
+
+def select(rows: Sequence[Row], wanted: Wanted) -> Page:
+    """The page that is wanted. Raises NotFound where `wanted.show` is no study."""
+    if wanted.show and all(row.id != wanted.show for row in rows):
+        raise NotFound(f"there is no study {wanted.show[:80]!r} in the list: it was removed, or the link is wrong")
+    fitting = [row for row in rows if wanted.fits(row)]
+    chosen = [row for row in fitting if not wanted.statuses or row.status in wanted.statuses]
+    chosen.sort(key=ORDERS[wanted.sort])
+    place = next((n for n, row in enumerate(chosen) if row.id == wanted.show), None) if wanted.show else None
+    pages = max(1, -(-len(chosen) // wanted.per_page))
+    page = min(wanted.page, pages) if place is None else place // wanted.per_page + 1
+    start = (page - 1) * wanted.per_page
+    return Page(chosen[start : start + wanted.per_page], page, pages, len(chosen), Counter(r.status for r in fitting))

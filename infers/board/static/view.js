@@ -1,0 +1,228 @@
+// What the board looks like: lit-html templates of the state. Every text goes through lit-html, which escapes it.
+
+import { html, nothing } from "./vendor/lit-html.js";
+import { repeat } from "./vendor/directives/repeat.js";
+import { picture } from "./api.js";
+
+export const STATUSES = {
+  automatic: "to review",
+  rejected: "rejected",
+  failed: "failed",
+  unlabelled: "no mask yet",
+  accepted: "accepted",
+  template: "template",
+  excluded: "not a template",
+};
+const ORDERS = { worst: "worst predicted first", best: "best predicted first", name: "name", status: "status" };
+const KEYS = [
+  ["← ↑ ↓ →, j, k", "go from study to study"],
+  ["a", "accept"],
+  ["r", "reject"],
+  ["u", "undo"],
+  ["t", "use as template, or do not"],
+  ["x", "select, or do not"],
+  ["Enter", "show large"],
+  ["o", "open in OHIF"],
+  ["n, p", "next page, previous page"],
+  ["/", "search"],
+  ["?", "this help"],
+];
+
+const dice = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+
+export function page(state, act) {
+  return html`
+    ${header(state, act)} ${state.login ? login(act) : nothing}
+    <main>
+      ${filters(state, act)} ${bulk(state, act)}
+      ${state.error ? html`<p class="error" role="alert">${state.error}</p>` : nothing}
+      <ul class="studies" aria-label="Studies">
+        ${repeat(state.studies, (row) => row.id, (row) => card(row, state, act))}
+      </ul>
+      ${!state.studies.length && !state.login
+        ? html`<p class="empty">No study fits. <button @click=${act.showAll}>Show all</button></p>` : nothing}
+      ${pager(state, act)}
+    </main>
+    ${large(state, act)} ${help(state, act)}
+    <p class="message" role="status" aria-live="polite">${state.message}</p>
+  `;
+}
+
+function header({ job }, act) {
+  const busy = ["running", "cancelling"].includes(job.state);
+  const failures = Object.keys(job.failed ?? {}).length;
+  return html`
+    <header>
+      <h1>One-Prompt <span>review board</span></h1>
+      <div class="job">
+        <span class="state">${busy
+          ? `segmenting ${job.current ?? ""}: ${job.done} of ${job.total}`
+          : `job ${job.state}${job.total ? `: ${job.done} of ${job.total}` : ""}`}${
+          busy && job.eta_seconds ? `, about ${duration(job.eta_seconds)} left` : ""}${
+          failures ? `, ${failures} failed` : ""}</span>
+        <progress max=${Math.max(1, job.total)} .value=${job.done} aria-label="Progress of the job"></progress>
+        ${busy
+          ? html`<button id="cancel" ?disabled=${job.state === "cancelling"} @click=${act.cancel}>Cancel</button>`
+          : html`<button id="run" @click=${act.run}>Run again</button>`}
+        <button class="quiet" @click=${act.help} aria-label="Help with the keyboard">?</button>
+      </div>
+    </header>
+    ${job.failed?.[""] ? html`<p class="error" role="alert">${job.failed[""]}</p>` : nothing}
+  `;
+}
+
+const duration = (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.round(seconds / 60)} min`);
+
+function filters({ query, counts }, act) {
+  const all = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const chip = (status, text, count) => html`
+    <button class="chip ${status}" data-status=${status} aria-pressed=${query.status === status}
+      @click=${() => act.query({ status })}>${text} <b>${count}</b></button>`;
+  return html`
+    <div class="filters">
+      <div class="chips" role="group" aria-label="Filter by status">
+        ${chip("", "all", all)}
+        ${Object.entries(STATUSES).map(([status, text]) =>
+          counts[status] || query.status === status ? chip(status, text, counts[status] ?? 0) : nothing)}
+      </div>
+      <label>Search <input id="search" type="search" placeholder="study id" .value=${query.search}
+        @input=${(event) => act.search(event.target.value)}></label>
+      <label>Order <select id="sort" @change=${(event) => act.query({ sort: event.target.value })}>
+        ${Object.entries(ORDERS).map(([value, text]) =>
+          html`<option value=${value} ?selected=${value === query.sort}>${text}</option>`)}
+      </select></label>
+    </div>
+  `;
+}
+
+function bulk({ bound, selected }, act) {
+  const chosen = selected.size;
+  return html`
+    <div class="bulk">
+      <form @submit=${act.acceptAbove}>
+        <label>Accept all predicted at least
+          <input id="bound" type="number" min="0" max="1" step="0.01" .value=${String(bound.value)}
+            @input=${(event) => act.bound(event.target.value)}></label>
+        <button id="accept-above" class="accept" ?disabled=${!bound.count}>Accept ${bound.count ?? "…"}</button>
+      </form>
+      <div class="chosen" ?hidden=${!chosen}>
+        <span>${chosen} selected</span>
+        <button id="accept-selected" class="accept" @click=${() => act.accept([...selected])}>Accept</button>
+        <button class="reject" @click=${() => act.reject([...selected])}>Reject</button>
+        <button @click=${() => act.undo([...selected])}>Undo</button>
+        <button @click=${() => act.again([...selected])}>Segment again</button>
+        <button class="quiet" @click=${act.selectNone}>Clear</button>
+      </div>
+      <button class="quiet" id="select-page" @click=${act.selectPage}>Select this page</button>
+      <p class="note">The predicted Dice is a <em>reverse Dice</em> and is not calibrated yet: it puts masks in order, it
+        is no probability.</p>
+    </div>
+  `;
+}
+
+function card(row, state, act) {
+  const chosen = state.selected.has(row.id);
+  const current = state.current === row.id;
+  return html`
+    <li class="card ${row.status} ${chosen ? "chosen" : ""}" data-id=${row.id} tabindex=${current ? 0 : -1}
+      aria-label="${row.id}, ${STATUSES[row.status]}, predicted Dice ${dice(row.predicted)}"
+      @focusin=${() => act.go(row.id)}>
+      <button class="picture" tabindex="-1" aria-label="Show ${row.id} large" @click=${() => act.enlarge(row.id)}>
+        ${shown(row, 192, act)}</button>
+      <div class="about">
+        <label class="name" title=${row.id}><input type="checkbox" tabindex="-1" .checked=${chosen}
+          @change=${() => act.toggle(row.id)}> <span>${row.id}</span></label>
+        <p class="line"><span class="badge">${STATUSES[row.status]}</span>
+          <span class="dice" title="predicted Dice (reverse Dice, not calibrated)">${dice(row.predicted)}</span></p>
+        ${details(row)}
+        <p class="actions">${buttons(row, state, act)}</p>
+      </div>
+    </li>
+  `;
+}
+
+function details(row) {
+  return html`
+    ${row.reason ? html`<p class="reason">${row.reason}</p>` : nothing}
+    ${row.offered ? html`<p class="reason">An interactive result waits to become its label.</p>` : nothing}
+    ${row.outdated ? html`<p class="hint">templates changed since</p>` : nothing}
+    ${row.author && row.status !== "automatic" ? html`<p class="hint">by ${row.author}</p>` : nothing}
+  `;
+}
+
+function shown(row, size, act) {
+  const found = picture(row.id, row.version, size, act.draw);
+  if (found instanceof Error) return html`<span class="none">no picture: ${found.message}</span>`;
+  return found ? html`<img src=${found} alt="Most telling slice of ${row.id}">` : html`<span class="none">…</span>`;
+}
+
+function buttons(row, { ohif }, act) {
+  const button = (name, text, action, title = "") =>
+    html`<button class=${name} tabindex="-1" title=${title} @click=${action}>${text}</button>`;
+  const ids = [row.id];
+  const final = ["accepted", "template", "excluded"].includes(row.status);
+  return html`
+    ${row.offered ? button("accept", "Accept result", () => act.acceptResult(ids), "Save the last interactive result now") : nothing}
+    ${["automatic", "rejected"].includes(row.status) ? button("accept", "Accept", () => act.accept(ids)) : nothing}
+    ${row.status === "automatic" ? button("reject", "Reject", () => act.reject(ids)) : nothing}
+    ${row.undoable ? button("undo", "Undo", () => act.undo(ids)) : nothing}
+    ${final ? button("template", row.status === "excluded" ? "Use as template" : "No template", () => act.template(row)) : nothing}
+    ${row.status === "failed" || row.status === "rejected" ? button("again", "Try again", () => act.again(ids)) : nothing}
+    ${ohif ? html`<a class="button" tabindex="-1" target="_blank" rel="noopener"
+      href="studies/${encodeURIComponent(row.id)}/ohif">OHIF</a>` : nothing}
+  `;
+}
+
+function pager({ query, pages, total }, act) {
+  return html`
+    <nav class="pager" aria-label="Pages">
+      <button id="previous" ?disabled=${query.page <= 1} @click=${() => act.turn(-1)}>Previous</button>
+      <span>page ${query.page} of ${pages}, ${total} ${total === 1 ? "study" : "studies"}</span>
+      <button id="next" ?disabled=${query.page >= pages} @click=${() => act.turn(1)}>Next</button>
+    </nav>
+  `;
+}
+
+function large(state, act) {
+  const row = state.studies.find(({ id }) => id === state.large);
+  return html`
+    <dialog id="large" aria-label="Study" @close=${act.shrink}>
+      ${row ? html`
+        <h2>${row.id} <span class="badge">${STATUSES[row.status]}</span></h2>
+        <div class="picture">${shown(row, 640, act)}</div>
+        <table>
+          <tr><th>structure</th><th>predicted Dice, uncalibrated</th></tr>
+          ${Object.entries(row.quality).map(([name, value]) => html`<tr><td><svg width="12" height="12" aria-hidden="true"
+            ><rect width="12" height="12" fill=${state.colours[name] ?? "#888"}></rect></svg> ${name}</td>
+            <td>${dice(value)}</td></tr>`)}
+        </table>
+        ${row.templates.length ? html`<p class="hint">made from ${row.templates.join(", ")}</p>` : nothing}
+        ${details(row)}
+        <p class="actions">${buttons(row, state, act)} <button class="quiet" @click=${act.shrink}>Close</button></p>`
+        : nothing}
+    </dialog>
+  `;
+}
+
+function help(state, act) {
+  return html`
+    <dialog id="help" aria-label="Keyboard" @close=${act.closeHelp}>
+      <h2>Keyboard</h2>
+      <dl>${KEYS.map(([key, text]) => html`<dt><kbd>${key}</kbd></dt><dd>${text}</dd>`)}</dl>
+      <p>Accepting makes a mask the study's final label, with your name; it then serves as a template. Labels that a person
+        submitted are never changed here.</p>
+      <button @click=${act.closeHelp}>Close</button>
+    </dialog>
+  `;
+}
+
+function login(act) {
+  return html`
+    <form class="login" @submit=${act.login}>
+      <h2>Log in</h2>
+      <label>User <input name="username" autocomplete="username" required></label>
+      <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+      <button class="accept">Log in</button>
+    </form>
+  `;
+}

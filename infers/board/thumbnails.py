@@ -1,0 +1,91 @@
+"""Pictures of studies for the board: drawn when asked for, kept in memory within a bound, never on disk."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+
+from infers.datastore import AUTOMATIC, FINAL, LabelRecord
+from infers.studies import CHECKED, Studies
+from lib.images import Image, read_label
+from lib.pictures import COLOURS, overlay
+
+SIZES = (192, 640)  # pixels of the longer side: in the list, and large
+AT_ONCE = 2  # drawn at the same time: a page of large volumes must not take every core and all the memory
+
+
+class Thumbnails:
+    """Pictures of one study list.
+
+    Args:
+        studies: the study list.
+        capacity: bytes of pictures to keep.
+    """
+
+    def __init__(self, studies: Studies, capacity: int = 64 * 2**20) -> None:
+        self._studies, self._capacity = studies, capacity
+        self._lock, self._turns = threading.Lock(), threading.Semaphore(AT_ONCE)
+        self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+
+    def png(self, image_id: str, size: int) -> bytes:
+        """The most telling slice of a study as PNG, with its final label or else its automatic mask drawn in.
+
+        Raises:
+            NotFound: no such study.
+            ImageError: an image or label that cannot be read.
+        """
+        path = Path(self._studies.store.get_image_uri(image_id))
+        record = shown_label(self._studies, image_id)
+        numbers = self._studies.labels.names
+        key = (image_id, path.stat().st_mtime_ns, record and record.checksum, tuple(numbers.items()), size)
+        if (known := self._recall(key)) is not None:
+            return known
+        with self._turns:
+            if (known := self._recall(key)) is not None:  # two asked for the same
+                return known
+            image = self._studies.image(image_id)
+            mask = None if record is None else _by_name(record, image, numbers)
+            file = io.BytesIO()
+            Pillow.fromarray(overlay(image, mask, size)).save(file, "PNG")
+        return self._keep(key, file.getvalue())
+
+    def _recall(self, key: tuple[object, ...]) -> bytes | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def _keep(self, key: tuple[object, ...], png: bytes) -> bytes:
+        with self._lock:
+            self._kept[key] = png
+            while len(self._kept) > 1 and sum(map(len, self._kept.values())) > self._capacity:
+                self._kept.popitem(last=False)
+        return png
+
+
+def shown_label(studies: Studies, image_id: str) -> LabelRecord | None:
+    """The label that stands for a study: the final one, else the automatic mask, else None."""
+    return studies.store.record(image_id, FINAL) or studies.store.record(image_id, AUTOMATIC)
+
+
+def colours(names: dict[str, int]) -> dict[str, str]:
+    """{structure: its colour in the pictures, #rrggbb}."""
+    return {name: "#{:02x}{:02x}{:02x}".format(*COLOURS[(n - 1) % len(COLOURS)]) for name, n in names.items()}
+
+
+def _by_name(record: LabelRecord, image: Image, numbers: dict[str, int]) -> np.ndarray:
+    """The label map with each structure's own number, so that it has the same colour in every study."""
+    label = read_label(record.path, image)
+    values = record.info.get(CHECKED)
+    if not isinstance(values, dict):
+        return label
+    table = np.arange(int(label.max()) + 1)
+    for name, value in values.items():
+        if name in numbers and value < table.size:
+            table[value] = numbers[name]
+    return table[label]

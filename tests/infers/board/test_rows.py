@@ -1,0 +1,54 @@
+import pytest
+
+from infers.board.rows import Row, Wanted, select
+from infers.errors import ClientError, NotFound
+
+ROWS = [
+    Row("liver 10", "automatic", {"organ": 0.9}),
+    Row("liver 2", "automatic", {"organ": 0.8, "lesion": 0.3}),
+    Row("kidney", "template"),
+    Row("spleen", "rejected", {"organ": 0.5}),
+    Row("empty", "unlabelled"),
+]
+
+
+def ids(page):
+    return [row.id for row in page.rows]
+
+
+def test_the_worst_structure_decides_and_studies_without_a_prediction_come_last():
+    assert ids(select(ROWS, Wanted())) == ["liver 2", "spleen", "liver 10", "empty", "kidney"]
+    assert ids(select(ROWS, Wanted(sort="best")))[0] == "liver 10"
+
+
+def test_counts_are_of_the_search_and_not_of_the_filter():
+    page = select(ROWS, Wanted(statuses=("automatic",), search="LIVER"))
+    assert ids(page) == ["liver 2", "liver 10"]
+    assert page.counts == {"automatic": 2}
+    assert select(ROWS, Wanted(statuses=("template",))).counts["automatic"] == 2
+
+
+def test_a_bound_keeps_what_is_predicted_at_least_as_good():
+    assert ids(select(ROWS, Wanted(at_least=0.5))) == ["spleen", "liver 10"]
+
+
+def test_a_page_beyond_the_last_is_the_last():
+    rows = [Row(f"s{number:05d}", "unlabelled") for number in range(5000)]
+    page = select(rows, Wanted(page=999, per_page=24))
+    assert (page.page, page.pages, page.total) == (209, 209, 5000)
+    assert ids(page)[-1] == "s04999"
+
+
+def test_a_link_to_a_study_leads_to_its_page():
+    rows = [Row(f"s{number:03d}", "unlabelled") for number in range(100)]
+    page = select(rows, Wanted(show="s060", per_page=24))
+    assert page.page == 3
+    assert "s060" in ids(page)
+    with pytest.raises(NotFound, match="no study 's999'"):
+        select(rows, Wanted(show="s999"))
+
+
+@pytest.mark.parametrize("wrong", [{"statuses": ("done",)}, {"sort": "newest"}])
+def test_an_unknown_filter_or_order_is_refused_with_those_there_are(wrong):
+    with pytest.raises(ClientError, match=r"automatic|worst"):
+        Wanted(**wrong)

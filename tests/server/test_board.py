@@ -1,0 +1,368 @@
+"""The review board on the real server: what its JSON answers, and what a person does in a real browser."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import pytest
+from PIL import Image as Pillow
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.samples import organ_volume, write_nifti
+from tests.server.browser import chromium
+from tests.server.conftest import Server
+
+SHAPE = (32, 32, 32)  # large enough that the job can be cancelled in its middle
+HOSTILE = "<img src=x onerror=alert(1)> & 'co'"  # a file name that is also HTML
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes, one of them with a hostile name, and a label."""
+    folder = tmp_path_factory.mktemp("board")
+    (folder / "studies").mkdir()
+    for number in range(COUNT - 1):
+        write_nifti(folder / "studies" / f"s{number:02d}.nii.gz", organ_volume(number, SHAPE)[0])
+    write_nifti(folder / "studies" / f"{HOSTILE}.nii.gz", organ_volume(COUNT, SHAPE)[0])
+    write_nifti(folder / "label.nii.gz", organ_volume(0, SHAPE)[1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, start_server: Callable[..., Server]) -> Server:
+    """A server whose first study is a template, and whose others have masks."""
+    server = start_server(folder / "studies", quiet_seconds="600")
+    assert server.save_label("s00", folder / "label.nii.gz", ["organ"]).status_code == 200
+    server.wait_for_masks(templates=1)
+    return server
+
+
+def studies(server: Server, **query: Any) -> dict[str, Any]:
+    """GET /oneprompt/studies."""
+    answer = server.request("GET", "/oneprompt/studies", params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def post(server: Server, action: str, **body: Any) -> dict[str, Any]:
+    """POST of a decision that must be understood."""
+    answer = server.request("POST", f"/oneprompt/{action}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def statuses(server: Server) -> dict[str, str]:
+    """{id: status}."""
+    return {row["id"]: row["status"] for row in studies(server, per_page=200)["studies"]}
+
+
+# Over HTTP
+
+
+def test_the_worst_predicted_come_first_in_pages(server: Server) -> None:
+    first, second = studies(server, per_page=7), studies(server, per_page=7, page=2)
+    assert (first["total"], first["pages"], first["counts"]) == (COUNT, 2, {"automatic": COUNT - 1, "template": 1})
+    rows = first["studies"] + second["studies"]
+    predicted = [row["predicted"] for row in rows if row["predicted"] is not None]
+    assert predicted == sorted(predicted)
+    assert len(predicted) == COUNT - 1
+    assert rows[-1]["id"] == "s00"
+    assert [row["id"] for row in studies(server, search="S0", sort="name", status="automatic")["studies"]][:2] == [
+        "s01", "s02",
+    ]  # fmt: skip
+
+
+def test_pictures_come_in_two_sizes_and_stay_off_the_disk(server: Server) -> None:
+    answer = server.request("GET", "/oneprompt/studies/s01/thumbnail.png")
+    assert answer.headers["cache-control"] == "no-store"
+    picture = Pillow.open(io.BytesIO(answer.content))
+    assert max(picture.size) == 192
+    assert (
+        max(
+            Pillow.open(io.BytesIO(server.request("GET", "/oneprompt/studies/s01/thumbnail.png?size=640").content)).size
+        )
+        == 640
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/oneprompt/studies/gone/thumbnail.png", None),
+        ("GET", "/oneprompt/studies/gone/ohif", None),
+        ("GET", "/oneprompt/studies?show=gone", None),
+        *(("POST", f"/oneprompt/{action}", {"ids": ["s01", "gone"]})
+          for action in ("accept", "reject", "undo", "again", "accept_result")),
+        ("POST", "/oneprompt/template", {"ids": ["gone"], "use": False}),
+    ],
+)  # fmt: skip
+def test_a_study_that_does_not_exist_is_not_found(server: Server, method: str, path: str, body: Any) -> None:
+    answer = server.request(method, path, json=body)
+    assert answer.status_code == 404, answer.text
+    assert "gone" in answer.json()["detail"]
+    assert statuses(server)["s01"] == "automatic"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("accept", {}, 400),
+        ("accept", {"ids": ["s01"], "bound": 0.5}, 400),
+        ("accept", {"bound": 1.5}, 422),
+        ("accept", {"ids": []}, 422),
+        ("reject", {"ids": "s01"}, 422),
+        ("template", {"ids": ["s00"]}, 422),
+    ],
+)
+def test_decisions_that_make_no_sense_are_refused(server: Server, path: str, body: Any, status: int) -> None:
+    assert server.request("POST", f"/oneprompt/{path}", json=body).status_code == status
+
+
+def test_another_web_sites_form_changes_nothing(server: Server) -> None:
+    text = '{"ids": ["s01"]}'
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):
+        answer = server.request("POST", "/oneprompt/accept", data=text, headers={"Content-Type": kind})
+        assert answer.status_code == 422, kind
+    evil = {"Origin": "https://evil.example"}
+    for method, path in (("POST", "accept"), ("POST", "job"), ("DELETE", "job")):
+        answer = server.request(method, f"/oneprompt/{path}", json={"ids": ["s01"]}, headers=evil)
+        assert answer.status_code == 403, path
+    assert statuses(server)["s01"] == "automatic"
+
+
+def test_a_persons_label_is_refused_by_every_decision(server: Server, tmp_path: Path) -> None:
+    before = server.mask("s00", tmp_path, "final").read_bytes()
+    for action in ("accept", "reject", "undo", "again"):
+        answer = post(server, action, ids=["s00"])
+        assert answer["done"] == []
+        assert list(answer["refused"]) == ["s00"]
+    assert server.mask("s00", tmp_path, "final").read_bytes() == before
+
+
+def test_an_accepted_mask_becomes_a_template_and_undo_takes_it_back(server: Server) -> None:
+    run = server.status()["job"]["run"]
+    assert post(server, "accept", ids=["s01"]) == {"done": ["s01"], "refused": {}}
+    assert sorted(server.status()["templates"]) == ["s00", "s01"]
+    assert server.status()["studies"]["s01"]["status"] == "accepted"
+    info = server.get("/datastore/label/info?label=s01&tag=final")
+    assert (info["accepted"], info["user"], info["provenance"]["templates"]) == ("review board", "admin", ["s00"])
+    server.wait_for(lambda status: status["job"]["run"] > run)
+    assert post(server, "undo", ids=["s01"])["done"] == ["s01"]
+    server.wait_for(lambda status: status["templates"] == ["s00"] and status["job"]["state"] == "done")
+    assert statuses(server)["s01"] == "automatic"
+
+
+def test_a_result_for_ohif_is_accepted_without_waiting(server: Server) -> None:
+    click = {"foreground": [[16, 16, 16]], "label": "organ", "use_as_template": True}
+    assert server.infer("oneprompt_click", "s02", click).status_code == 200
+    assert [row["id"] for row in studies(server)["studies"] if row["offered"]] == ["s02"]
+    answer = post(server, "accept_result", ids=["s02"])
+    # An untrained network may find nothing, which is no label
+    assert (answer["done"] == ["s02"]) == (statuses(server)["s02"] == "template")
+    if answer["done"]:
+        assert post(server, "undo", ids=["s02"])["done"] == ["s02"]
+    server.wait_for(lambda status: status["job"]["state"] == "done" and status["templates"] == ["s00"])
+
+
+# In a browser
+
+needs_browser = pytest.mark.needs("chromium", "chromedriver")
+
+
+class Board:
+    """What a person sees and does."""
+
+    def __init__(self, browser: Chrome, server: Server) -> None:
+        self.browser, self.address = browser, f"http://127.0.0.1:{server.port}/oneprompt/"
+
+    def open(self, query: str = "") -> None:
+        self.browser.get(self.address + query)
+        self.wait(lambda: self.cards() or self.all(".error, .empty"))
+
+    def all(self, selector: str) -> list[Any]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def one(self, selector: str) -> Any:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def cards(self) -> list[str]:
+        return self.browser.execute_script("return [...document.querySelectorAll('.card')].map(c => c.dataset.id)")
+
+    def card(self, image_id: str) -> Any:
+        return next(card for card in self.all(".card") if card.get_attribute("data-id") == image_id)
+
+    def badge(self, image_id: str) -> str:
+        return self.browser.execute_script(
+            "return [...document.querySelectorAll('.card')].find(c => c.dataset.id === arguments[0])"
+            "?.querySelector('.badge').textContent ?? ''", image_id,
+        )  # fmt: skip
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.browser.switch_to.active_element.send_keys(key)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+        return WebDriverWait(self.browser, seconds, 0.05).until(lambda browser: condition())
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def board(browser: Chrome, server: Server) -> Iterator[Board]:
+    """The board, opened; afterwards the browser must have complained about nothing but refused requests."""
+    browser.get_log("browser")
+    board = Board(browser, server)
+    board.open()
+    yield board
+    complaints = [entry["message"] for entry in browser.get_log("browser")]
+    assert [text for text in complaints if "status of 4" not in text] == []
+
+
+@needs_browser
+def test_the_list_shows_every_study_with_its_picture_and_hostile_names_as_text(board: Board) -> None:
+    assert len(board.cards()) == COUNT
+    assert board.cards()[-1] == "s00"
+    board.wait(lambda: len(board.all(".card img[src^='blob:']")) == COUNT)
+    name = board.card(HOSTILE).find_element(By.CSS_SELECTOR, ".name span")
+    assert name.text == HOSTILE
+    assert board.all("img[src=x]") == []
+    assert "not calibrated" in board.one(".note").text
+    picture, name = (board.one(f".card {part}").rect for part in (".picture", ".name"))
+    image = board.one(".card img").rect
+    assert picture["y"] <= image["y"]
+    assert image["y"] + image["height"] <= picture["y"] + picture["height"] <= name["y"]
+
+
+@needs_browser
+def test_filter_search_and_order_change_the_list_and_the_address(board: Board) -> None:
+    board.one("[data-status=template]").click()
+    board.wait(lambda: board.cards() == ["s00"])
+    board.one("[data-status='']").click()
+    board.press("/")
+    board.press("s1")
+    board.wait(lambda: sorted(board.cards()) == ["s10"])
+    assert "search=s1" in board.browser.current_url
+    board.browser.refresh()
+    board.wait(lambda: board.cards() == ["s10"])
+    board.one("#search").clear()
+    board.one("#search").send_keys("nothing like this")
+    board.wait(lambda: board.all(".empty"))
+    board.one(".empty button").click()
+    board.wait(lambda: len(board.cards()) == COUNT)
+
+
+@needs_browser
+def test_a_link_to_a_study_opens_it_large_and_a_wrong_one_says_so(board: Board) -> None:
+    board.open("?study=s07")
+    assert board.wait(lambda: board.one("#large[open] h2").text).startswith("s07")
+    board.press(Keys.ESCAPE)
+    board.wait(lambda: not board.all("#large[open]"))
+    board.open("?study=gone")
+    assert "no study 'gone'" in board.wait(lambda: board.one("[role=alert]").text)
+
+
+@needs_browser
+def test_the_keyboard_alone_goes_through_the_list(board: Board, server: Server) -> None:
+    first, second = board.cards()[:2]
+    board.press("j")
+    assert board.browser.switch_to.active_element.get_attribute("data-id") == first
+    board.press("j", "k", Keys.ARROW_RIGHT)
+    assert board.browser.switch_to.active_element.get_attribute("data-id") == second
+    board.press("r")
+    board.wait(lambda: board.badge(second) == "rejected")
+    board.wait(lambda: statuses(server)[second] == "rejected")
+    board.press("u")
+    board.wait(lambda: board.badge(second) == "to review")
+    board.press("?")
+    board.wait(lambda: board.all("#help[open]"))
+    board.press(Keys.ESCAPE)
+
+
+@needs_browser
+def test_many_are_accepted_at_once_and_one_is_taken_back(board: Board, server: Server) -> None:
+    masks = studies(server, sort="best", status="automatic", per_page=200)["studies"]
+    bound = masks[2]["predicted"]
+    best = [row["id"] for row in masks if row["predicted"] >= bound]
+    server.request("DELETE", "/oneprompt/job")
+    board.browser.execute_script(
+        "const b = document.querySelector('#bound'); b.step = 'any'; b.value = arguments[0];"
+        "b.dispatchEvent(new Event('input'))",
+        bound,
+    )
+    board.wait(lambda: board.one("#accept-above").text == f"Accept {len(best)}")
+    board.one("#accept-above").click()
+    board.wait(lambda: all(board.badge(image_id) == "accepted" for image_id in best))
+    assert set(server.status()["templates"]) == {"s00", *best}
+    board.card(best[0]).find_element(By.CSS_SELECTOR, ".undo").click()
+    board.wait(lambda: best[0] not in server.status()["templates"])
+    board.card("s00").find_element(By.CSS_SELECTOR, ".actions .template").click()
+    board.wait(lambda: board.badge("s00") == "not a template")
+    assert set(server.status()["templates"]) == set(best[1:])
+
+
+@needs_browser
+def test_the_job_is_followed_and_cancelled_and_run_again(board: Board, server: Server) -> None:
+    # The templates changed in the test before, so the job is at work or about to be; make sure of work
+    post(server, "again", ids=[row["id"] for row in studies(server, status="automatic", per_page=200)["studies"]])
+    board.browser.refresh()
+    board.wait(lambda: board.all("#cancel:enabled"))
+    board.one("#cancel").click()
+    status = server.wait_for(lambda status: status["job"]["state"] == "cancelled")
+    assert status["job"]["done"] < status["job"]["total"]
+    board.wait(lambda: "job cancelled" in board.one(".job .state").text)
+    board.one("#run").click()
+    server.wait_for(lambda status: status["job"]["state"] == "done")
+    board.wait(lambda: "job done" in board.one(".job .state").text)
+    assert not any(row["outdated"] for row in studies(server, per_page=200)["studies"])
+
+
+@needs_browser
+def test_nothing_overflows_on_a_tablet_and_the_contrast_is_readable(board: Board) -> None:
+    board.browser.set_window_size(768, 1024)
+    time.sleep(0.2)
+    assert board.browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
+    assert worst_contrast(board) >= 4.5
+    board.browser.set_window_size(1280, 900)
+
+
+def worst_contrast(board: Board) -> float:
+    """Lowest WCAG contrast between the text that is shown and what lies behind it."""
+    pairs = board.browser.execute_script("""
+        const behind = (e) => { for (; e; e = e.parentElement) {
+          const c = getComputedStyle(e).backgroundColor; if (!c.endsWith(', 0)')) return c; } return 'rgb(0, 0, 0)'; };
+        return [...document.querySelectorAll('#board *')]
+          .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+          .filter((e) => !e.disabled)
+          .map((e) => [getComputedStyle(e).color, behind(e)]);""")
+    assert pairs
+    return min(contrast(*(luminance(colour) for colour in pair)) for pair in pairs)
+
+
+def contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """Of `rgb(r, g, b)`."""
+    parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_final_labels_are_what_was_decided(server: Server, folder: Path, tmp_path: Path) -> None:
+    """Whatever the tests before did, the label that a person submitted is still there, voxel for voxel."""
+    kept = nibabel.load(server.mask("s00", tmp_path, "final")).get_fdata()
+    assert (kept == nibabel.load(folder / "label.nii.gz").get_fdata()).all()
