@@ -142,7 +142,7 @@ def _description(
     if by is not SegmentAlgorithmTypeValues.MANUAL:
         algorithm = highdicom.AlgorithmIdentificationSequence(
             name="One-Prompt",
-            family=codes.DCM.ArtificialIntelligence,
+            family=codes.DCM.ArtificialIntelligence,  # type: ignore[union-attr, arg-type]  # made at run time
             version=VERSION,
             parameters={key: str(value)[:_LONGEST_PARAMETER] for key, value in provenance.items()} or None,
         )
