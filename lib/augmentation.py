@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from lib.synthetic import smooth_noise
-
 
 @dataclass(frozen=True)
 class Strength:
@@ -41,17 +39,53 @@ STRONG = Strength(angle=0.35, scale=0.2, shift=0.1, elastic=0.03, contrast=0.45)
 
 
 def augment(
-    images: np.ndarray, masks: np.ndarray, rng: np.random.Generator, size: int, strength: Strength = MILD
+    images: np.ndarray,
+    masks: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    strength: Strength = MILD,
+    new_task: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One episode's images and masks (n, R, R) to float32 and bool (n, S, S); grey values are not normalised."""
-    turned = _task_affine(rng)
-    focus = rng.random() < 0.2 and masks.any(axis=(1, 2)).all()
+    """One episode's images and masks (n, R, R) to float32 and bool (n, S, S); grey values are not normalised.
+
+    Args:
+        new_task: change what the samples have in common too; without it the task stays the one that it is.
+    """
+    turned = _task_affine(rng) if new_task else np.eye(2)
+    focus = new_task and rng.random() < 0.2 and masks.any(axis=(1, 2)).all()
     grids = [_grid(turned, mask if focus else None, rng, size, strength) for mask in masks]
     pairs = torch.from_numpy(np.stack([images.astype(np.float32), masks.astype(np.float32)], axis=1))
     warped = F.grid_sample(pairs, torch.stack(grids), mode="bilinear", padding_mode="border", align_corners=False)
-    inverted = rng.random() < 0.15
+    inverted = new_task and rng.random() < 0.15
     greys = np.stack([_contrast(image, rng, strength.contrast, inverted) for image in warped[:, 0].numpy()])
     return greys, warped[:, 1].numpy() > 0.5
+
+
+def copy_of(
+    image: np.ndarray, rng: np.random.Generator, size: int, strength: Strength = MILD
+) -> tuple[np.ndarray, torch.Tensor]:
+    """One image (R, R) as another patient's might look, never mirrored: float32 (S, S), and its grid for `moved`."""
+    grid = _grid(np.eye(2), None, rng, size, strength)
+    return _contrast(_sampled(image, grid), rng, strength.contrast, False), grid
+
+
+def moved(mask: np.ndarray, grid: torch.Tensor) -> np.ndarray:
+    """Bool (S, S): a mask or coverage (R, R) as it lies in the copy with this grid."""
+    return _sampled(mask, grid) > 0.5
+
+
+def _sampled(array: np.ndarray, grid: torch.Tensor) -> np.ndarray:
+    tensor = torch.from_numpy(np.asarray(array, np.float32))[None, None]
+    warped = F.grid_sample(tensor, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
+    return np.asarray(warped[0, 0].numpy())
+
+
+def smooth_noise(rng: np.random.Generator, size: int, cells: float, count: int = 1) -> np.ndarray:
+    """(count, S, S) float32 unit-variance noise with about `cells` bumps along a side."""
+    coarse = max(3, round(cells) + 2)
+    noise = torch.from_numpy(rng.standard_normal((1, count, coarse, coarse), np.float32))
+    field = F.interpolate(noise, size=(size, size), mode="bicubic", align_corners=True)[0].numpy()
+    return field / (field.std(axis=(1, 2), keepdims=True) + 1e-6)
 
 
 def _task_affine(rng: np.random.Generator) -> np.ndarray:

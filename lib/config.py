@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from lib.finetuning import FineTuning
 
 VERSION = "0.1.0"
 
@@ -32,6 +34,10 @@ class AppConfig:
         auto_propagate: segment the rest of the list whenever a final label is saved.
         quiet_seconds: a result marked *use as template* becomes one after this many seconds without a newer one.
         state: folder for masks and their records where the study list itself is a DICOMweb server.
+        auto_finetune: train after so many new final labels; 0: only when told to.
+        finetuning: numbers of a training, as `epochs=2,steps=10` (`lib.finetuning.FineTuning`).
+        versions: how many versions of the weights are kept.
+        versions_mb: megabytes of disk that they may take.
     """
 
     labels: tuple[str, ...] = ()
@@ -42,6 +48,10 @@ class AppConfig:
     auto_propagate: bool = True
     quiet_seconds: float = 20.0
     state: Path | None = None
+    auto_finetune: int = 0
+    finetuning: FineTuning = field(default_factory=FineTuning)
+    versions: int = 10
+    versions_mb: int = 1024
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str]) -> AppConfig:
@@ -50,7 +60,7 @@ class AppConfig:
         Raises:
             ConfigError: unknown key, or a value that does not fit; the message says what is allowed.
         """
-        allowed = [field.name for field in fields(cls)]
+        allowed = [entry.name for entry in fields(cls)]
         if unknown := sorted(set(conf) - set(allowed) - {"server_mode"}):
             raise ConfigError(f"--conf keys must be among {', '.join(allowed)}; got {', '.join(unknown)}")
         return cls(**{key: _PARSERS[key](key, str(conf[key])) for key in allowed if key in conf})
@@ -101,6 +111,17 @@ def _count(key: str, text: str) -> int:
     return int(text)
 
 
+def _count_or_none(key: str, text: str) -> int:
+    return 0 if text == "0" else _count(key, text)
+
+
+def _finetuning(key: str, text: str) -> FineTuning:
+    try:
+        return FineTuning.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--conf {key}: {error}") from error
+
+
 def _seconds(key: str, text: str) -> float:
     try:
         seconds = float(text)
@@ -127,4 +148,8 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "auto_propagate": _switch,
     "quiet_seconds": _seconds,
     "state": _folder,
+    "auto_finetune": _count_or_none,
+    "finetuning": _finetuning,
+    "versions": _count,
+    "versions_mb": _count,
 }

@@ -67,12 +67,7 @@ class Dataset:
 def read_dataset(folder: str | Path) -> Dataset:
     """Open one data set folder. Raises DatasetError naming what is missing."""
     folder = Path(folder)
-    try:
-        about = json.loads((folder / "dataset.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{folder} must hold a readable dataset.json (see lib/datasets.py): {error}") from error
-    if missing := {"dims", "labels"} - set(about):
-        raise DatasetError(f"{folder / 'dataset.json'} must have the keys dims and labels, {sorted(missing)} missing")
+    about = _read_about(folder)
     files = _files(folder / "images")
     if unlabelled := sorted(set(files) - set(_files(folder / "labels"))):
         raise DatasetError(f"every image of {folder} needs a label of the same name, {unlabelled[:3]} have none")
@@ -81,7 +76,7 @@ def read_dataset(folder: str | Path) -> Dataset:
     subjects = about.get("subjects", {})
     return Dataset(
         folder=folder,
-        labels={int(value): str(name) for value, name in about["labels"].items()},
+        labels=about["labels"],
         files=files,
         subjects={file: str(subjects.get(file, file)) for file in files},
         about=about,
@@ -100,6 +95,26 @@ def read_datasets(root: str | Path, split: str | None = None, terms: str | None 
         there = sorted({(str(d.about.get("split")), str(d.about.get("terms"))) for d in found})
         raise DatasetError(f"no data set below {root} has split {split!r} and terms {terms!r}; there are {there}")
     return chosen
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    """dataset.json with its labels as {value: name}."""
+    try:
+        about = json.loads((folder / "dataset.json").read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{folder} must hold a readable dataset.json (see lib/datasets.py): {error}") from error
+    path = folder / "dataset.json"
+    if missing := {"dims", "labels"} - set(about if isinstance(about, dict) else ()):
+        raise DatasetError(f"{path} must have the keys dims and labels, {sorted(missing)} missing")
+    if about["dims"] not in (2, 3):
+        raise DatasetError(f"dims in {path} must be 2 or 3, got {about['dims']!r}")
+    try:
+        labels = {int(value): str(name) for value, name in about["labels"].items()}
+    except (AttributeError, ValueError) as error:
+        raise DatasetError(f'labels in {path} must look like {{"1": "liver"}}, got {about["labels"]!r}') from error
+    if not labels or min(labels) < 1:
+        raise DatasetError(f"labels in {path} must name values of 1 and more, got {sorted(labels)}: 0 is background")
+    return {**about, "labels": labels}
 
 
 def _files(folder: Path) -> tuple[str, ...]:

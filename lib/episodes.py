@@ -7,7 +7,7 @@ be found again in strongly changed copies. Prompts are simulated in `lib/simulat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +21,7 @@ from lib.transforms import normalise, resize_image
 
 STORED_SIZE = 160  # pixels; a margin over the network's size for rotation and zoom
 SMALLEST = 12  # pixels of a structure in the augmented image, below which an episode teaches only noise
+NEARBY = 0.1  # of a stack's length: slices that show the same part of two patients are seldom further apart
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class RealTasks:
         images: float32 (n, R, R).
         labels: uint8 (n, R, R).
         subjects: subject of each image.
+        places: of slices of a stack, where in it they lie, 0 to 1; partners are then taken from about the same place.
         showing: structure value to the indices of images that show it.
     """
 
@@ -72,6 +74,7 @@ class RealTasks:
     images: np.ndarray
     labels: np.ndarray
     subjects: np.ndarray
+    places: np.ndarray | None = None
     showing: dict[int, np.ndarray] = field(init=False)
     _regions: dict[int, np.ndarray] = field(default_factory=dict, init=False)
 
@@ -188,7 +191,11 @@ class EpisodeSource:
         showing = tasks.showing[value]
         template = int(rng.choice(showing))
         others = showing[tasks.subjects[showing] != tasks.subjects[template]]
-        queries = rng.choice(others, self.queries, replace=len(others) < self.queries)
+        near = None
+        if tasks.places is not None:
+            near = np.exp(-(((tasks.places[others] - tasks.places[template]) / NEARBY) ** 2)) + 1e-6
+            near /= near.sum()
+        queries = rng.choice(others, self.queries, replace=len(others) < self.queries, p=near)
         for place in np.flatnonzero(rng.random(self.queries) < self.mix.absent):
             absent = np.flatnonzero(tasks.subjects != tasks.subjects[template])
             queries[place] = rng.choice(absent)
@@ -203,8 +210,3 @@ def _resize_labels(label: np.ndarray) -> np.ndarray:
     rows = ((np.arange(STORED_SIZE) + 0.5) * label.shape[0] / STORED_SIZE).astype(int)
     columns = ((np.arange(STORED_SIZE) + 0.5) * label.shape[1] / STORED_SIZE).astype(int)
     return label[np.ix_(rows, columns)]
-
-
-def count_structures(tasks: Sequence[RealTasks]) -> Mapping[str, int]:
-    """Number of structures that can be drawn from each data set."""
-    return {task.name: len(task.showing) for task in tasks}

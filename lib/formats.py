@@ -1,9 +1,9 @@
 """Which library reads and writes which file format, and what each says about axes and place.
 
 Everything leaves here in one form, `Raw`: axes (i, j[, k]) with i the file's fastest, affine from voxel indices to
-RAS mm. NIfTI goes through nibabel, NRRD through pynrrd, DICOM through SimpleITK (the call with which MONAI Label itself
-converts a series), pictures through Pillow. NRRD does not pass through ITK, because ITK splits each axis into spacing
-and direction, and their product is not always the number that the file holds.
+RAS mm. NIfTI goes through nibabel, NRRD through pynrrd, DICOM through `lib.dicom`, pictures through Pillow. NRRD does
+not pass through ITK, because ITK splits each axis into spacing and direction, and their product is not always the
+number that the file holds.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import nibabel
 import nrrd
 import numpy as np
 import PIL.Image
-import SimpleITK
 
-sitk: Any = SimpleITK  # it ships signatures without types
+from lib.dicom import read_instances
+from lib.errors import ImageError
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
+DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
 LABEL_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".png")
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # and back
@@ -36,10 +37,6 @@ NRRD_SPACES = {  # to RAS; a file that names no space means LPS in practice
     "las": np.diag([-1.0, 1.0, 1.0, 1.0]),
 }
 NRRD_SPATIAL_KINDS = ("domain", "space", "none", "???")
-
-
-class ImageError(ValueError):
-    """A file or array that is no usable image or label; says what is allowed, what was given and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,34 +194,25 @@ def _read_picture(path: Path) -> Raw:
         return Raw(np.asarray(picture.convert("RGB")).swapaxes(0, 1), LPS_TO_RAS, channels=3)
 
 
-def _read_dicom(path: Path) -> Raw:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    return _from_itk(reader.Execute())
-
-
 def _read_series(folder: Path) -> Raw:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        raise ImageError(f"{folder.name}: a folder must hold exactly one DICOM series, got {len(series)}: split it")
-    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    if len(names) == 1:  # perhaps an enhanced object: the series reader would take its first frame only
-        return _read_dicom(Path(names[0]))
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
-    return _from_itk(reader.Execute())
+    return _from_instances([path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path)])
 
 
-def _from_itk(image: Any) -> Raw:
-    dimension, channels = image.GetDimension(), image.GetNumberOfComponentsPerPixel()
-    array = SimpleITK.GetArrayFromImage(image)  # (k, j, i), then channels
-    array = array.transpose(*reversed(range(dimension)), *range(dimension, array.ndim))
-    affine, axes = np.eye(4), min(dimension, 3)
-    direction = np.reshape(image.GetDirection(), (dimension, dimension))
-    affine[:axes, :axes] = (direction * np.asarray(image.GetSpacing()))[:axes, :axes]
-    affine[:axes, 3] = image.GetOrigin()[:axes]
-    return Raw(array, LPS_TO_RAS @ affine, channels=channels if channels > 1 else 0)
+def _is_dicom(path: Path) -> bool:
+    """Whether a file says that it is DICOM, by its suffix or by its first bytes."""
+    if path.name.lower().endswith(DICOM_SUFFIXES):
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _read_dicom(path: Path) -> Raw:
+    return _from_instances([path])
+
+
+def _from_instances(files: list[Path]) -> Raw:
+    array, lps, channels = read_instances(files)
+    return Raw(array, LPS_TO_RAS @ lps, channels=channels)
 
 
 _READERS: dict[str, Callable[[Path], Raw]] = {

@@ -15,10 +15,28 @@ import nibabel
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
+from lib.errors import ImageError
 from lib.files import write_atomically
-from lib.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, WRITERS, ImageError, Raw, read_raw, suffix_of
+from lib.formats import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    WRITERS,
+    Raw,
+    compressed_nifti_bytes,
+    read_raw,
+    suffix_of,
+)
 
-__all__ = ["IMAGE_SUFFIXES", "LABEL_SUFFIXES", "Image", "ImageError", "read_image", "read_label", "write_label"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "LABEL_SUFFIXES",
+    "Image",
+    "ImageError",
+    "read_image",
+    "read_label",
+    "write_image",
+    "write_label",
+]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, Pillow's own choice
 SAME_PLACE = 0.1  # voxels: headers round their numbers, but two different grids differ by more than this
@@ -91,6 +109,11 @@ def read_label(path: str | Path, like: Image | None = None) -> np.ndarray:
         return _whole_labels(label if like is None else _on_grid_of(like, label, raw.affine))
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from None
+
+
+def write_image(path: str | Path, image: Image) -> None:
+    """Write an image as gzipped NIfTI, atomically; its affine is rounded to NIfTI's 32-bit numbers."""
+    write_atomically(Path(path), compressed_nifti_bytes(image.array, image.affine, image.nifti_header))
 
 
 def write_label(path: str | Path, mask: np.ndarray, like: Image) -> None:

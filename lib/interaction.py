@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lib.networks import Features
+from lib.probabilities import to_probability
 from lib.prompts import PREVIOUS, Prompt, PromptError, rasterise
 from lib.slice_network import Checkpoint, Question, SliceNetwork, mask_maps
 from lib.transforms import resize_mask
@@ -285,7 +286,7 @@ class _Front:
 
     def moved(self, logits: np.ndarray) -> _Front | None:
         """The front one slice on, with that slice's answer (S, S); None at the end of its way."""
-        probability = 1 / (1 + np.exp(-logits))
+        probability = to_probability(logits)
         front = replace(self, at=self.next, mask=logits > 0, previous=probability)
         return front if front.way else None
 

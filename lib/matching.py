@@ -10,6 +10,7 @@ tell structures apart within a slice, not slices within a body (docs/experiments
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -100,8 +101,13 @@ def match_looks(
 
 def looks(stack: Stack) -> np.ndarray:
     """(N, D) float32: each slice normalised as for the network, at `LOOK` x `LOOK` pixels."""
-    slices = np.stack([normalise(resize_image(stack.slice(index), 4 * LOOK)) for index in range(len(stack))])
-    return slices.reshape(len(stack), LOOK, 4, LOOK, 4).mean(axis=(2, 4)).reshape(len(stack), -1)
+    return looks_of(stack, range(len(stack)))
+
+
+def looks_of(stack: Stack, indices: Sequence[int]) -> np.ndarray:
+    """(n, D) float32: the same of some slices."""
+    slices = np.stack([normalise(resize_image(stack.slice(index), 4 * LOOK)) for index in indices])
+    return slices.reshape(len(indices), LOOK, 4, LOOK, 4).mean(axis=(2, 4)).reshape(len(indices), -1)
 
 
 def _similarity(query: np.ndarray, template: np.ndarray) -> np.ndarray:

@@ -18,17 +18,22 @@ import numpy as np
 import torch
 
 from lib.checkpoints import weights_hash
-from lib.images import Image
+from lib.closer import cropped, cropped_template, share, window_of
+from lib.copies import Copies
+from lib.estimator import Estimator
+from lib.evidence import Making, gather
+from lib.images import Image, ImageError
 from lib.interaction import Answer, Interaction, InteractionSettings
 from lib.matching import Match, MatchSettings, match
-from lib.networks import Features, OnePrompt
+from lib.networks import OnePrompt
+from lib.probabilities import best_line
 from lib.prompts import Prompt, PromptError
-from lib.quality import ReverseCase, reverse_dice, spread
+from lib.quality import judge, told
 from lib.slice_network import Checkpoint, SliceNetwork
 from lib.templates import Template, TemplateError
 from lib.transforms import resize_logits
-from lib.volumes import Stack, long_axis, smooth_along, thick_axis, without_islands
-from lib.voting import ABSENT_LOGIT, Guide, vote
+from lib.volumes import Stack, long_axis, smallest_part, smooth, thick_axis, without_islands
+from lib.voting import ABSENT_LOGIT, Guide, Tally, vote
 
 PROVENANCE_VERSION = 1
 CERTAIN = 1e3  # logit of what was painted or answered before: nothing outvotes it
@@ -46,9 +51,16 @@ class PredictorSettings:
     Attributes:
         match: how slices of query and template find each other.
         templates_per_query: templates asked for each structure, the first ones given.
-        all_planes: cut a volume with equal spacings in all three planes and average; three times the work.
-        smooth_mm: sigma of the Gaussian that smooths logits from slice to slice.
-        least_island: connected parts smaller than this share of a structure's largest one are removed.
+        all_planes: cut a volume with equal spacings in all three planes and average; each then asks one template slice
+            for a slice instead of `match.slices_per_query`, which is about as much work.
+        least_probability: answers by templates are cut where the expected Dice is highest, from this probability to one
+            half; 0.5 cuts them at one half (`lib.probabilities`).
+        closer: structures found in less than this part of the image's sides are looked at again in a window around
+            them; 0 for none.
+        smooth_mm: sigma of the Gaussian that smooths logits from slice to slice; half of it in every direction where
+            all planes were asked.
+        least_island: connected parts smaller than this share of a structure's largest one are removed, or, where a
+            structure has several parts in its templates too, smaller than this share of the smallest of those.
         interaction: how a mask passes through a volume.
         quality_slices: slices that the predicted quality is measured on; 0 for none.
         batch_size, precision, cache_bytes: see `lib.slice_network.SliceNetwork`.
@@ -56,9 +68,11 @@ class PredictorSettings:
 
     match: MatchSettings = field(default_factory=MatchSettings)
     templates_per_query: int = 4
-    all_planes: bool = False
-    smooth_mm: float = 1.0
-    least_island: float = 0.1
+    all_planes: bool = True
+    least_probability: float = 0.2
+    closer: float = 0.0
+    smooth_mm: float = 1.2
+    least_island: float = 0.2
     interaction: InteractionSettings = field(default_factory=InteractionSettings)
     quality_slices: int = 6
     batch_size: int = 8
@@ -73,8 +87,8 @@ class Prediction:
     Attributes:
         mask: uint8 or uint16 label indices in the image's shape.
         labels: structure name to index, of the structures that were asked for.
-        quality: structure name to predicted Dice, 0 to 1: reverse Dice, not calibrated.
-        provenance: JSON-able record of templates, prompt types, weights and quality.
+        quality: structure name to predicted Dice, 0 to 1; of an interactive answer its agreement with itself.
+        provenance: JSON-able record of templates, prompt types, weights and quality (see `lib.quality.told`).
     """
 
     mask: np.ndarray
@@ -90,14 +104,21 @@ class Predictor:
         network: on `device` already, or moved there by the caller.
         device: torch device name.
         settings: switches of the prediction.
+        estimator: weighs what speaks for a mask; by default the one that ships with the weights.
     """
 
     def __init__(
-        self, network: OnePrompt, device: str = "cpu", settings: PredictorSettings = PredictorSettings()
+        self,
+        network: OnePrompt,
+        device: str = "cpu",
+        settings: PredictorSettings = PredictorSettings(),
+        estimator: Estimator | None = None,
     ) -> None:
         self.settings = settings
         self.weights_hash = weights_hash(network)
         self._network = SliceNetwork(network, device, settings.batch_size, settings.precision, settings.cache_bytes)
+        self._copies = Copies(self._network)
+        self._estimator = estimator or Estimator.shipped()
 
     def segment(
         self,
@@ -126,31 +147,56 @@ class Predictor:
             )
         report = _Report(checkpoint)
         masks = self._template_masks(chosen)
+        first = report.part(0, 0.7 if self.settings.closer else 1)
+        prediction = self._by_templates(image, chosen, masks, labels, first)
+        if self.settings.closer:
+            self._look_closer(image, prediction, chosen, masks, report.part(0.7, 1))
+        return prediction
+
+    def _by_templates(
+        self,
+        image: Image,
+        chosen: Mapping[str, Sequence[Template]],
+        masks: Mapping[tuple[str, str], np.ndarray],
+        labels: Mapping[str, int],
+        report: _Report,
+    ) -> Prediction:
+        """Segment an image by what the chosen templates of each structure show in `masks`."""
+        names = list(chosen)
         stacks = self._stacks(image, chosen, masks)
+        count = self.settings.match.slices_per_query if len(stacks) == 1 else 1
         answers = []
-        for place, stack in enumerate(stacks):
-            within = report.part(0.9 * place / len(stacks), 0.9 * (place + 1) / len(stacks))
+        for place, stack in reversed(list(enumerate(stacks))):  # the main one last: its features are needed further
+            done = len(stacks) - 1 - place
+            within = report.part(0.9 * done / len(stacks), 0.9 * (done + 1) / len(stacks))
             queries = self._network.encode(stack, range(len(stack)), checkpoint=within.part(0, 0.2))
             guides = self._guides(stack, chosen, masks)
+            tally = Tally()
             votes = vote(
                 self._network,
                 queries,
                 [guides[name] for name in names],
-                self.settings.match.slices_per_query,
+                count,
                 checkpoint=within.part(0.2, 1),
+                tally=tally,
             )
-            answers.append((stack, queries, guides, np.stack([votes[index] for index in range(len(stack))])))
+            answers.append((stack, np.stack([votes[index] for index in range(len(stack))])))
         volumes = (
-            (labels[name], self._smoothed(stacks[0], self._joined([(s, v[:, place]) for s, _, _, v in answers])))
+            (labels[name], self._cut(self._joined(stacks[0], [(stack, votes[:, place]) for stack, votes in answers])))
             for place, name in enumerate(names)
         )
-        slices = self._competing(stacks[0], volumes)
+        least = {labels[name]: self._least_island(found, name, masks) for name, found in chosen.items()}
+        slices = self._competing(stacks[0], volumes, least)
         report(0.95)
-        stack, queries, guides, _ = answers[0]
-        quality = {name: self._quality(queries, guides[name], slices == labels[name]) for name in names}
+        evidence = {}
+        for place, name in enumerate(names if self.settings.quality_slices else ()):
+            own = [(stack, votes[:, place]) for stack, votes in answers]
+            making = Making(stacks[0], queries, guides[name], own, place, tally, slices == labels[name])
+            evidence[name] = gather(self._network, self._copies, making, self.settings.quality_slices)
+        judged = {name: judge(found, self._estimator) for name, found in evidence.items()}
         types = {name: _values(found[0].prompt_types(name)) for name, found in chosen.items()}
         asked = list(dict.fromkeys(template.id for found in chosen.values() for template in found))
-        return self._prediction(stack, slices, labels, quality, asked, types)
+        return self._prediction(stacks[0], slices, labels, asked, types, told(judged, evidence))
 
     def interact(
         self,
@@ -204,11 +250,11 @@ class Predictor:
         )
         answers = interaction.run(only_slice, report.part(0, 0.95))
         volumes = ((labels[name], self._filled(stack, answers[name], turned[name])) for name in said)
-        slices = self._competing(stack, volumes, tidy=False)
-        quality = {name: float(np.mean(answers[name].agreements or [1.0])) for name in said}
+        slices = self._competing(stack, volumes, {})
+        quality = {name: round(float(np.mean(answers[name].agreements or [1.0])), 4) for name in said}
         types = {name: _values(prompt.types) for name, prompt in said.items()}
         asked = list(dict.fromkeys(template.id for found in chosen.values() for template in found))
-        return self._prediction(stack, slices, labels, quality, asked, types)
+        return self._prediction(stack, slices, labels, asked, types, {"quality": quality})
 
     # Templates
 
@@ -249,6 +295,34 @@ class Predictor:
                 guides[name].append(Guide(other, features, found, shown, slices))
         return guides
 
+    def _look_closer(
+        self,
+        image: Image,
+        prediction: Prediction,
+        chosen: Mapping[str, Sequence[Template]],
+        masks: Mapping[tuple[str, str], np.ndarray],
+        report: _Report,
+    ) -> None:
+        """Answer small structures again in a window around them, and put what is found there into the mask."""
+        for place, (name, index) in enumerate(prediction.labels.items()):
+            window = window_of(prediction.mask == index)
+            if window is None or share(window, prediction.mask.shape) > self.settings.closer:
+                continue
+            crops = [cropped_template(template, name, masks[template.id, name]) for template in chosen[name]]
+            shown = [crop for crop in crops if crop is not None]
+            if not shown:
+                continue
+            within = report.part(place / len(prediction.labels), (place + 1) / len(prediction.labels))
+            try:
+                part = cropped(image, window)
+            except ImageError:  # one grey value only
+                continue
+            seen = {(crop.id, name): np.asarray(crop.label) > 0 for crop in shown}
+            found = self._by_templates(part, {name: shown}, seen, {name: index}, within).mask
+            before = prediction.mask[window]
+            free = (before == 0) | (before == index)
+            before[free] = found[free]
+
     # From slices to a mask
 
     def _stacks(
@@ -269,16 +343,26 @@ class Predictor:
             return [main]
         return [main, *(Stack.of(image, plane=plane) for plane in PLANES if plane != main.axis)]
 
-    def _joined(self, parts: Sequence[tuple[Stack, np.ndarray]]) -> np.ndarray:
-        """Mean of one structure's logits (N, S, S) from each plane, as slices (N, H, W) of the first plane's stack."""
-        first = parts[0][0]
-        total = np.zeros(first.array.shape, np.float32)
+    def _joined(self, main: Stack, parts: Sequence[tuple[Stack, np.ndarray]]) -> np.ndarray:
+        """Mean of one structure's logits (N, S, S) from each plane, smoothed, as slices (N, H, W) of the main stack."""
+        total = np.zeros(main.array.shape, np.float32)
         for stack, logits in parts:
-            total += np.moveaxis(_resized(logits, stack), 0, stack.axis)
-        return np.moveaxis(total / len(parts), first.axis, 0)
+            total += np.moveaxis(_resized(logits, stack), 0, stack.axis) / len(parts)
+        spacing = [main.thickness, *(side for axis, side in enumerate(main.spacing) if axis != main.axis)]
+        sigma = self.settings.smooth_mm
+        across, within = (sigma, 0.0) if len(parts) == 1 else (sigma / 2, sigma / 2)
+        return smooth(np.moveaxis(total, main.axis, 0), spacing, (across, within, within))
 
-    def _smoothed(self, stack: Stack, logits: np.ndarray) -> np.ndarray:
-        return smooth_along(logits, stack.thickness, self.settings.smooth_mm)
+    def _cut(self, logits: np.ndarray) -> np.ndarray:
+        """Logits moved so that the best line to cut them at is 0."""
+        return logits - best_line(logits, self.settings.least_probability)
+
+    def _least_island(
+        self, templates: Sequence[Template], name: str, masks: Mapping[tuple[str, str], np.ndarray]
+    ) -> float:
+        """Share of a structure's largest part that another must have, from how its templates look."""
+        parts = [smallest_part(Stack.of(t.image).turned(masks[t.id, name])) for t in templates]
+        return self.settings.least_island * min(parts)
 
     def _filled(self, stack: Stack, answer: Answer, prompt: Prompt) -> np.ndarray:
         """Logits (N, H, W) of an interactive answer, absent where nobody asked and outside a box."""
@@ -296,48 +380,45 @@ class Predictor:
             logits[index] = np.where(mask, CERTAIN, -CERTAIN)
         return logits
 
-    def _competing(self, stack: Stack, volumes: Iterable[tuple[int, np.ndarray]], tidy: bool = True) -> np.ndarray:
-        """Label indices (N, H, W): each voxel to the structure with the largest logit above the background's 0."""
+    def _competing(
+        self, stack: Stack, volumes: Iterable[tuple[int, np.ndarray]], least_islands: Mapping[int, float]
+    ) -> np.ndarray:
+        """Label indices (N, H, W): each voxel to the structure with the largest logit above the background's 0.
+
+        Args:
+            volumes: label index and logits (N, H, W) of each structure.
+            least_islands: see `without_islands`, for the label indices that lose their islands.
+        """
         best = np.zeros((len(stack), *stack.slice(0).shape), np.float32)
         slices = np.zeros(best.shape, np.uint16)
-        used = []
+        highest = 0
         for index, logits in volumes:
             wins = logits > best
             slices[wins], best[wins] = index, logits[wins]
-            used.append(index)
-        for index in used if tidy else ():
+            highest = max(highest, index)
+        for index, least in least_islands.items():
             mask = slices == index
-            slices[mask & ~without_islands(mask, self.settings.least_island)] = 0
-        return slices.astype(np.uint8) if max(used) <= np.iinfo(np.uint8).max else slices
-
-    def _quality(self, queries: Mapping[int, Features], guides: Sequence[Guide], predicted: np.ndarray) -> float:
-        guide = guides[0]
-        path = guide.match.path
-        worth = [q for q in range(len(predicted)) if predicted[q].any() or guide.shown[path[q]]]
-        asked = spread(worth, self.settings.quality_slices)
-        features = self._network.encode(guide.stack, [int(path[q]) for q in asked])
-        cases = [ReverseCase(queries[q], features[path[q]], predicted[q], guide.masks[path[q]]) for q in asked]
-        return reverse_dice(self._network, cases)
+            slices[mask & ~without_islands(mask, least)] = 0
+        return slices.astype(np.uint8) if highest <= np.iinfo(np.uint8).max else slices
 
     def _prediction(
         self,
         stack: Stack,
         slices: np.ndarray,
         labels: Mapping[str, int],
-        quality: Mapping[str, float],
         templates: Sequence[str],
         types: Mapping[str, list[str]],
+        quality: dict[str, Any],
     ) -> Prediction:
-        rounded = {name: round(value, 4) for name, value in quality.items()}
         provenance = {
             "version": PROVENANCE_VERSION,
             "network": self._network.network.config.name,
             "weights": self.weights_hash,
             "templates": list(templates),
             "prompt_types": dict(types),
-            "quality": rounded,
+            **quality,
         }
-        return Prediction(stack.restored(slices), dict(labels), rounded, provenance)
+        return Prediction(stack.restored(slices), dict(labels), quality["quality"], provenance)
 
 
 class _Report:

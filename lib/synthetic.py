@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from scipy import ndimage
+
+from lib.augmentation import smooth_noise
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,6 @@ def synthetic_task(rng: np.random.Generator, size: int = 160, subjects: int = 4)
     family = str(rng.choice(list(FAMILIES), p=[0.25, 0.35, 0.16, 0.08, 0.16]))
     labels = FAMILIES[family](rng, size, subjects)
     return SyntheticTask(_images(labels, rng), labels, family)
-
-
-def smooth_noise(rng: np.random.Generator, size: int, cells: float, count: int = 1) -> np.ndarray:
-    """(count, S, S) float32 unit-variance noise with about `cells` bumps along a side."""
-    coarse = max(3, round(cells) + 2)
-    noise = torch.from_numpy(rng.standard_normal((1, count, coarse, coarse), np.float32))
-    field = F.interpolate(noise, size=(size, size), mode="bicubic", align_corners=True)[0].numpy()
-    return field / (field.std(axis=(1, 2), keepdims=True) + 1e-6)
 
 
 def deform(labels: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:

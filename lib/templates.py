@@ -17,10 +17,13 @@ import torch
 
 from lib.images import Image
 from lib.prompts import Prompt, PromptType
+from lib.ranking import varied
 from lib.transforms import normalise
 from lib.volumes import Stack
 
 THUMBNAIL = (16, 16, 8)  # voxels; enough for pose, field of view and contrast, too few for detail
+DIVERSITY = 0.2  # see `lib.ranking.varied`
+CANDIDATES = 4  # times as many templates as are wanted, the most similar ones, are weighed against each other
 
 
 class TemplateError(ValueError):
@@ -106,8 +109,13 @@ class Template:
 
 
 @dataclass(frozen=True, eq=False)
-class _Summary:
-    """What stays in memory of every template: too little to matter, enough to choose."""
+class Summary:
+    """What stays in memory of every template: too little to matter, enough to choose.
+
+    Attributes:
+        structures: names that it shows.
+        look: (D,) of unit length, see `thumbnail`.
+    """
 
     structures: tuple[str, ...]
     look: np.ndarray
@@ -120,6 +128,7 @@ class TemplateBank:
         load: reads a template by its id.
         capacity: loaded templates kept in memory, least recently used dropped first.
         describe: image to a vector of unit length; similar images have a large inner product.
+        summarise: what to remember of a template by its id, where that can be had without loading it.
     """
 
     def __init__(
@@ -127,18 +136,23 @@ class TemplateBank:
         load: Callable[[str], Template],
         capacity: int = 16,
         describe: Callable[[Image], np.ndarray] | None = None,
+        summarise: Callable[[str], Summary] | None = None,
     ) -> None:
         self._load, self._capacity = load, max(1, capacity)
         self._describe = describe or thumbnail
+        self._summarise = summarise or self._load_summary
         self._records: dict[str, str] = {}
         self._loaded: OrderedDict[tuple[str, str], Template] = OrderedDict()
-        self._summaries: dict[tuple[str, str], _Summary] = {}
+        self._summaries: dict[tuple[str, str], Summary] = {}
+        self._showing: dict[str, tuple[list[str], np.ndarray]] = {}  # structure: ids, looks (T, D)
         self._lock = threading.RLock()
 
     def refresh(self, records: Mapping[str, str]) -> None:
         """Take over the list's current templates, id to checksum; what changed is loaded again when next needed."""
         with self._lock:
-            self._records = dict(records)
+            if self._records == records:
+                return
+            self._records, self._showing = dict(records), {}
             current = set(self._records.items())
             for remembered in (self._loaded, self._summaries):
                 for key in [key for key in remembered if key not in current]:
@@ -149,6 +163,11 @@ class TemplateBank:
         """Ids of all templates, sorted."""
         with self._lock:
             return tuple(sorted(self._records))
+
+    @property
+    def records(self) -> Mapping[str, str]:
+        """Id to checksum of all templates."""
+        return self._records
 
     def __len__(self) -> int:
         return len(self._records)
@@ -172,12 +191,30 @@ class TemplateBank:
             return self._loaded[key]
 
     def select(self, image: Image, structure: str, n: int) -> list[Template]:
-        """At most `n` templates that show the structure, the ones most like the image first."""
-        showing = [id for id in self.ids if structure in self._summary(id).structures]
-        if len(showing) > 1:
-            look = self._describe(image)
-            showing.sort(key=lambda id: -float(look @ self._summary(id).look))
-        return [self.get(id) for id in showing[:n]]
+        """At most `n` templates that show the structure, the one most like the image first."""
+        return [self.get(id) for id in self.choose(self._describe(image), structure, n)]
+
+    def choose(self, look: np.ndarray, structure: str, n: int, without: str | None = None) -> tuple[str, ...]:
+        """Ids of at most `n` templates that show the structure: like the query, and not all alike.
+
+        Args:
+            look: of the query, as `thumbnail` gives it.
+            without: id of the query, which is its own template only where there is no other.
+        """
+        with self._lock:
+            if structure not in self._showing:
+                showing = [id for id in self.ids if structure in self._summary(id).structures]
+                looks = [self._summary(id).look for id in showing]
+                self._showing[structure] = showing, np.stack(looks) if looks else np.zeros((0, len(look)))
+            ids, looks_of = self._showing[structure]
+        places = [place for place, id in enumerate(ids) if id != without] or list(range(len(ids)))
+        if len(places) > 1:
+            similarity = looks_of[places] @ look
+            near = np.argsort(-similarity, kind="stable")[: CANDIDATES * n]
+            found = looks_of[places][near]
+            order = varied(similarity[near], found @ found.T, n, DIVERSITY)
+            places = [places[near[place]] for place in order]
+        return tuple(ids[place] for place in places[:n])
 
     def fingerprint(self, structures: Iterable[str]) -> str:
         """Changes when the set of templates that show any of the structures changes, or one of them does."""
@@ -185,13 +222,16 @@ class TemplateBank:
         chosen = [(id, self._records[id]) for id in self.ids if wanted & set(self._summary(id).structures)]
         return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
 
-    def _summary(self, id: str) -> _Summary:
+    def _summary(self, id: str) -> Summary:
         with self._lock:
             key = (id, self._records.get(id, ""))
             if key not in self._summaries:
-                template = self.get(id)
-                self._summaries[key] = _Summary(template.structures, self._describe(template.image))
+                self._summaries[key] = self._summarise(id)
             return self._summaries[key]
+
+    def _load_summary(self, id: str) -> Summary:
+        template = self.get(id)
+        return Summary(template.structures, self._describe(template.image))
 
 
 def thumbnail(image: Image) -> np.ndarray:

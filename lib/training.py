@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.episodes import Episode
 from lib.networks import Features, OnePrompt
+from lib.optimizers import OptimizerName
 from lib.prompts import PREVIOUS, Prompt, PromptType, rasterise
 from lib.simulated_prompts import corrective_click, simulate_prompt
 
@@ -29,7 +30,8 @@ class TrainingConfig:
     """Defaults of a training step.
 
     Attributes:
-        learning_rate, weight_decay, warmup, clip: AdamW, steps of linear warm-up, largest gradient norm.
+        optimizer, learning_rate, weight_decay: see `lib.optimizers`.
+        warmup, clip: steps of linear warm-up, largest gradient norm.
         ema: decay of the exponential moving average of the weights.
         interactive, corrected: share of queries in these modes; the rest is one-shot.
         template_types: share of each prompt type on the template.
@@ -38,6 +40,7 @@ class TrainingConfig:
         bf16: automatic mixed precision in bfloat16.
     """
 
+    optimizer: OptimizerName = "muon"
     learning_rate: float = 8e-4
     weight_decay: float = 0.02
     warmup: int = 300
@@ -205,14 +208,6 @@ def _first_prompt(truth: np.ndarray, rng: np.random.Generator) -> Prompt:
 
 def _rasterised(prompts: Sequence[Prompt], shape: Sequence[int], device: torch.device) -> Tensor:
     return torch.from_numpy(np.stack([rasterise(prompt, shape, shape[0]) for prompt in prompts])).to(device)
-
-
-def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and embeddings (one dimension) are not decayed."""
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.learning_rate, betas=(0.9, 0.99))
 
 
 class MovingAverage:

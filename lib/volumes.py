@@ -5,8 +5,8 @@ a voxel, into the one orientation that all stacks share, and turns masks back. I
 inferior) the axes of a slice run as the columns and rows of a picture of that plane usually do, which is how the
 network sees pictures in training. A 2-D image is a stack of one slice.
 
-`align` makes two stacks correspond slice by slice; `smooth_along` and `without_islands` use what a slice alone does not
-know of its neighbours.
+`align` makes two stacks correspond slice by slice; `smooth` and `without_islands` use what a slice alone does not know
+of its neighbours.
 """
 
 from __future__ import annotations
@@ -205,18 +205,32 @@ def _best_path(gain: np.ndarray, stretch_cost: float) -> np.ndarray:
     return path
 
 
-def smooth_along(slices: np.ndarray, thickness: float, sigma_mm: float) -> np.ndarray:
-    """Gaussian smoothing of (N, H, W) across slices only; `sigma_mm` of 0 leaves them as they are."""
-    if sigma_mm <= 0 or len(slices) < 2:
+def smooth(slices: np.ndarray, spacing: Sequence[float], sigma_mm: Sequence[float]) -> np.ndarray:
+    """Gaussian smoothing of (N, H, W) with a sigma in mm and a voxel side in mm for each of its axes."""
+    sigmas = [
+        sigma / side if size > 1 else 0.0 for sigma, side, size in zip(sigma_mm, spacing, slices.shape, strict=True)
+    ]
+    if not any(sigmas):
         return slices
-    return np.asarray(ndimage.gaussian_filter1d(slices, sigma_mm / thickness, axis=0, mode="nearest"))
+    return np.asarray(ndimage.gaussian_filter(slices, sigmas, mode="nearest"))
 
 
 def without_islands(mask: np.ndarray, least: float) -> np.ndarray:
-    """A bool mask without the connected parts smaller than `least` times the largest one."""
-    parts, count = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
-    if count < 2 or least <= 0:
+    """A 2-D or 3-D bool mask without the connected parts smaller than `least` times the largest one."""
+    parts, sizes = _connected(mask)
+    if len(sizes) < 2 or least <= 0:
         return mask
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    return np.asarray((sizes >= least * sizes.max())[parts] & mask)
+    return np.asarray(np.append(False, sizes >= least * sizes.max())[parts])
+
+
+def smallest_part(mask: np.ndarray) -> float:
+    """Size of a bool mask's smallest connected part as a share of its largest one; 1 for a whole or empty mask."""
+    box = ndimage.find_objects(mask.astype(np.uint8))
+    sizes = _connected(mask[box[0]])[1] if box else np.ones(1)
+    return float(sizes.min() / sizes.max())
+
+
+def _connected(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Connected parts numbered from 1, corners included, and their sizes in voxels."""
+    parts, _ = ndimage.label(mask, structure=np.ones((3,) * mask.ndim))
+    return parts, np.bincount(parts.ravel())[1:]

@@ -1,4 +1,4 @@
-"""Templates vote on query slices: each of several template slices gives its answer, and the logits are averaged.
+"""Templates vote on query slices: each of several template slices gives its answer; their probabilities are averaged.
 
 A template slice that does not show the structure is not asked, for the network was not trained on empty prompts; it
 votes against the structure all the same, and so the votes around a structure's end decide where it ends. Where an
@@ -8,16 +8,18 @@ annotator has said that the structure is on the query slice, only template slice
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lib.matching import Match
 from lib.networks import Features
+from lib.probabilities import to_logit, to_probability
 from lib.slice_network import Checkpoint, Question, SliceNetwork, mask_maps
 from lib.volumes import Stack
 
-ABSENT_LOGIT = -2.0  # what a template slice that does not show the structure says of every pixel: 12 % probability
+ABSENT_LOGIT = -2.0  # what a template slice that does not show the structure says of every pixel
+ABSENT = float(to_probability(np.array(ABSENT_LOGIT)))  # 12 % probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +41,29 @@ class Guide:
     masks: np.ndarray
 
 
+@dataclass
+class Tally:
+    """How the votes on a query were cast.
+
+    Attributes:
+        cast: query slice to the number of votes on each structure, (structures,).
+        yes: query slice to how many of them found each pixel, uint8 (structures, S, S).
+    """
+
+    cast: dict[int, np.ndarray] = field(default_factory=dict)
+    yes: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def agreement(self, structure: int) -> float | None:
+        """Mean Dice, 0 to 1, of two votes on the same slice; None where no slice has two, or nothing was found."""
+        pairs = found = 0.0
+        for query, cast in self.cast.items():
+            if cast[structure] > 1:
+                yes = self.yes[query][structure].astype(np.float32)
+                pairs += float((yes * (yes - 1)).sum()) / (cast[structure] - 1)
+                found += float(yes.sum())
+        return pairs / found if found else None
+
+
 @dataclass(frozen=True)
 class _Vote:
     query: int
@@ -54,14 +79,16 @@ def vote(
     count: int,
     said: Mapping[tuple[int, int], np.ndarray] | None = None,
     checkpoint: Checkpoint | None = None,
+    tally: Tally | None = None,
 ) -> dict[int, np.ndarray]:
-    """Average answer of the templates for each query slice.
+    """Logits of the mean probability that the templates give, for each query slice.
 
     Args:
         queries: slice index to features.
         guides: of each structure, one for each template that shows it.
         count: template slices compared with a query slice, of each template.
         said: (query slice, structure) to prompt maps on the query itself.
+        tally: takes down how the votes were cast.
 
     Returns:
         Query slice to logits (structures, S, S), ABSENT_LOGIT where no template slice around it shows the structure.
@@ -69,7 +96,7 @@ def vote(
     size, said = network.size, said or {}
     votes: list[_Vote] = []
     weights = np.zeros((len(guides), 1 + max(queries, default=0)))
-    logits = {query: np.zeros((len(guides), size, size), np.float32) for query in queries}
+    sums = {query: np.zeros((len(guides), size, size), np.float32) for query in queries}
     for query in queries:
         for structure, candidates in enumerate(guides):
             for guide in candidates:
@@ -79,17 +106,20 @@ def vote(
                     chosen = guide.match.around(query, count)
                 asked = [index for index in chosen if guide.shown[index]]
                 votes.extend(_Vote(query, structure, guide, index) for index in asked)
-                logits[query][structure] += ABSENT_LOGIT * (len(chosen) - len(asked))
+                sums[query][structure] += ABSENT * (len(chosen) - len(asked))
                 weights[structure, query] += len(chosen)
+    if tally is not None:
+        tally.cast = {query: weights[:, query] for query in queries}
+        tally.yes = {query: np.zeros((len(guides), size, size), np.uint8) for query in queries}
     for done, (one, answer) in enumerate(
         zip(votes, network.answers(_questions(votes, queries, said, size)), strict=True)
     ):
         if checkpoint and done % network.batch_size == 0:
             checkpoint(done / len(votes))
-        logits[one.query][one.structure] += answer
-    for query, sums in logits.items():
-        sums /= weights[:, query, None, None]
-    return logits
+        sums[one.query][one.structure] += to_probability(answer)
+        if tally is not None:
+            tally.yes[one.query][one.structure] += answer > 0
+    return {query: to_logit(sums[query] / weights[:, query, None, None]).astype(np.float32) for query in queries}
 
 
 def _questions(

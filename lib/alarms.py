@@ -1,0 +1,65 @@
+"""Alarms that need no calibration, and the one reason that a person is told.
+
+An alarm names what a look at the mask would show: it is empty, torn, cut off by the image's border, much larger than in
+the templates, elsewhere, or its templates contradict each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+EMPTY = "nothing was found"
+MOST_TIMES = 2.5  # a volume further from the templates' than this
+MOST_CONTACT = 0.04  # share of the surface on the image's border, beyond the templates'
+MOST_PARTS = 3.0  # times as many parts as the templates have
+FAR = 0.25  # of the image, from the nearest template's centre
+LEAST_AGREEMENT = 0.5  # Dice of the templates' answers with one another
+LEAST_REVERSE = 0.3  # Dice
+
+USUAL = {  # what a person is told of the weakest feature where nothing is alarming
+    "reverse": "leads back to only a part of the template's structure",
+    "again": "changes when it is asked the other way round",
+    "votes": "the templates' answers differ",
+    "planes": "the three planes' answers differ",
+    "opinions": "changes with small changes of the template",
+    "border": "its outline is uncertain",
+    "expected": "the network is unsure of it",
+    "copies": "the template hardly finds its own structure in copies of itself",
+    "likeness": "looks unlike its templates",
+    "overlap": "lies or looks unlike the template's",
+    "thinness": "thin structures are hard",
+}
+FINE = "agrees with its templates"
+
+
+def alarms(evidence: Mapping[str, float]) -> list[str]:
+    """What is alarming about a mask, the most alarming first; none for evidence that says nothing."""
+    if "size" not in evidence:
+        return [EMPTY] if evidence else []
+    found = []
+    times = math.exp(evidence.get("volume", 0.0))
+    if not 1 / MOST_TIMES <= times <= MOST_TIMES:
+        found.append(f"volume {_number(times)} times the templates'")
+    if evidence.get("contact", 0.0) > MOST_CONTACT:
+        found.append("touches the image border")
+    if evidence.get("reverse", 1.0) < LEAST_REVERSE:
+        found.append("does not lead back to the template's structure")
+    parts = math.exp(evidence.get("parts", 0.0))
+    if parts >= MOST_PARTS:
+        found.append(f"{_number(parts)} times as many parts as in the templates")
+    if evidence.get("place", 0.0) > FAR:
+        found.append("lies elsewhere in the image than in the templates")
+    if min(evidence.get("votes", 1.0), evidence.get("planes", 1.0)) < LEAST_AGREEMENT:
+        found.append("the templates or planes contradict each other")
+    return found
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def reason(evidence: Mapping[str, float], weakest: str | None) -> str:
+    """One reason a person understands: an alarm, or else what speaks most against the mask."""
+    found = alarms(evidence)
+    return found[0] if found else USUAL.get(weakest or "", FINE)

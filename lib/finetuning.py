@@ -1,0 +1,430 @@
+"""Fine-tuning on a few labelled studies: what is learnt, for how long, and whether it helped.
+
+One fine-tuning is a course of phases, all from the same parent weights. With few studies they take turns at being held
+out (cross-validation), which tells whether learning from this list helps at all; if it does, a last phase learns from
+all of them. With many, one phase holds some out, and its result is what is published. A single study can only be asked
+about changed copies of itself, and the verdict says so.
+
+The loop over epochs and steps is the caller's (MONAI Label's trainer, or `run`): `begin_epoch`, `step`, `end_epoch`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.adapters import MODES, adapt, merged
+from lib.episodes import STORED_SIZE, Episode, EpisodeSource, Mix, RealTasks
+from lib.examination import Examined, answer, clicks_needed, questions, template_dice
+from lib.images import read_image, read_label
+from lib.networks import OnePrompt
+from lib.optimizers import make_optimizer
+from lib.templates import Template
+from lib.training import StepResult, TrainingConfig, learning_rate_at, training_step
+from lib.transforms import normalise, resize_image
+from lib.volumes import Stack, thick_axis
+
+COPIES = "changed copies of the one study"
+HELD_OUT = "held-out studies"
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Every number of a fine-tuning; docs/finetuning.md has what they were chosen by.
+
+    Attributes:
+        mode: which weights learn, one of `lib.adapters.MODES`.
+        rates: learning rate of each mode.
+        epochs, steps: epochs of a phase, steps of an epoch.
+        batch, queries: episodes of a step, queries of an episode.
+        synthetic: share of synthetic episodes, against forgetting.
+        folds: times that the studies are divided while there are few.
+        few: up to so many studies are cross-validated; of more, `held_out` (a share) are set apart.
+        most_asked: studies of a phase that are asked about as the product would be, which takes seconds for a volume.
+        most_questions: slices that are asked about after each epoch, in all.
+        most_slices: slices of all studies that are kept in memory, in each plane.
+        least_gain: Dice that a candidate must be better by.
+        most_loss: Dice that a structure may lose.
+        more_clicks: clicks that a candidate may need more.
+    """
+
+    mode: str = "full"
+    rates: Mapping[str, float] = field(default_factory=lambda: {"full": 2e-4, "norms": 2e-3, "lora": 2e-3})
+    epochs: int = 4
+    steps: int = 20
+    batch: int = 4
+    queries: int = 2
+    synthetic: float = 0.1
+    folds: int = 2
+    few: int = 8
+    held_out: float = 0.25
+    most_asked: int = 4
+    most_questions: int = 48
+    most_slices: int = 1200
+    least_gain: float = 0.005
+    most_loss: float = 0.03
+    more_clicks: float = 0.25
+
+    @property
+    def mix(self) -> Mix:
+        """Shares of the kinds of episodes where there are several studies."""
+        return Mix(synthetic=self.synthetic, regions=0.05, same_image=0.2, absent=0.06, unions=0.0)
+
+    @property
+    def mix_alone(self) -> Mix:
+        """The same for one study, which has no partner: its own slices in changed copies."""
+        return Mix(synthetic=self.synthetic, regions=0.1, same_image=0.9 - self.synthetic, absent=0.0, unions=0.0)
+
+    @classmethod
+    def parse(cls, text: str) -> FineTuning:
+        """The defaults with some changed, as `epochs=2,steps=10`.
+
+        Raises:
+            ValueError: a name that is not among the settings, or a value that does not fit.
+        """
+        kinds = {f.name: type(getattr(cls(), f.name)) for f in dataclasses.fields(cls) if f.name != "rates"}
+        changes: dict[str, Any] = {}
+        for part in filter(None, text.split(",")):
+            name, _, value = part.strip().partition("=")
+            if name not in (*kinds, "rate"):
+                raise ValueError(f"settings must be among rate, {', '.join(kinds)}, each as name=value; got {part!r}")
+            try:
+                changes[name] = kinds.get(name, float)(value)
+            except ValueError as error:
+                raise ValueError(f"{name} must be a {kinds.get(name, float).__name__}, got {value!r}") from error
+        rate = changes.pop("rate", None)
+        settings = dataclasses.replace(cls(), **changes)
+        if settings.mode not in MODES or min(settings.epochs, settings.steps, settings.batch, settings.queries) < 1:
+            raise ValueError(f"mode must be one of {', '.join(MODES)} and counts 1 or more, got {text!r}")
+        return (
+            settings if rate is None else dataclasses.replace(settings, rates={**settings.rates, settings.mode: rate})
+        )
+
+    def training(self) -> TrainingConfig:
+        """The settings of a step."""
+        return TrainingConfig(
+            optimizer="adamw", learning_rate=self.rates[self.mode], warmup=max(1, self.epochs * self.steps // 10)
+        )
+
+
+@dataclass(frozen=True)
+class LabelledStudy:
+    """A study with its final label: files, {structure: value in the label}, and what changes when they do."""
+
+    id: str
+    image: Path
+    label: Path
+    names: Mapping[str, int]
+    checksum: str = ""
+
+    def read(self) -> Template:
+        """Image and label, as the templates that they are. Raises ImageError, TemplateError."""
+        image = read_image(self.image)
+        return Template(self.id, image, read_label(self.label, image), self.names)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One training from the parent's weights: places of the studies learnt from and of those asked about after it."""
+
+    name: str
+    learnt: tuple[int, ...]
+    asked: tuple[int, ...] = ()
+
+
+def plan(count: int, settings: FineTuning) -> tuple[Phase, ...]:
+    """The phases for so many studies. Raises ValueError for none."""
+    everyone = tuple(range(count))
+    if count < 1:
+        raise ValueError("training needs at least one study with a final label: save one first")
+    if count == 1:
+        return (Phase("the one study", everyone),)
+    if count > settings.few:
+        apart = everyone[:: round(1 / settings.held_out)]
+        return (Phase("most studies", tuple(n for n in everyone if n not in apart), apart),)
+    folds = min(settings.folds, count)
+    parts = [everyone[fold::folds] for fold in range(folds)]
+    turns = [
+        Phase(f"fold {number} of {folds}", tuple(n for n in everyone if n not in part), part)
+        for number, part in enumerate(parts, start=1)
+    ]
+    return (*turns, Phase("all studies", everyone))
+
+
+def slices_of(study: Template, indices: Mapping[str, int], most: int) -> dict[int, RealTasks]:
+    """{plane: the study's slices that show a structure}, in the planes that the product cuts it in.
+
+    Label values become `indices`; the subject is 0.
+    """
+    assert study.label is not None
+    common = np.zeros(study.label.shape, np.uint8)
+    for name, value in study.names.items():
+        common[study.label == value] = indices[name]
+    main = Stack.of(study.image)
+    alike = thick_axis(main.spacing) is None and min(main.array.shape) > 1
+    stacks = [Stack.of(study.image, plane=plane) for plane in range(3)] if alike else [main]
+    found = {}
+    for stack in stacks:
+        planes, labels = stack.slices_of(study.image.array), stack.slices_of(common)
+        shown = np.flatnonzero(labels.any(axis=(1, 2)))
+        shown = shown[np.unique(np.linspace(0, len(shown) - 1, min(most, len(shown))).round().astype(int))]
+        images = [normalise(resize_image(planes[index].astype(np.float32), STORED_SIZE)) for index in shown]
+        places = shown / max(1, len(planes) - 1)
+        smaller = np.stack([_shrunk(labels[index]) for index in shown])
+        found[stack.axis] = RealTasks("studies", np.stack(images), smaller, np.zeros(len(shown), int), places)
+    return found
+
+
+def joined(parts: Sequence[RealTasks]) -> RealTasks:
+    """Slices of several studies as one set of tasks; each study is a subject."""
+    subjects = np.concatenate([np.full(len(part.images), number) for number, part in enumerate(parts)])
+    places = np.concatenate([part.places for part in parts if part.places is not None])
+    images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    return RealTasks("studies", images, labels, subjects, places)
+
+
+class Learner(nn.Module):
+    """A network whose forward pass is a whole training step, so that PyTorch's distributed wrapper sees it."""
+
+    def __init__(self, network: OnePrompt) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, episodes: Sequence[Episode], config: TrainingConfig, rng: np.random.Generator
+    ) -> tuple[Tensor, StepResult]:
+        result = training_step(self.network, episodes, config, rng)
+        return result.loss, result
+
+
+class FineTune:
+    """One fine-tuning under way.
+
+    Args:
+        parent: network that is served now; it is not changed.
+        studies: labelled studies.
+        settings: every number.
+        device: torch device.
+        seed: of everything that is drawn.
+        share: (number of this process, number of processes) where several learn together.
+        phases: None for those of `plan`.
+    """
+
+    def __init__(
+        self,
+        parent: OnePrompt,
+        studies: Sequence[LabelledStudy],
+        settings: FineTuning,
+        device: str = "cpu",
+        seed: int = 0,
+        share: tuple[int, int] = (0, 1),
+        phases: Sequence[Phase] | None = None,
+    ) -> None:
+        self.settings, self.studies, self.seed, self.share = settings, list(studies), seed, share
+        self.phases = tuple(phases or plan(len(self.studies), settings))
+        self.epochs = settings.epochs * len(self.phases)
+        self.device = device
+        self.parent = parent.eval().to(device)
+        torch.manual_seed(seed)
+        fresh = OnePrompt(parent.config)
+        fresh.load_state_dict(parent.state_dict())
+        self.learner = Learner(adapt(fresh, settings.mode).to(device))
+        config = settings.training()
+        self.optimizer = make_optimizer(self.learner, config.optimizer, config.learning_rate, config.weight_decay)
+        self._first = {name: value.clone() for name, value in self.learner.state_dict().items()}
+        names = sorted({name for study in self.studies for name in study.names})
+        self._indices = {name: number for number, name in enumerate(names, start=1)}
+        most = max(4, min(40, settings.most_slices // len(self.studies)))
+        self._slices = [slices_of(study.read(), self._indices, most) for study in self.studies]
+        self.epoch = 0  # finished ones
+        self.before, self.after = Examined(), Examined()
+        self.curve: list[dict[str, Any]] = []
+        self._losses: list[float] = []
+        self._steps = 0
+        self._source: EpisodeSource | None = None
+        self._questions: list[tuple[int, Episode]] = []
+
+    @property
+    def phase(self) -> Phase:
+        """The phase of the epoch that is under way or next."""
+        return self.phases[min(self.epoch // self.settings.epochs, len(self.phases) - 1)]
+
+    @property
+    def network(self) -> OnePrompt:
+        """The network as it is now, with plain weights."""
+        return merged(self.learner.network)
+
+    @property
+    def examined_on(self) -> str:
+        """What the verdict rests on."""
+        return HELD_OUT if len(self.studies) > 1 else COPIES
+
+    def begin_epoch(self) -> None:
+        """Get ready for the next epoch; the first one of a phase begins from the parent's weights."""
+        if self.epoch % self.settings.epochs == 0:
+            self.learner.load_state_dict(self._first)
+            self.optimizer.state.clear()
+            self._source = None
+        if self._source is None:
+            self._prepare()
+        self._steps, self._losses = 0, []
+
+    def draw(self) -> Episode:
+        """The next episode of the epoch."""
+        assert self._source is not None
+        number = self._steps + 1_000_000 * self.epoch
+        self._steps += 1
+        return self._source.draw(np.random.default_rng((self.seed, self.share[0], number)), number)
+
+    def step(self, module: nn.Module, episodes: Sequence[Episode]) -> StepResult:
+        """One optimiser step; `module` is `learner`, or what wraps it."""
+        done = self._done_in_phase() + len(self._losses)
+        total, config = self.settings.epochs * self.settings.steps, self.settings.training()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(done, total, config, cooldown=0.6)
+        self.learner.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, result = module(episodes, config, np.random.default_rng((self.seed, self.share[0], self.epoch, done)))
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in self.learner.parameters() if p.requires_grad], config.clip)
+        self.optimizer.step()
+        self._losses.append(float(loss.detach()))
+        return result
+
+    def end_epoch(self) -> float:
+        """Ask the questions of this phase; after its last epoch also as the product would. Returns the mean Dice."""
+        phase, network = self.phase, self.network
+        dice = [float(value) for value in self._answers(network)]
+        self.epoch += 1
+        loss = float(np.mean(self._losses)) if self._losses else 0.0
+        mean = float(np.mean(dice)) if dice else 0.0
+        self.curve.append({"phase": phase.name, "epoch": self.epoch, "loss": round(loss, 4), "dice": round(mean, 4)})
+        if self.epoch % self.settings.epochs == 0 and self.share[0] == 0 and (phase.asked or len(self.phases) == 1):
+            self.before = self.before.joined(self._examine(self.parent, phase))
+            self.after = self.after.joined(self._examine(network, phase))
+        return mean
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is left to do: all phases are through, or cross-validation said that it does not help."""
+        examined = self.epoch >= self.settings.epochs * max(1, len(self.phases) - 1)
+        return self.epoch >= self.epochs or (len(self.phases) > 1 and examined and not self.verdict()[0])
+
+    def verdict(self) -> tuple[bool, str]:
+        """Whether the candidate is better than its parent, and why."""
+        return compare(self.before, self.after, self.settings)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON-able values from which `restore` goes on."""
+        tensors = {f"weights.{name}": value for name, value in self.learner.state_dict().items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+        told = {name: dataclasses.asdict(getattr(self, name)) for name in ("before", "after")}
+        return tensors, {"epoch": self.epoch, "curve": self.curve, **told}
+
+    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        """Go on from a `state` of a fine-tuning with the same parent, studies, settings and seed."""
+        weights = {name.removeprefix("weights."): value for name, value in tensors.items() if name[0] == "w"}
+        self.learner.load_state_dict(weights)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                moments.setdefault(int(number), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.epoch, self.curve = int(told["epoch"]), list(told["curve"])
+        self.before, self.after = (
+            Examined({name: tuple(v) for name, v in told[key]["dice"].items()}, tuple(told[key]["clicks"]))
+            for key in ("before", "after")
+        )
+
+    # Own helpers
+
+    def _done_in_phase(self) -> int:
+        return self.epoch % self.settings.epochs * self.settings.steps
+
+    def _prepare(self) -> None:
+        settings, size = self.settings, self.parent.config.image_size
+        learnt, asked = self._tasks(self.phase.learnt), self._tasks(self.phase.asked)
+        alone = not any(tasks.showing for tasks in learnt.values())
+        mix = settings.mix_alone if alone else settings.mix
+        most = max(1, min(8, settings.most_questions // (len(learnt) * len(self._indices))))
+        self._source = EpisodeSource(list(learnt.values()), size, settings.queries, mix, self.seed)
+        self._questions = [
+            question
+            for plane, tasks in learnt.items()
+            if not asked or plane in asked
+            for question in questions(tasks, asked.get(plane), size, most)
+        ]
+
+    def _tasks(self, places: Sequence[int]) -> dict[int, RealTasks]:
+        planes = sorted({plane for place in places for plane in self._slices[place]})
+        return {
+            plane: joined([self._slices[place][plane] for place in places if plane in self._slices[place]])
+            for plane in planes
+        }
+
+    def _answers(self, network: OnePrompt) -> list[float]:
+        episodes = [episode for _, episode in self._questions]
+        batches = [episodes[start : start + 8] for start in range(0, len(episodes), 8)]
+        return [float(dice) for batch in batches for dice in answer(network, batch)]
+
+    def _examine(self, network: OnePrompt, phase: Phase) -> Examined:
+        clicks = clicks_needed(network, [e for _, e in self._questions[:: max(1, len(self._questions) // 8)]])
+        if phase.asked:
+            return Examined(template_dice(network, self._pairs(phase), self.device), clicks)
+        names = {index: name for name, index in self._indices.items()}
+        dice: dict[str, tuple[float, ...]] = {}
+        for (value, _), found in zip(self._questions, self._answers(network), strict=True):
+            dice[names[value]] = (*dice.get(names[value], ()), found)
+        return Examined(dice, clicks)
+
+    def _pairs(self, phase: Phase) -> list[tuple[list[Template], Template]]:
+        """Each study that is asked about, with one of those learnt from as its template."""
+        asked = phase.asked[: self.settings.most_asked]
+        read = {place: self.studies[place].read() for place in (*asked, *phase.learnt[: len(asked)])}
+        return [([read[phase.learnt[n % len(phase.learnt)]]], read[place]) for n, place in enumerate(asked)]
+
+
+def compare(before: Examined, after: Examined, settings: FineTuning) -> tuple[bool, str]:
+    """Whether `after` is better than `before`, and the reason in words."""
+    gain, clicks = after.mean_dice - before.mean_dice, after.mean_clicks - before.mean_clicks
+    figures = (
+        f"one-template Dice {before.mean_dice:.3f} to {after.mean_dice:.3f}, "
+        f"clicks {before.mean_clicks:.1f} to {after.mean_clicks:.1f}"
+    )
+    losses = {name: float(np.mean(before.dice[name]) - np.mean(after.dice[name])) for name in after.dice}
+    worst = max(losses, key=lambda name: losses[name], default="")
+    if not after.dice:
+        return False, "no question could be asked: the studies share no structure"
+    if gain < settings.least_gain:
+        return False, f"not better by {settings.least_gain} Dice: {figures}"
+    if losses[worst] > settings.most_loss:
+        return False, f"{worst} loses {losses[worst]:.3f} Dice: {figures}"
+    if clicks > settings.more_clicks:
+        return False, f"it needs more clicks: {figures}"
+    return True, figures
+
+
+def run(tuning: FineTune, report: Callable[[FineTune], None] = lambda tuning: None) -> FineTune:
+    """Fine-tune in this process until nothing is left to do."""
+    while not tuning.finished:
+        tuning.begin_epoch()
+        for _ in range(tuning.settings.steps):
+            tuning.step(tuning.learner, [tuning.draw() for _ in range(tuning.settings.batch)])
+        tuning.end_epoch()
+        report(tuning)
+    return tuning
+
+
+def _shrunk(label: np.ndarray) -> np.ndarray:
+    """A label map (I, J) to (R, R) by its nearest pixels."""
+    rows, columns = (((np.arange(STORED_SIZE) + 0.5) * n / STORED_SIZE).astype(int) for n in label.shape)
+    return label[np.ix_(rows, columns)]
