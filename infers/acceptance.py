@@ -1,7 +1,8 @@
 """Results that an annotator marked *use as template*, from clients that cannot submit a label (OHIF).
 
 The option sticks in the client, so every later click carries it too. A result is therefore accepted only when no newer
-one came for some quiet seconds, and never over a label that a person submitted.
+one came for some quiet seconds, and never over a label that a person submitted. What waits is also on disk
+(`infers/offers.py`): after a restart it waits again, as long as before.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +18,8 @@ import numpy as np
 
 from infers.datastore import ACCEPTED, FINAL, LabelRecord
 from infers.errors import ClientError, NotFound
-from lib.images import Image, ImageError, read_label, write_label
+from infers.offers import Offer, Offers
+from lib.images import Image, ImageError, read_image, read_label, write_label
 from lib.predictor import Prediction
 
 logger = logging.getLogger(__name__)
@@ -27,18 +28,9 @@ logger = logging.getLogger(__name__)
 class FinalStore(Protocol):
     """What is needed of the datastore."""
 
+    def get_image_uri(self, image_id: str) -> str: ...
     def record(self, image_id: str, tag: str) -> LabelRecord | None: ...
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str: ...
-
-
-@dataclass
-class _Offer:
-    """The newest results for one study: {structure: (mask, slices it speaks about or None for all)}."""
-
-    image: Image
-    timer: threading.Timer
-    provenance: dict[str, Any]
-    masks: dict[str, tuple[np.ndarray, list[int] | None]] = field(default_factory=dict)
 
 
 class Acceptance:
@@ -46,6 +38,7 @@ class Acceptance:
 
     Args:
         store: the datastore.
+        offers: where results wait.
         quiet_seconds: how long no newer result must come.
         accepted: called with the image id after a label was saved.
         learn: gives indices to names of structures, {name: index}.
@@ -54,27 +47,34 @@ class Acceptance:
     def __init__(
         self,
         store: FinalStore,
+        offers: Offers,
         quiet_seconds: float,
         accepted: Callable[[str], Any],
         learn: Callable[[list[str]], dict[str, int]],
     ) -> None:
-        self._store, self._quiet, self._accepted, self._learn = store, quiet_seconds, accepted, learn
+        self._store, self._kept, self._quiet = store, offers, quiet_seconds
+        self._accepted, self._learn = accepted, learn
         self._lock = threading.Lock()
-        self._offers: dict[str, _Offer] = {}
+        self._offers: dict[str, Offer] = {}
+        self._timers: dict[str, threading.Timer] = {}
 
-    def offer(self, image_id: str, image: Image, prediction: Prediction, slices: list[int] | None = None) -> None:
-        """Take a result as the study's newest; `slices` (along k) where it says nothing about the others."""
-        timer = threading.Timer(self._quiet, self._accept, [image_id])
-        timer.daemon = True
+    def start(self) -> None:
+        """In the server process: let what waited when a former process ended wait again."""
+        for image_id, offer in self._kept.read():
+            with self._lock:
+                if image_id not in self._offers:
+                    self._offers[image_id] = offer
+                    self._wait(image_id)
+
+    def offer(self, image_id: str, prediction: Prediction) -> None:
+        """Take a result as the study's newest."""
         with self._lock:
             former = self._offers.get(image_id)
-            if former:
-                former.timer.cancel()
-            masks = former.masks if former else {}
-            for name, index in prediction.labels.items():
-                masks[name] = _joined(masks.get(name), prediction.mask == index, slices)
-            self._offers[image_id] = _Offer(image, timer, dict(prediction.provenance), masks)
-        timer.start()
+            masks = {name: prediction.mask == index for name, index in prediction.labels.items()}
+            offer = Offer({**(former.masks if former else {}), **masks}, dict(prediction.provenance))
+            self._kept.put(image_id, offer)
+            self._offers[image_id] = offer
+            self._wait(image_id)
 
     def waiting(self) -> list[str]:
         """Ids of studies with a result that waits for quiet."""
@@ -94,58 +94,66 @@ class Acceptance:
             offer = self._offers.pop(image_id, None)
             if offer is None:
                 raise NotFound(f"no interactive result waits for {image_id!r}: it was accepted already, or none came")
-            offer.timer.cancel()
+            self._timers.pop(image_id).cancel()
         try:
             saved = self._save(image_id, offer, user)
         except Exception:
             with self._lock:
-                self._offers.setdefault(image_id, offer)  # not lost: the person can try again
+                if image_id not in self._offers:  # not lost: the person can try again
+                    self._offers[image_id] = offer
+                    self._wait(image_id)
             raise
-        if saved:
-            self._accepted(image_id)
+        self._done(image_id, saved)
         return saved
+
+    def _wait(self, image_id: str) -> None:
+        if former := self._timers.get(image_id):
+            former.cancel()
+        timer = self._timers[image_id] = threading.Timer(self._quiet, self._accept, [image_id])
+        timer.daemon = True
+        timer.start()
 
     def _accept(self, image_id: str) -> None:
         with self._lock:
-            offer = self._offers.get(image_id)
-            if offer is None or offer.timer is not threading.current_thread():
+            if self._timers.get(image_id) is not threading.current_thread():
                 return  # a newer result came just now
-            del self._offers[image_id]
+            offer = self._offers.pop(image_id)
+            del self._timers[image_id]
+        saved = False
         try:
-            if self._save(image_id, offer):
-                self._accepted(image_id)
+            saved = self._save(image_id, offer)
         except (ClientError, ImageError, OSError) as error:
             logger.error("the result for %s did not become a template: %s", image_id, error)
+        self._done(image_id, saved)
 
-    def _save(self, image_id: str, offer: _Offer, user: str = "") -> bool:
+    def _done(self, image_id: str, saved: bool) -> None:
+        with self._lock:
+            if image_id not in self._offers:  # else a newer one has come, which waits
+                self._kept.remove(image_id)
+        if saved:
+            self._accepted(image_id)
+
+    def _save(self, image_id: str, offer: Offer, user: str = "") -> bool:
         former = self._store.record(image_id, FINAL)
         if former and ACCEPTED not in former.info:
             logger.info("the result for %s does not replace the label that was submitted", image_id)
             return False
+        image: Image = read_image(self._store.get_image_uri(image_id))
+        if any(mask.shape != image.array.shape for mask in offer.masks.values()):
+            raise ClientError(f"the image {image_id!r} changed since the result was made: segment it again", 409)
         names = dict(former.info.get("label_names", {})) if former else {}
-        label = read_label(former.path, offer.image) if former else np.zeros(offer.image.array.shape, np.uint8)
+        label = read_label(former.path, image) if former else np.zeros(image.array.shape, np.uint8)
         names = {**names, **self._learn(list(offer.masks))}
-        for name, (mask, slices) in offer.masks.items():
-            where = np.ones(mask.shape, bool) if slices is None else np.isin(np.arange(mask.shape[2]), slices)
-            label[(label == names[name]) & where] = 0
-            label[mask & where] = names[name]
+        for name, mask in offer.masks.items():
+            label[label == names[name]] = 0
+            label[mask] = names[name]
         if not label.any():
             logger.info("the result for %s is empty and does not become a template", image_id)
             return False
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.nii.gz"
-            write_label(path, label, offer.image)
+            write_label(path, label, image)
             names = {name: value for name, value in names.items() if (label == value).any()}
             info = {ACCEPTED: "interactive result", "label_names": names, "provenance": offer.provenance}
             self._store.save_label(image_id, str(path), FINAL, {**info, **({"user": user} if user else {})})
         return True
-
-
-def _joined(
-    former: tuple[np.ndarray, list[int] | None] | None, mask: np.ndarray, slices: list[int] | None
-) -> tuple[np.ndarray, list[int] | None]:
-    if former is None or slices is None:
-        return mask, slices
-    joined = former[0].copy()
-    joined[..., slices] = mask[..., slices]
-    return joined, None if former[1] is None else sorted({*former[1], *slices})

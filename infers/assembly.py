@@ -7,35 +7,48 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel
+import numpy as np
 from monailabel.config import settings as monailabel_settings
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.utils.convert import nifti_to_dicom_seg
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+from pydicom.dataset import Dataset
 
 from infers.acceptance import Acceptance
 from infers.batch import TolerantBatchInfer
 from infers.board.board import Board
-from infers.datastore import AUTOMATIC, FINAL, StudyStore
+from infers.corrections import Corrections
+from infers.datastore import AUTOMATIC, FINAL, FORMER, StudyStore
+from infers.dicomseg import Maker, read_headers
 from infers.errors import ClientError, NotFound
 from infers.gate import Gate
 from infers.guards import safe_name
+from infers.health import TemplateHealth
 from infers.labels import LabelMap
 from infers.locked import NO_IMAGE
+from infers.looks import Looks
 from infers.model import BASE, PUBLISHED, ServedModel
+from infers.offers import Offers
 from infers.oneprompt import Engine, tasks
+from infers.pacs_labels import inferred_seg
 from infers.propagation import Propagation
 from infers.routes import install
+from infers.rtstruct import write_rtstruct
+from infers.scoring import DiceScoring, score_study
+from infers.strategies import strategies
 from infers.studies import CHECKED, MODEL, Studies
+from infers.training import Trainings
 from infers.watch import FolderWatch
 from lib.checkpoints import SHIPPED_WEIGHTS
 from lib.config import AppConfig
-from lib.images import Image, read_image
+from lib.images import Image, read_image, read_label, write_image
 from lib.predictor import Predictor, PredictorSettings
+from lib.slice_network import Checkpoint
+from lib.versions import FOLDER, Versions
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +78,32 @@ class Assembly:
             self.config.device,
             lambda network, device: Predictor(network, device, settings),
         )
-        self.studies = Studies(self.datastore, self.labels, lambda: self.model.predictor, self.config.templates)
-        self.gate = Gate()
-        self.job = Propagation(self.studies, self.gate, self.datastore.state / "job.lock")
-        self.acceptance = Acceptance(
-            self.datastore, self.config.quiet_seconds, self.label_saved, lambda names: self.labels.learn(names)
+        looks = Looks(self.datastore, self.datastore.state / "looks.npz")
+        self.versions = Versions(
+            self.models / FOLDER, self.model.published, self.config.versions, self.config.versions_mb * 2**20
         )
-        self.board = Board(self.studies, self.job, self.acceptance, self._templates_changed)
+        self.studies = Studies(
+            self.datastore,
+            self.labels,
+            lambda: self.model.predictor,
+            self.config.templates,
+            looks,
+            refreshed=self.config.auto_propagate,
+        )
+        self.trainings = Trainings(self.models, self.studies, self.config.auto_finetune)
+        self.gate = Gate()
+        self.corrections = Corrections(self.studies, self.datastore.state / "template_checks.json")
+        self.health = TemplateHealth(self.studies, self.corrections)
+        self.job = Propagation(
+            self.studies, self.gate, self.datastore.state, self._prepare, self.corrections.check_templates
+        )
+        offers = Offers(self.datastore.state / "offers")
+        self.acceptance = Acceptance(
+            self.datastore, offers, self.config.quiet_seconds, self.label_saved, self.labels.learn
+        )
+        self.board = Board(
+            self.studies, self.job, self.acceptance, self._templates_changed, self.corrections, self.health
+        )
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
         self._tasks: dict[str, Any] = {}
         self._app: Any = None
@@ -87,11 +119,20 @@ class Assembly:
         """What `trainers.oneprompt.OnePromptTrainer` is made with."""
         return {
             "models": self.models,
-            "published": self.model.published,
+            "versions": self.versions,
             "provenance": {BASE: self.model.base_hash},
             "served": lambda: self.model.path,
-            "studies": lambda: (self.studies.labelled(), self.labels.names),
+            "studies": self.studies.labelled,
+            "tuning": self.config.finetuning,
         }
+
+    def scoring(self) -> dict[str, Any]:
+        """The scoring methods by name."""
+        return {"dice": DiceScoring(self.studies)}
+
+    def strategies(self) -> dict[str, Any]:
+        """The active learning strategies by name."""
+        return strategies(self.studies)
 
     def batch_infer(self) -> BatchInferTask:
         """MONAI Label's batch inference as it works without a GPU."""
@@ -106,7 +147,9 @@ class Assembly:
         self.datastore.on_change(self._list_changed)
         FolderWatch(self.models, self._list_changed)  # published weights
         self.job.start()
+        self.acceptance.start()
         self._list_changed()
+        self.trainings.resume()
 
     # What the routes and main.py call
 
@@ -145,14 +188,21 @@ class Assembly:
         self.image_path(image_id)
         if tag == FINAL:
             params = {**params, CHECKED: self.studies.check_label(image_id, path, params)}
+        before = self.datastore.tags(image_id).get(FORMER)
         label_id = self.datastore.save_label(image_id, str(path), tag, params)
+        former = self.datastore.tags(image_id).get(FORMER)
         answer = self._app.on_save_label(image_id, label_id) if tag == FINAL else {}
+        if former and former != before:
+            told = {key: former.get(key) for key in ("user", "client_id", "ts")}
+            answer = {**(answer or {}), "replaced": {**told, "kept_as": FORMER}}
         return {**(answer or {}), "image": image_id, "label": label_id}
 
     def label_saved(self, image_id: str) -> dict[str, Any]:
-        """A final label is there: the other studies follow."""
+        """A final label is there: the other studies follow, its former mask is scored, and a training may be due."""
         if self.config.auto_propagate:
             self.job.trigger()
+        threading.Thread(target=score_study, args=(self.studies, image_id), name="scoring", daemon=True).start()
+        self.trainings.label_saved()
         return {"template": image_id in self.studies.templates()}
 
     def add_image(self, name: str, path: Path, params: dict[str, Any]) -> str:
@@ -174,23 +224,31 @@ class Assembly:
             raise NotFound(NO_IMAGE.format(image_id[:80]))
         return Path(uri)
 
-    def as_dicom_seg(self, image_id: str, mask: str, label_info: Any) -> str:
-        """A mask as a temporary DICOM SEG file that refers to the image's series. Raises ClientError."""
-        if not isinstance(self.datastore, DICOMWebDatastore) or not image_id or not label_info:
-            raise ClientError("output=dicom_seg needs a DICOMweb study list, image=ID and label_info in params", 406)
-        folder = Path(self.image_path(image_id)).parent / image_id  # where MONAI Label keeps the series itself
-        return nifti_to_dicom_seg(str(folder), mask, label_info, use_itk=True)
+    def as_dicom_seg(self, image_id: str, result: Mapping[str, Any]) -> str:
+        """A result of `infer` as a temporary DICOM SEG file that refers to the image's series. Raises ClientError."""
+        headers, image, label = self._on_series("dicom_seg", image_id, result)
+        return _saved(inferred_seg(headers, image, label, result["params"]))
+
+    def as_rtstruct(self, image_id: str, result: Mapping[str, Any]) -> str:
+        """The same as a temporary RTSTRUCT file. Raises ClientError."""
+        headers, image, label = self._on_series("rtstruct", image_id, result)
+        return _saved(write_rtstruct(headers, image, label, result["params"]["label_names"], by=Maker.AUTOMATIC))
 
     def as_file(self, folder: Path) -> Path:
         """A DICOM series as one temporary NIfTI file, for clients that open only files."""
-        image: Image = read_image(folder)
         handle, path = tempfile.mkstemp(suffix=".nii.gz", prefix="oneprompt-")
         os.close(handle)
-        nibabel.save(nibabel.Nifti1Image(image.array, image.affine), path)
+        write_image(path, read_image(folder))
         return Path(path)
 
     def next_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """MONAI Label's next sample; a folder's path is left out, so that the client downloads one file instead."""
+        """MONAI Label's next sample as both clients need it.
+
+        A folder's path is left out, so that Slicer downloads one file instead; OHIF is told which study to open, also
+        of a series that nobody opened here yet.
+        """
+        if sample.get("id") and self.board.ohif:
+            sample = {"StudyInstanceUID": self.board.study_uid(sample["id"]), **sample}
         if sample.get("path") and os.path.isdir(sample["path"]):
             sample = {**sample, "path": "", "name": f"{sample['id']}.nii.gz"}
         return sample
@@ -208,6 +266,7 @@ class Assembly:
             "templates": sorted(self.studies.templates()),
             "job": dict(vars(job)),
             "studies": {row.id: row.brief() for row in self.board.rows()},
+            **self.board.quality(),
         }
 
     def start_job(self) -> dict[str, Any]:
@@ -219,11 +278,28 @@ class Assembly:
         """Stop the job; what is done stays."""
         return dict(vars(self.job.cancel()))
 
-    def check_training(self, name: str) -> None:
-        """Refuse a training run that cannot work, before a process is started for it."""
+    def undo_job(self) -> dict[str, Any]:
+        """Take every automatic mask away; people's labels stay."""
+        return {"removed": self.job.undo(), **vars(self.job.status())}
+
+    def start_training(self, name: str, params: Mapping[str, Any], enqueue: bool = False) -> dict[str, Any]:
+        """Start a training run, or queue it; one that cannot work is refused before a process is started for it."""
         if name != MODEL:
             raise NotFound(f"the trainer is called {MODEL}, got {name!r}")
-        self._need_template()
+        return self.trainings.start(params, enqueue)
+
+    def training(self) -> dict[str, Any]:
+        """What GET /oneprompt/training answers: the newest training, and the versions of the weights."""
+        served = self.model.weights_hash
+        versions = [{**record, "served": record["hash"] == served} for record in self.versions.all()]
+        base = {"hash": self.model.base_hash, "served": served == self.model.base_hash}
+        return {**self.trainings.status(), "served": served, "base": base, "versions": versions}
+
+    def serve_version(self, name: str) -> dict[str, Any]:
+        """Roll back or forward to a version, or to `base`."""
+        self.model.serve(name, self.versions)
+        self._list_changed()
+        return {"weights": self.model.weights_hash}
 
     def check_batch(self, name: str, params: Mapping[str, Any]) -> None:
         """Refuse a batch that cannot work, before a process is started for it."""
@@ -237,18 +313,16 @@ class Assembly:
         """Serve uploaded weights from now on, if they fit. Raises CheckpointError where they do not."""
         if name not in self._tasks:
             raise NotFound(f"model must be one of {', '.join(self._tasks)}, got {name!r}")
-        self.model.publish(path)
+        self.model.publish(path, self.versions)
         return {"weights": self.model.weights_hash}
 
     def remove_published(self, name: str) -> dict[str, Any]:
         """Go back to the configured weights."""
         if name not in self._tasks:
             raise NotFound(f"model must be one of {', '.join(self._tasks)}, got {name!r}")
-        published = self.model.published
-        if not published.exists():
+        if not self.model.published.exists():
             raise NotFound("no weights were published: the configured ones are served and stay")
-        published.replace(published.with_suffix(".removed"))
-        return {"weights": self.model.weights_hash}
+        return self.serve_version("base")
 
     # Own helpers
 
@@ -266,6 +340,17 @@ class Assembly:
             read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
         )
 
+    def _on_series(
+        self, output: str, image_id: str, result: Mapping[str, Any]
+    ) -> tuple[list[Dataset], Image, np.ndarray]:
+        """Headers of the series that a study is, its image, and a mask of it."""
+        path = self.image_path(image_id) if image_id else None
+        folder = path.parent / image_id if path and isinstance(self.datastore, DICOMWebDatastore) else path
+        if path is None or folder is None or not folder.is_dir():
+            raise ClientError(f"output={output} needs image=ID of a study that is a DICOM series", 406)
+        image = read_image(path)
+        return read_headers(folder), image, read_label(result["file"], image)
+
     def _need_template(self) -> None:
         if not self.studies.templates():
             raise ClientError("there is no template yet: save one study first", status=409)
@@ -273,7 +358,22 @@ class Assembly:
     def _templates_changed(self) -> None:
         if self.config.auto_propagate:
             self.job.trigger()
+        self.trainings.label_saved()
+
+    def _prepare(self, checkpoint: Checkpoint) -> None:
+        """Before the job: what corrections teach, and whether the templates are worth the list's time."""
+        self.corrections.learn(checkpoint)
+        self.health.examine(checkpoint)
 
     def _list_changed(self) -> None:
+        if not self.board.ohif:  # a DICOMweb server's images are not fetched before somebody needs them
+            self.studies.looks.refresh()
         if self.config.auto_propagate:
             self.job.trigger(resume=False)  # only says that there may be work: this is called under the store's lock
+
+
+def _saved(instance: Dataset) -> str:
+    """A DICOM instance as a temporary file."""
+    with tempfile.NamedTemporaryFile(suffix=".dcm", prefix="oneprompt-", delete=False) as target:
+        instance.save_as(target.name)
+    return target.name

@@ -8,11 +8,10 @@ or broken. Every file is written whole or not at all. Ids and tags are names, ne
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,11 @@ from typing import Any
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from infers.environment import IMAGE_EXTENSIONS, IMAGE_PATTERNS
+from infers.environment import IMAGE_EXTENSIONS
 from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
-from infers.locked import STATE_FOLDER, LockedDatastore
-from infers.series import Series, SeriesScanner
-from infers.sidecars import checksum, read_sidecar, update_sidecar, write_sidecar
-from infers.watch import FolderWatch
+from infers.sidecars import checksum, update_sidecar, write_sidecar
+from infers.study_files import StudyFiles
 from lib.files import write_atomically
 from lib.images import read_image
 
@@ -34,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
+FORMER = "former"  # tag of a person's label that another person replaced: the last such one is kept
 ACCEPTED = "accepted"  # in a final label's record: how it came to be one without being submitted
-SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
 
 
 @dataclass(frozen=True)
@@ -47,39 +44,10 @@ class LabelRecord:
     checksum: str
 
 
-class StudyStore(LockedDatastore):
-    """Images and labels of one study folder.
-
-    Args:
-        datastore_path: the study folder; images lie in it, DICOM series also in sub-folders, labels in `labels/TAG`.
-        extensions: glob patterns of image and label files.
-        auto_reload: watch the folder for files that others add or remove.
-        read_only: do not look for new files at start (MONAI Label's setting).
-    """
-
-    folders_are_series = True
-
-    def __init__(
-        self,
-        datastore_path: str,
-        extensions: Sequence[str] = IMAGE_PATTERNS,
-        auto_reload: bool = False,
-        read_only: bool = False,
-        **unused: Any,
-    ) -> None:
-        root = Path(datastore_path)
-        views = root / STATE_FOLDER / "series"
-        self._scanner = SeriesScanner(root, views) if self.folders_are_series else None
-        self._series: dict[str, Series] = {}
-        self._listeners: list[Callable[[], None]] = []
-        super().__init__(datastore_path, extensions=list(extensions), read_only=read_only)
-        self._watch = FolderWatch(root, self.refresh) if auto_reload else None
+class StudyStore(StudyFiles):
+    """Images and labels of one study folder: what may be done to them, whole or not at all."""
 
     # What others call
-
-    def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after files outside this process's doing changed which images and labels there are."""
-        self._listeners.append(listener)
 
     def record(self, image_id: str, tag: str) -> LabelRecord | None:
         """The label of an image with this tag, or None. Its checksum is of the file as it is now."""
@@ -127,6 +95,10 @@ class StudyStore(LockedDatastore):
             self._update_datastore_file(lock=False)
         return done
 
+    def problems(self) -> dict[str, str]:
+        """{image id: what is wrong with its labels elsewhere}; there is no elsewhere here."""
+        return {}
+
     def withdraw(self, image_id: str) -> bool:
         """Take a final label back that was accepted; False where there is none or a person submitted it.
 
@@ -154,6 +126,8 @@ class StudyStore(LockedDatastore):
         if label_tag == FINAL and "model" in label_info:
             raise ClientError("label_tag `final` is for what a person submits; save inferred masks as `original`")
         with self._exclusive():
+            if label_tag == FINAL:
+                self._keep_former(image_id, Path(label_filename), label_info or {})
             self._store(image_id, Path(label_filename), label_tag, dict(label_info or {}))
         return image_id
 
@@ -199,9 +173,22 @@ class StudyStore(LockedDatastore):
         with self._exclusive():
             if not self._tags(label_id).get(label_tag):
                 raise NotFound(f"there is no label {label_tag!r} of image {label_id!r}")
-            Path(LocalDatastore.get_label_uri(self, label_id, label_tag)).unlink(missing_ok=True)
-            self._sidecar(label_id, label_tag).unlink(missing_ok=True)
+            self._unlink(label_id, label_tag)
             self.refresh()
+
+    def remove_automatic(self, which: Callable[[dict[str, Any]], bool]) -> list[str]:
+        """Remove the automatic masks whose records fit, of images without a final label; returns the images' ids.
+
+        What lies beside a final label stays: it tells how good the mask was that a person corrected or accepted.
+        """
+        with self._exclusive():
+            objects = self._datastore.objects.items()
+            masks = ((image_id, obj.labels.get(AUTOMATIC)) for image_id, obj in objects if not obj.labels.get(FINAL))
+            fitting = [image_id for image_id, mask in masks if mask and which(mask.info)]
+            for image_id in fitting:
+                self._unlink(image_id, AUTOMATIC)
+            self.refresh()
+        return fitting
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
         """Add to what is known about a label. Raises NotFound."""
@@ -213,16 +200,6 @@ class StudyStore(LockedDatastore):
             update_sidecar(self._sidecar(label_id, label_tag), file, info)
             label.info.update(info)
             self._update_datastore_file(lock=False)
-
-    def refresh(self) -> None:
-        """Make the list agree with the files."""
-        with self._exclusive():
-            before = self._shape()
-            self._reconcile_datastore()
-            changed = before != self._shape()
-        if changed:
-            for listener in self._listeners:
-                listener()
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """A temporary zip of the labelled images, their labels and the index. Raises NotFound where there are none."""
@@ -238,66 +215,19 @@ class StudyStore(LockedDatastore):
                 archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
         return target.name
 
-    def get_image_info(self, image_id: str) -> dict[str, Any]:
-        """What is known about an image, its path included; a folder's path is left out, viewers open only files."""
-        info: dict[str, Any] = super().get_image_info(image_id)
-        if image_id in self._series:
-            info.pop("path", None)
-        return info
-
-    # How LocalDatastore finds and names files
-
-    def _to_id(self, file: str) -> tuple[str, str]:
-        if file in self._series:
-            return file, SERIES
-        for pattern in self._extensions:
-            extension = pattern.lstrip("*")
-            if file.lower().endswith(extension) and len(file) > len(extension):
-                return file[: -len(extension)], file[-len(extension) :]
-        return os.path.splitext(file)
-
-    def _filename(self, image_id: str, ext: str) -> str:
-        if ext == SERIES:
-            series = self._series.get(image_id)
-            # Joined to the images' folder by LocalDatastore: an absolute path wins such a join
-            return str(series.folder) if series else f"{STATE_FOLDER}/removed"
-        return image_id + ext
-
-    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        found = {name: name for name in sorted(os.listdir(path)) if not name.startswith(".") and self._matches(name)}
-        if path == self._datastore.image_path():
-            found.update({uid: uid for uid in self._series})
-        return found
-
-    def _matches(self, name: str) -> bool:
-        return name.lower().endswith(tuple(pattern.lstrip("*") for pattern in self._extensions))
-
-    def _reconcile_datastore(self) -> None:
-        self._series = self._scanner.scan() if self._scanner else {}
-        super()._reconcile_datastore()
-
-    def _add_non_existing_images(self) -> int:
-        count = super()._add_non_existing_images()
-        for uid, series in self._series.items():
-            if (obj := self._datastore.objects.get(uid)) and obj.image.ext == SERIES:
-                obj.image.info.update(series.info, name=f"{uid}.nii.gz")  # as it is downloaded
-        return count
-
-    def _add_non_existing_labels(self, tag: str) -> int:
-        count = super()._add_non_existing_labels(tag)
-        for image_id, obj in self._datastore.objects.items():
-            if label := obj.labels.get(tag):
-                file = Path(self._datastore.label_path(tag)) / self._filename(image_id, label.ext)
-                info = read_sidecar(self._sidecar(image_id, tag), file) if file.exists() else None
-                if info is not None and info != label.info:
-                    label.info = info
-                    count += 1
-        return count
-
     # Own helpers
 
-    def _sidecar(self, image_id: str, tag: str) -> Path:
-        return Path(self._datastore.label_path(tag)) / f"{image_id}.oneprompt.json"
+    def _keep_former(self, image_id: str, source: Path, info: Mapping[str, Any]) -> None:
+        """Keep the label that is about to be replaced, where another person submitted it."""
+        former = StudyStore.record(self, image_id, FINAL)
+        if former is None or ACCEPTED in former.info or former.checksum == checksum(source):
+            return
+        if any(former.info.get(key) != info.get(key) for key in ("user", "client_id")):
+            self._write(image_id, former.path, FORMER, former.info)
+
+    def _unlink(self, image_id: str, tag: str) -> None:
+        Path(LocalDatastore.get_label_uri(self, image_id, tag)).unlink(missing_ok=True)
+        self._sidecar(image_id, tag).unlink(missing_ok=True)
 
     def _store(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
         self._write(image_id, source, tag, info)
@@ -316,10 +246,6 @@ class StudyStore(LockedDatastore):
         if former and former.ext != extension:
             (folder / self._filename(image_id, former.ext)).unlink(missing_ok=True)
         labels[tag] = DataModel(info=info, ext=extension)
-
-    def _shape(self) -> dict[str, dict[str, Any]]:
-        objects = self._datastore.objects.items()
-        return {image_id: {tag: label.info for tag, label in obj.labels.items()} for image_id, obj in objects}
 
 
 def _now() -> int:

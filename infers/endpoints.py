@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, datastore, infer, session, train
+from monailabel.endpoints import batch_infer, datastore, infer, scoring, session
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type, remove_file
@@ -22,8 +22,8 @@ from infers.guards import (
     TRAIN_PARAMS,
     check_archive,
     check_names,
-    check_origin,
     check_params,
+    check_sender,
     json_object,
     received,
     stem,
@@ -32,6 +32,7 @@ from infers.ohif import add_ohif
 from infers.proxy import add_proxy
 from infers.studies import MODEL
 
+Output = Literal["image", "json", "all", "dicom_seg", "rtstruct"]  # MONAI Label's own, and the last
 Upload = Annotated[UploadFile, File()]
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
@@ -49,7 +50,7 @@ def _refuse_second(method: str) -> None:
 
 def own_router(app: Any) -> APIRouter:
     """Routes that speak to `app`, an `infers.assembly.Assembly`."""
-    router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
+    router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names), Depends(check_sender)])
     for add in (_add_oneprompt, add_board, _add_inference, _add_studies, _add_training, _add_refusals):
         add(router, app)
     add_ohif(router)
@@ -62,13 +63,17 @@ def _add_oneprompt(router: APIRouter, app: Any) -> None:
     def status(user: User = USER) -> dict[str, Any]:
         return app.status()
 
-    @router.post("/oneprompt/job", status_code=202, tags=["One-Prompt"], dependencies=[Depends(check_origin)])
+    @router.post("/oneprompt/job", status_code=202, tags=["One-Prompt"])
     def start_job(user: User = ANNOTATOR) -> dict[str, Any]:
         return app.start_job()
 
-    @router.delete("/oneprompt/job", status_code=202, tags=["One-Prompt"], dependencies=[Depends(check_origin)])
+    @router.delete("/oneprompt/job", status_code=202, tags=["One-Prompt"])
     def cancel_job(user: User = ANNOTATOR) -> dict[str, Any]:
         return app.cancel_job()
+
+    @router.post("/oneprompt/job/undo", tags=["One-Prompt"])
+    def undo_job(user: User = ANNOTATOR) -> dict[str, Any]:
+        return app.undo_job()
 
 
 def _add_inference(router: APIRouter, app: Any) -> None:
@@ -81,7 +86,7 @@ def _add_inference(router: APIRouter, app: Any) -> None:
         params: str = Form("{}"),
         file: Upload | None = None,
         label: Upload | None = None,
-        output: infer.ResultType | None = None,
+        output: Output | None = None,
         user: User = USER,
     ) -> Any:
         request = json_object(params, "params")
@@ -102,10 +107,11 @@ def _add_inference(router: APIRouter, app: Any) -> None:
         if label:
             request["label_file"] = str(received(label, background_tasks))
         result = app.infer(request)
-        if output == infer.ResultType.dicom_seg:
+        if output in ("dicom_seg", "rtstruct"):
             background_tasks.add_task(remove_file, result["file"])
-            result["dicom_seg"] = app.as_dicom_seg(image, result["file"], request.get("label_info"))
-            background_tasks.add_task(remove_file, result["dicom_seg"])
+            made = app.as_dicom_seg(image, result) if output == "dicom_seg" else app.as_rtstruct(image, result)
+            background_tasks.add_task(remove_file, made)
+            return FileResponse(made, media_type="application/dicom", filename=f"{output}.dcm")
         return infer.send_response(app.datastore, result, output, background_tasks)
 
     @router.post("/batch/infer/{model}", tags=["Infer"])
@@ -180,19 +186,46 @@ def _add_training(router: APIRouter, app: Any) -> None:
     @router.post("/train/", include_in_schema=False, deprecated=True)
     def train_all(params: dict[str, Any] | None = None, user: User = ADMIN) -> Any:
         common = {key: value for key, value in (params or {}).items() if not isinstance(value, dict)}
-        for own in (common, *(value for value in (params or {}).values() if isinstance(value, dict))):
-            check_params(own, TRAIN_PARAMS)
-        app.check_training(MODEL)
-        return train.run(params)
+        own = (params or {}).get(MODEL) or {}
+        check_params({**common, **own}, TRAIN_PARAMS)
+        return {MODEL: {"result": app.start_training(MODEL, {**common, **own}, enqueue=True), "detail": None}}
 
     @router.post("/train/{model}", tags=["Train"])
     def train_one(model: str, params: dict[str, Any] | None = None, enqueue: bool = False, user: User = ADMIN) -> Any:
         check_params(params or {}, TRAIN_PARAMS)
-        app.check_training(model)
-        with _starting:
-            if not enqueue:
-                _refuse_second("train")
-            return train.run_model(model, params, enqueue=enqueue)
+        return app.start_training(model, params or {}, enqueue)
+
+    @router.delete("/train/", tags=["Train"])
+    def stop_training(user: User = ADMIN) -> Any:
+        return app.trainings.stop()
+
+    @router.get("/oneprompt/training", tags=["One-Prompt"])
+    def training(user: User = USER) -> dict[str, Any]:
+        return app.training()
+
+    @router.post("/oneprompt/training", status_code=202, tags=["One-Prompt"])
+    def start_own(params: dict[str, Any] | None = None, user: User = ADMIN) -> dict[str, Any]:
+        check_params(params or {}, TRAIN_PARAMS)
+        app.start_training(MODEL, params or {}, enqueue=True)
+        return app.training()
+
+    @router.delete("/oneprompt/training", status_code=202, tags=["One-Prompt"])
+    def stop_own(user: User = ADMIN) -> dict[str, Any]:
+        app.trainings.stop()
+        return app.training()
+
+    @router.post("/oneprompt/versions/{version}", tags=["One-Prompt"])
+    def serve_version(version: str, user: User = ADMIN) -> dict[str, Any]:
+        return app.serve_version(version)
+
+    @router.post("/scoring/", include_in_schema=False, deprecated=True)
+    def score_all(params: dict[str, Any] | None = None, user: User = ANNOTATOR) -> Any:
+        return scoring.run(params, run_sync=True)
+
+    @router.post("/scoring/{method}", tags=["Scoring"])
+    def score(method: str, params: dict[str, Any] | None = None, user: User = ANNOTATOR) -> Any:
+        # Here and not in a process of its own, whose notes this one would not see
+        return scoring.run_method(method, params, run_sync=True)
 
     @router.put("/model/{model}", tags=["Model"])
     def upload_weights(

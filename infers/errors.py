@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import requests
+from monailabel.config import settings
+
 
 class ClientError(Exception):
     """A request that cannot be answered as it stands.
@@ -28,3 +31,31 @@ class NotFound(ClientError):
 
 class ServerUnreachable(Exception):
     """Another server that this one needs gives no answer; the message says which, and what to do."""
+
+
+def reason_of(error: Exception) -> str:
+    """An error in words for a person."""
+    if isinstance(error, requests.RequestException):
+        return dicomweb_problem(error)
+    return str(error) or type(error).__name__
+
+
+def dicomweb_problem(error: requests.RequestException) -> str:
+    """What is wrong between this server and the DICOMweb server of the study list, and what to do."""
+    where = f"the DICOMweb server {settings.MONAI_LABEL_STUDIES}"
+    status = getattr(error.response, "status_code", None)
+    if status in (401, 403):
+        return (
+            f"{where} refuses with {status}: set MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD to a "
+            "user who may read and store there, and start again"
+        )
+    if isinstance(error, requests.Timeout):
+        return (
+            f"{where} gives no answer within {settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT:g} seconds: see whether it "
+            "is overloaded, or give it more with MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT"
+        )
+    if isinstance(error, requests.ConnectionError):
+        return f"{where} cannot be reached: see that it runs, or correct --studies ({type(error).__name__})"
+    if status == 404:
+        return f"{where} does not have that, or --studies is not its DICOMweb root (404): {error}"
+    return f"{where} does not answer as it should: {error}"

@@ -20,11 +20,12 @@ from infers.errors import ClientError
 
 LONGEST_NAME = 200  # characters; file systems allow 255 bytes, suffixes included
 LOOPBACK = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 
 # What a client may say about a training run. MONAI Label passes everything on, paths and Python paths included.
 TRAIN_PARAMS = frozenset(
-    "client_id dataloader dataset device early_stop_patience gpus learning_rate max_epochs model multi_gpu name "
+    "client_id dataloader dataset device early_stop_patience gpus learning_rate max_epochs mode model multi_gpu name "
     "pretrained steps_per_epoch tracking tracking_experiment_name tracking_run_name train_batch_size val_batch_size "
     "val_split".split()
 )
@@ -70,13 +71,27 @@ def check_origin(request: Request) -> None:
         return  # browsers set both, and pages cannot change them
     own = f"{request.url.scheme}://{request.headers.get('host', '')}"
     configured = [str(allowed).rstrip("/") for allowed in settings.MONAI_LABEL_CORS_ORIGINS or ()]
-    if origin and (origin == own or origin in configured or (not configured and re.fullmatch(LOOPBACK, origin))):
+    if origin and (
+        origin == own
+        or origin in configured
+        or "*" in configured
+        or (not configured and re.fullmatch(LOOPBACK, origin))
+    ):
         return
     raise ClientError(
         f"requests that change something must come from this server's own pages, not from {origin or 'another site'}; "
         "list that address in MONAI_LABEL_CORS_ORIGINS to allow it",
         403,
     )
+
+
+def check_sender(request: Request) -> None:
+    """`check_origin` for every method that changes something, uses the processor, or stores: all but reading.
+
+    MONAI Label obeys any web site: CORS only keeps the site from reading what came of it. Raises ClientError.
+    """
+    if request.method not in READING:
+        check_origin(request)
 
 
 def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:

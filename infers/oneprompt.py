@@ -1,12 +1,14 @@
-"""The four MONAI Label tasks, all on one predictor and one network in memory.
+"""The MONAI Label tasks, all on one predictor and one network in memory.
 
-`oneprompt` answers from the templates (a copy of the stored mask where that is up to date), the other three from what
-the client prompts on the image itself. Answers go through `lib.images.write_label`, not through MONAI Label's writer:
-that one drops the place of 2-D images and rounds NRRD directions.
+`oneprompt` answers from the templates (a copy of the stored mask where that is up to date), the others from what the
+client prompts on the image itself. Clicks have two kinds of task because OHIF says which structure they are for only to
+models of the type `vista3d`, and 3D Slicer lists only `deepgrow`. Answers go through `lib.images.write_label`, not
+through MONAI Label's writer: that one drops the place of 2-D images and rounds NRRD directions.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import time
@@ -24,14 +26,15 @@ from infers.errors import ClientError
 from infers.gate import Gate
 from infers.labels import LabelMap, names_by_value
 from infers.model import ServedModel
-from infers.request import click_prompts, scribble_prompts, structures
-from infers.studies import Studies, result_params
+from infers.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
+from infers.studies import CHECKED, Studies, result_params
 from lib.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
 from lib.predictor import Prediction
 from lib.prompts import Prompt
 
 CLIENT_AXIS = 2  # the k axis, through which both clients scroll their first view
 USE_AS_TEMPLATE = "use_as_template"
+POINTS = "vista3d"  # a type that MONAI Label has no name for
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class OnePromptTask(InferTask):
         """Answer a request: (path of a temporary mask file, what a client is told about it)."""
         started = time.monotonic()
         image = read_image(request["image"])
-        prediction = self.predict(request, image)
-        params = result_params(prediction)
+        prediction = numbered_for(request, self.predict(request, image))
+        params = result_params(prediction, self.engine.labels.names)
         params["centroids"] = centroids(prediction)
         params["latencies"] = {"total": round(time.monotonic() - started, 3)}
         return str(_write(prediction.mask, image, request.get("result_extension"))), params
@@ -83,37 +86,33 @@ class AutomaticTask(OnePromptTask):
     """`oneprompt`: every structure that has a template, nothing to click."""
 
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
-        engine, image_id = self.engine, request.get("image_id")
-        known = engine.labels.names
-        wanted = {name: known[name] for name in structures({**request, "label": None}, known)}
-        stored = engine.studies.automatic(image_id) if image_id else None
-        if stored is not None and wanted == known:
-            params = stored.info["params"]
-            mask = read_label(stored.path, image)
-            provenance = {key: value for key, value in params.items() if key not in ("label_names", "quality")}
-            return Prediction(mask, params["label_names"], params["quality"], {**provenance, "stored": True})
-        with engine.gate.interactive():
-            return engine.studies.segment(image_id, image, wanted)
+        return from_templates(self.engine, request, image)
 
 
 class InteractiveTask(OnePromptTask):
     """A task whose prompts lie on the image itself; its result can be made a template."""
 
     def __init__(self, engine: Engine, type: str, dimension: int, description: str) -> None:
-        super().__init__(engine, type, dimension, description, **{USE_AS_TEMPLATE: False})
+        # A single slice is no template of a volume, so the task for slices does not offer the option
+        super().__init__(engine, type, dimension, description, **({USE_AS_TEMPLATE: False} if dimension == 3 else {}))
 
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
         engine = self.engine
         prompts = self.prompts(request, image)
         labels = engine.labels.with_new(prompts)
         flat = self.dimension == 2 and image.array.ndim == 3
+        marked = request.get(USE_AS_TEMPLATE) in (True, "true", "True", 1) and request.get("image_id")
+        if marked and flat:
+            raise ClientError(
+                f"{USE_AS_TEMPLATE} needs a result for the whole volume, and this model says nothing about the slices "
+                "that nobody clicked: use oneprompt_click (in OHIF oneprompt_points), or submit a label"
+            )
         with engine.gate.interactive():
             prediction = engine.model.predictor.interact(
                 image, prompts, labels, axis=CLIENT_AXIS if flat else None, only_slice=flat
             )
-        if request.get(USE_AS_TEMPLATE) in (True, "true", "True", 1) and request.get("image_id"):
-            slices = sorted({i for p in prompts.values() for i in p.slices(CLIENT_AXIS)}) if flat else None
-            engine.acceptance.offer(request["image_id"], image, prediction, slices)
+        if marked:
+            engine.acceptance.offer(request["image_id"], prediction)
         return prediction
 
     def prompts(self, request: Mapping[str, Any], image: Image) -> dict[str, Prompt]:
@@ -129,6 +128,19 @@ class ClickTask(InteractiveTask):
         if label := _uploaded(request, image):
             previous = {name: label[0] == value for name, value in label[1](self.engine.labels).items()}
         return click_prompts(request, image.array.shape, self.engine.labels.names, previous)
+
+
+class PointsTask(ClickTask):
+    """`oneprompt_points` and `oneprompt_points_slice`: OHIF's clicks together with the structure that they are for.
+
+    OHIF lists these models where nothing is clicked too; there they answer as `oneprompt` does. With options set it
+    sends the clicks of an earlier request there as well, but then for several structures.
+    """
+
+    def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
+        if "points" not in request or len(request.get("label_prompt") or ()) > 1:
+            return from_templates(self.engine, request, image)
+        return super().predict(request, image)
 
 
 class ScribblesTask(InteractiveTask):
@@ -148,6 +160,12 @@ def tasks(engine: Engine) -> dict[str, InferTask]:
         "oneprompt": AutomaticTask(
             engine, InferType.SEGMENTATION, 3, "Segments every structure that a saved study shows"
         ),
+        "oneprompt_points": PointsTask(
+            engine, POINTS, 3, "Segments the structure chosen in OHIF through the volume from clicks"
+        ),
+        "oneprompt_points_slice": PointsTask(
+            engine, POINTS, 2, "Segments the structure chosen in OHIF on the clicked slices only"
+        ),
         "oneprompt_click": ClickTask(
             engine, InferType.DEEPGROW, 3, "Segments one structure through the volume from clicks or a box"
         ),
@@ -156,6 +174,29 @@ def tasks(engine: Engine) -> dict[str, InferTask]:
             engine, InferType.SCRIBBLES, 3, "Segments from scribbles, or from masks painted on some slices"
         ),
     }
+
+
+def numbered_for(request: Mapping[str, Any], prediction: Prediction) -> Prediction:
+    """The prediction with the numbers that the client expects: Slicer takes value 1 for the structure it prompted."""
+    if not one_structure_from_slicer(request) or len(prediction.labels) != 1:
+        return prediction
+    mask = (prediction.mask > 0).astype(np.uint8)
+    return dataclasses.replace(prediction, mask=mask, labels=dict.fromkeys(prediction.labels, 1))
+
+
+def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> Prediction:
+    """The structures that a request asks for, by the templates; a copy of the stored mask where that has them all."""
+    image_id, known = request.get("image_id"), engine.labels.names
+    wanted = {name: known[name] for name in structures({**request, "label": None}, known)}
+    stored = engine.studies.automatic(image_id, image, older_weights=True) if image_id else None
+    if stored is not None and wanted == known:
+        params = stored.info["params"]
+        mask = read_label(stored.path, image)
+        named = ("label_names", CHECKED, "quality")
+        provenance = {key: value for key, value in params.items() if key not in named}
+        return Prediction(mask, params["label_names"], params["quality"], {**provenance, "stored": True})
+    with engine.gate.interactive():
+        return engine.studies.segment(image_id, image, wanted)
 
 
 def centroids(prediction: Prediction) -> dict[str, list[int]]:

@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 
-from infers.errors import ClientError, NotFound, ServerUnreachable
+from infers.errors import ClientError, NotFound, ServerUnreachable, dicomweb_problem
 
 logger = logging.getLogger(__name__)
 
@@ -103,10 +103,7 @@ def _send(request: Request, target: str, body: bytes) -> requests.Response:
         )
     except requests.RequestException as error:
         logger.warning("%s %s: %s", request.method, target, error)
-        raise ServerUnreachable(
-            f"the DICOMweb server {settings.MONAI_LABEL_STUDIES} gives no answer ({type(error).__name__}): see that it "
-            "runs; MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT says how many seconds it has"
-        ) from error
+        raise ServerUnreachable(dicomweb_problem(error)) from error
 
 
 def _content(answer: requests.Response) -> Iterator[bytes]:

@@ -30,11 +30,19 @@ def structures(request: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[s
         by_index = {index: name for name, index in labels.items()}
         unknown = [index for index in _list(indices, "label_prompt") if index not in by_index]
         if unknown:
-            raise ClientError(f"label_prompt must hold indices among {dict(by_index)}, got {unknown}")
+            raise ClientError(
+                f"label_prompt must hold indices among {dict(by_index)}, got {unknown}: choose a structure in the "
+                "table (not the background) before Run"
+            )
         return tuple(by_index[index] for index in _list(indices, "label_prompt"))
     if name := request.get("label"):
         return (str(name),)
     return tuple(labels)
+
+
+def one_structure_from_slicer(request: Mapping[str, Any]) -> bool:
+    """Whether Slicer's panel prompted one segment: it signs its requests, and names the segment."""
+    return "client_id" in request and bool(request.get("label") or request.get("selected_label_name"))
 
 
 def click_prompts(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio.to_thread
+import requests
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -34,12 +35,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from infers.endpoints import own_router
-from infers.errors import ClientError, ServerUnreachable
-from infers.guards import LOOPBACK, check_names
+from infers.errors import ClientError, ServerUnreachable, dicomweb_problem
+from infers.guards import LOOPBACK, check_names, check_sender
 from lib.checkpoints import CheckpointError
 from lib.images import ImageError
 from lib.prompts import PromptError
 from lib.templates import TemplateError
+from lib.versions import VersionError
 
 STOCK = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, logs, session)
 REFUSALS = (ImageError, PromptError, TemplateError, CheckpointError)  # of the library: always about what was given
@@ -53,13 +55,20 @@ def install(server: FastAPI, app: Any) -> None:
         server: `monailabel.app.app`, already starting: its routes and middleware are exchanged as whole objects.
         app: `infers.assembly.Assembly`.
     """
-    stock = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
+    stock = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names), Depends(check_sender)])
     for module in STOCK:
         for route in module.router.routes:
             if isinstance(route, APIRoute):
                 _add_in_thread(stock, route)
     server.router.routes[0:0] = [*own_router(app).routes, *stock.routes]
-    for kind in (ClientError, *REFUSALS, ServerUnreachable, MONAILabelException):
+    for kind in (
+        ClientError,
+        *REFUSALS,
+        VersionError,
+        ServerUnreachable,
+        requests.RequestException,
+        MONAILabelException,
+    ):
         server.add_exception_handler(kind, _answer)
     if not settings.MONAI_LABEL_CORS_ORIGINS:
         # MONAI Label would let any web site read patients' images through the annotator's browser
@@ -114,8 +123,12 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
     """The error as JSON with a `detail`."""
     if isinstance(error, ClientError):
         return JSONResponse({"detail": error.detail}, error.status)
+    if isinstance(error, VersionError):
+        return JSONResponse({"detail": str(error)}, 404)
     if isinstance(error, ServerUnreachable):
         return JSONResponse({"detail": str(error)}, 502)
+    if isinstance(error, requests.RequestException):
+        return JSONResponse({"detail": dicomweb_problem(error)}, 502)
     if isinstance(error, MONAILabelException):
         # MONAI Label says APP_INIT_ERROR of a strategy that it does not have
         statuses = {

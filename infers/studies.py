@@ -1,7 +1,8 @@
 """A study list as One-Prompt sees it: which studies are templates, what each still needs, and how it is segmented.
 
 Nothing is stored here. Templates are the final labels of the datastore, and what is to be done follows from the
-masks' own records: a mask is up to date while the key in its record (templates, weights, labels) is today's.
+masks' own records: a mask is up to date while the key in its record is the one it would get today. That key speaks of
+the templates that the bank chooses for this study, so a new template concerns only the studies that it is chosen for.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,14 +21,16 @@ import numpy as np
 from infers.datastore import AUTOMATIC, FINAL, LabelRecord
 from infers.errors import ClientError, NotFound
 from infers.labels import LabelMap, names_by_value
+from infers.looks import Looks
 from lib.images import Image, ImageError, read_image, read_label, write_label
 from lib.predictor import Prediction
-from lib.templates import Template, TemplateBank
+from lib.templates import Summary, Template, TemplateBank, thumbnail
 
 logger = logging.getLogger(__name__)
 
 MODEL = "oneprompt"  # name in the records of masks that this app made
 KEY = "key"
+BASIS = "basis"  # the same but for the weights
 CHECKED = "structures"  # in a final label's record: {structure: value}, as found in the label when it was saved
 IS_TEMPLATE = "template"  # in a final label's record: False where a person wants it kept out of the bank
 MASK_SUFFIX = ".nii.gz"
@@ -46,6 +49,9 @@ class Store(Protocol):
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None: ...
     def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]: ...
     def withdraw(self, image_id: str) -> bool: ...
+    def remove_automatic(self, which: Callable[[dict[str, Any]], bool]) -> list[str]: ...
+    def get_image_info(self, image_id: str) -> dict[str, Any]: ...
+    def problems(self) -> dict[str, str]: ...
 
 
 class Studies:
@@ -56,15 +62,26 @@ class Studies:
         labels: names and indices of the structures.
         predictor: gives the predictor for the current weights.
         most_templates: how many templates one study is segmented with.
+        looks: what the studies look like.
+        refreshed: masks are made again by themselves; until then those of older weights answer.
     """
 
-    def __init__(self, store: Store, labels: LabelMap, predictor: Callable[[], Any], most_templates: int) -> None:
-        self.store, self.labels = store, labels
-        self._predictor, self._most = predictor, most_templates
+    def __init__(
+        self,
+        store: Store,
+        labels: LabelMap,
+        predictor: Callable[[], Any],
+        most_templates: int,
+        looks: Looks,
+        refreshed: bool = True,
+    ) -> None:
+        self.store, self.labels, self.looks = store, labels, looks
+        self._predictor, self._most, self._refreshed = predictor, most_templates, refreshed
         self._lock = threading.RLock()
         self._names: dict[str, dict[str, int]] = {}  # by record checksum
         self._problems: dict[str, tuple[str, str]] = {}  # image id: (record checksum, reason)
-        self.bank = TemplateBank(self._template)
+        self._keys: tuple[str, dict[str, str]] = ("", {})  # what they depend on, {image id: key}
+        self.bank = TemplateBank(self._template, summarise=self._summary)
 
     def image(self, image_id: str) -> Image:
         """Read a study's image. Raises ImageError."""
@@ -85,29 +102,65 @@ class Studies:
 
     @property
     def problems(self) -> dict[str, str]:
-        """{image id: reason} of final labels that cannot serve as templates."""
-        return {image_id: reason for image_id, (_, reason) in self._problems.items()}
+        """{image id: reason} of labels that cannot serve as templates."""
+        return {**self.store.problems(), **{image_id: reason for image_id, (_, reason) in self._problems.items()}}
 
     def key(self) -> str:
-        """What a mask made now would depend on: templates, weights and the structures' indices."""
+        """Changes with the templates, the weights and the structures' indices: some masks may be out of date then."""
         parts = [self.templates(), self._predictor().weights_hash, self.labels.names, self._most]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(parts)
+
+    def keys(self) -> Callable[[str], str | None]:
+        """A function from a study to the key of the mask that it would get now; None where nobody looked at it yet."""
+        state = self.key()
+        with self._lock:
+            if self._keys[0] != state:
+                self._keys = (state, {})
+            known = self._keys[1]
+
+        def key_of(image_id: str) -> str | None:
+            if image_id not in known and (look := self.looks.get(image_id)) is not None:
+                known[image_id] = self._key(self._choice(image_id, look, self.labels.names))
+            return known.get(image_id)
+
+        return key_of
+
+    def key_now(self, image_id: str, image: Image) -> str:
+        """The key of the mask that a study would get now."""
+        self.looks.of(image_id, image)
+        return self.keys()(image_id) or ""
 
     def pending(self) -> list[str]:
-        """Ids, in the list's order, of studies whose automatic mask is missing or out of date."""
-        key = self.key()
+        """Ids of studies whose mask is missing, in the list's order, then of those whose mask may be out of date, worst
+        predicted first."""
+        key_of = self.keys()
         if not self.bank.ids:
             return []
-        return [image_id for image_id in self.store.list_images() if self._needs(image_id, key)]
+        needing = [image_id for image_id in self.store.list_images() if self._needs(image_id, key_of)]
+        return sorted(needing, key=self._predicted)
 
     def count_without_final(self) -> int:
         """How many studies no person has labelled."""
         return len(self.store.get_unlabeled_images())
 
-    def automatic(self, image_id: str) -> LabelRecord | None:
-        """The stored automatic mask of a study if it is what would be computed now."""
+    def automatic(self, image_id: str, image: Image, older_weights: bool = False) -> LabelRecord | None:
+        """The stored automatic mask of a study if it is what would be computed now.
+
+        Args:
+            image_id, image: the study.
+            older_weights: also one of the same templates and other weights, where the job is to make it again: new
+                weights must not make everybody wait who asks before that.
+        """
         record = self.store.record(image_id, AUTOMATIC)
-        return record if record and is_ours(record.info) and record.info["params"].get(KEY) == self.key() else None
+        if record is None or not is_ours(record.info):
+            return None
+        params = record.info["params"]
+        if params.get(KEY) == self.key_now(image_id, image):
+            return record
+        if older_weights and self._refreshed:
+            choice = self._choice(image_id, self.looks.of(image_id, image), self.labels.names)
+            return record if params.get(BASIS) == self._basis(choice) else None
+        return None
 
     def segment(
         self, image_id: str | None, image: Image, only: Mapping[str, int] | None = None, checkpoint: Any = None
@@ -123,11 +176,12 @@ class Studies:
         Raises:
             ClientError: no template has any of the structures.
         """
-        key = self.key()
-        labels, chosen = {}, {}
-        for name, index in (self.labels.names if only is None else only).items():
-            for template in self._select(image_id, image, name):
-                labels[name], chosen[template.id] = index, template
+        self.templates()
+        wanted = dict(self.labels.names if only is None else only)
+        look = self.looks.of(image_id, image) if image_id else thumbnail(image)
+        choice = self._choice(image_id, look, wanted)
+        key = self._key(choice)
+        chosen = {id: self.bank.get(id) for ids in choice.values() for id in ids}
         if not chosen:
             raise ClientError(
                 "there is no template yet"
@@ -135,16 +189,18 @@ class Studies:
                 + ": save one study first (segment it with the interactive models or by hand and submit the label)",
                 status=409,
             )
+        labels = {name: wanted[name] for name in choice}
         prediction = self._predictor().segment(image, list(chosen.values()), labels, checkpoint=checkpoint)
-        prediction.provenance[KEY] = key
+        prediction.provenance.update({KEY: key, BASIS: self._basis(choice)})
         return prediction
 
     def store_automatic(self, image_id: str, image: Image, prediction: Prediction) -> bool:
         """Save a prediction as the study's automatic mask; False where a person's label came first."""
+        params = result_params(prediction, self.labels.names)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"mask{MASK_SUFFIX}"
             write_label(path, prediction.mask, image)
-            return self.store.save_automatic(image_id, path, {"model": MODEL, "params": result_params(prediction)})
+            return self.store.save_automatic(image_id, path, {"model": MODEL, "params": params})
 
     def check_label(self, image_id: str, path: Path, params: Mapping[str, Any]) -> dict[str, int]:
         """Check a label that somebody submits as final: on the image's grid, not empty, with known names.
@@ -164,17 +220,28 @@ class Studies:
         self.labels.learn(naming.values())
         return {name: value for value, name in naming.items()}
 
-    def labelled(self) -> list[tuple[str, Path, Path, dict[str, int]]]:
-        """(id, image path, label path, {structure: value}) of every usable template."""
+    def labelled(self) -> list[tuple[str, Path, Path, dict[str, int], str]]:
+        """(id, image path, label path, {structure: value}, checksum) of every usable template."""
         found = []
-        for image_id in self.templates():
+        for image_id, checksum in self.templates().items():
             record = self.store.record(image_id, FINAL)
             if record is not None:
                 names = self._structures(image_id, record)
-                found.append((image_id, Path(self.store.get_image_uri(image_id)), record.path, names))
+                found.append((image_id, Path(self.store.get_image_uri(image_id)), record.path, names, checksum))
         return found
 
-    def _needs(self, image_id: str, key: str) -> bool:
+    def remove_automatic(self) -> list[str]:
+        """Remove the masks that this app made and nobody judged, and nothing else; returns the studies' ids."""
+        return self.store.remove_automatic(is_ours)
+
+    def _predicted(self, image_id: str) -> float:
+        """The lowest predicted Dice of a study's mask; below all others where there is none."""
+        record = self.store.record(image_id, AUTOMATIC)
+        quality = (record.info.get("params") or {}).get("quality") if record else None
+        numbers = [value for value in (quality or {}).values() if isinstance(value, int | float)]
+        return min(numbers, default=-1.0)
+
+    def _needs(self, image_id: str, key_of: Callable[[str], str | None]) -> bool:
         try:
             tags = self.store.tags(image_id)
         except NotFound:  # removed meanwhile
@@ -183,7 +250,7 @@ class Studies:
             return False
         mask = tags.get(AUTOMATIC)
         # A mask with this tag that somebody else put there is theirs: never overwritten
-        return mask is None or (is_ours(mask) and mask["params"].get(KEY) != key)
+        return mask is None or (is_ours(mask) and mask["params"].get(KEY) != key_of(image_id))
 
     def _structures(self, image_id: str, record: LabelRecord) -> dict[str, int]:
         if isinstance(record.info.get(CHECKED), dict):
@@ -211,18 +278,45 @@ class Studies:
         names = self._structures(image_id, record)
         return Template(image_id, image, read_label(record.path, image), names, checksum=_record_checksum(record))
 
-    def _select(self, image_id: str | None, image: Image, name: str) -> list[Template]:
-        templates = self.bank.select(image, name, self._most)
-        return [template for template in templates if template.id != image_id] or templates
+    def _summary(self, image_id: str) -> Summary:
+        record = self.store.record(image_id, FINAL)
+        try:
+            look = self.looks.of(image_id)
+        except (ClientError, ImageError, OSError) as error:
+            logger.warning("the template %s cannot be read: %s", image_id, error)
+            return Summary((), np.zeros(0))
+        return Summary(tuple(self._structures(image_id, record)) if record else (), look)
+
+    def _choice(self, image_id: str | None, look: np.ndarray, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """{structure: ids of its templates for a study that looks like this} of the structures that have any."""
+        found = {name: self.bank.choose(look, name, self._most, without=image_id) for name in names}
+        return {name: ids for name, ids in found.items() if ids}
+
+    def _key(self, choice: Mapping[str, tuple[str, ...]]) -> str:
+        return _digest([self._basis(choice), self._predictor().weights_hash])
+
+    def _basis(self, choice: Mapping[str, tuple[str, ...]]) -> str:
+        names, records = self.labels.names, self.bank.records
+        return _digest([[name, names.get(name), [[id, records.get(id)] for id in ids]] for name, ids in choice.items()])
 
 
-def result_params(prediction: Prediction) -> dict[str, Any]:
-    """What a client is told about a mask. `label_names` holds only structures that are there, in the order of their
-    indices: Slicer names the values it finds in this order."""
+def result_params(prediction: Prediction, known: Mapping[str, int]) -> dict[str, Any]:
+    """What a client is told about a mask.
+
+    `label_names` names every index up to the largest that was asked for, in order, because Slicer gives the voxels
+    with value n to the n-th name; `structures` holds only those that are there.
+
+    Args:
+        prediction: the mask.
+        known: {structure: index} of the study list, for indices that were not asked for.
+    """
     present = set(np.unique(prediction.mask).tolist())
-    by_index = sorted(prediction.labels.items(), key=lambda item: item[1])
+    asked = {index: name for name, index in prediction.labels.items()}
+    names = {index: name for name, index in known.items()} | asked
+    in_order = {names.get(index, f"label_{index}"): index for index in range(1, max(asked, default=0) + 1)}
     return {
-        "label_names": {name: index for name, index in by_index if index in present},
+        "label_names": in_order,
+        CHECKED: {name: index for index, name in sorted(asked.items()) if index in present},
         "quality": dict(prediction.quality),
         **{key: value for key, value in prediction.provenance.items() if key != "quality"},
     }
@@ -231,6 +325,10 @@ def result_params(prediction: Prediction) -> dict[str, Any]:
 def is_ours(info: Mapping[str, Any]) -> bool:
     """Whether a label's record says that this app made the label."""
     return info.get("model") == MODEL and isinstance(info.get("params"), Mapping)
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _record_checksum(record: LabelRecord) -> str:

@@ -1,14 +1,16 @@
 """The `oneprompt` trainer: fine-tunes the served network on the study list's final labels.
 
-It runs on MONAI Label's `BasicTrainTask`, which brings progress, stopping and statistics as both clients read them;
-one step is `lib.training.training_step`, the same as in pretraining. The served weights and the candidate answer the
-same fixed examination, and only a better candidate is published, as safetensors and in one rename.
+It runs on MONAI Label's `BasicTrainTask`, which brings progress, stopping, tracking, statistics as both clients read
+them, and several GPUs. What is learnt, for how long and whether it helped is `lib.finetuning`'s: an epoch here is an
+epoch there. Better weights are published as a version, in one rename; others are kept as a candidate.
 """
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+import datetime
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +20,23 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Average
 from monai.inferers.inferer import SimpleInferer
-from monailabel.config import settings
+from monailabel.config import settings as monailabel_settings
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
 
-from lib.checkpoints import load_network, save_network, weights_hash
+from lib.adapters import MODES
+from lib.checkpoints import load_network, weights_hash
 from lib.episodes import Episode
-from lib.networks import OnePrompt
-from lib.prompts import Prompt, rasterise
-from lib.training import TrainingConfig, dice_of, make_optimizer, segmentation_loss, training_step
-from trainers.data import Examination, LabelledStudy, Lessons, tasks_of
+from lib.finetuning import FineTune, FineTuning, LabelledStudy, Learner, plan
+from lib.progress import load_progress, save_progress
+from lib.training import segmentation_loss
+from lib.training_record import FAILED, RUNNING, read_record, update_record, write_record
+from lib.versions import CANDIDATE, PUBLISHED, Versions
 
 logger = logging.getLogger(__name__)
 
-FINE_TUNING = TrainingConfig(learning_rate=1e-4, warmup=20)
-
-LEAST_GAIN = 0.001  # Dice; less is rounding
+CHECKPOINT = "progress.safetensors"
 
 # An engine's step; one entry for each query, because MONAI's handlers take a step's output apart per sample
 Iteration = Callable[[Engine, Mapping[str, Any]], list[dict[str, float]]]
@@ -42,124 +46,151 @@ class OnePromptTrainer(BasicTrainTask):
     """Fine-tuning as MONAI Label runs it.
 
     Args:
-        models: folder of runs and statistics.
-        published: where better weights are written.
+        models: folder of runs, statistics and versions.
+        versions: where candidates are kept and published.
         provenance: what is recorded with them beside the training itself.
         served: gives the weights file that is served now.
-        studies: gives the study list's final labels, each as the fields of a `LabelledStudy`, and {structure: index}.
+        studies: gives the study list's final labels, each as the fields of a `LabelledStudy`.
+        tuning: the numbers of a fine-tuning.
     """
 
     def __init__(
         self,
         models: Path,
-        published: Path,
+        versions: Versions,
         provenance: Mapping[str, Any],
         served: Callable[[], Path],
-        studies: Callable[[], tuple[list[tuple[str, Path, Path, dict[str, int]]], dict[str, int]]],
+        studies: Callable[[], list[tuple[Any, ...]]],
+        tuning: FineTuning = FineTuning(),
     ) -> None:
         config = {
-            "max_epochs": 10,
-            "steps_per_epoch": 20,
-            "learning_rate": FINE_TUNING.learning_rate,
-            "train_batch_size": 4,
-            "val_batch_size": 4,
-            "multi_gpu": False,
+            "mode": [tuning.mode, *(mode for mode in MODES if mode != tuning.mode)],
+            "max_epochs": tuning.epochs,
+            "steps_per_epoch": tuning.steps,
+            "train_batch_size": tuning.batch,
+            "multi_gpu": torch.cuda.device_count() > 1,
             "dataset": ["Dataset"],
             "dataloader": ["DataLoader"],
-            "tracking": ["mlflow", "None"] if settings.MONAI_LABEL_TRACKING_ENABLED else ["None", "mlflow"],
+            "tracking": ["mlflow", "None"] if monailabel_settings.MONAI_LABEL_TRACKING_ENABLED else ["None", "mlflow"],
         }
         super().__init__(
             str(models),
             "Fine-tunes One-Prompt on the saved labels",
             config=config,
             amp=False,  # training_step has its own mixed precision, in bfloat16
-            tracking_uri=settings.MONAI_LABEL_TRACKING_URI,
+            tracking_uri=monailabel_settings.MONAI_LABEL_TRACKING_URI,
+            find_unused_parameters=True,  # an episode without background prompts leaves their weights out
         )
-        del self._config["tracking_uri"]  # clients send all of this back, and an address is not theirs to choose
-        self._published, self._provenance = published, dict(provenance)
-        self._served, self._studies = served, studies
-        self._indices: dict[str, int] = {}
+        # Clients send all of this back: an address is not theirs to choose, the rest means nothing here
+        for key in ("tracking_uri", "val_split", "val_batch_size", "pretrained"):
+            del self._config[key]
+        self.models, self.versions, self._provenance = models, versions, dict(provenance)
+        self._served, self._studies, self._tuning = served, studies, tuning
+        self._course: FineTune | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For the processes of several GPUs: without the server's parts, which `pre_process` has asked already."""
+        return {**vars(self), "_served": None, "_studies": None, "_course": None}
+
+    def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
+        """Train. Raises what went wrong, with what to do; the served weights are then as they were."""
+        params = {key: value for key, value in request.items() if key in self._config}
+        write_record(self.models, state=RUNNING, started=round(time.time(), 3), params=params, reason="", curve=[])
+        common = {"val_batch_size": 1, "pretrained": False}
+        try:
+            stats: dict[str, Any] = super().__call__({**common, **request}, datastore)
+            return stats
+        except Exception as error:
+            update_record(self.models, state=FAILED, reason=_reason(error))
+            raise
 
     # What is learnt
 
     def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
         """The labelled studies. Raises ValueError where there are none."""
-        found, self._indices = self._studies()
-        studies = [LabelledStudy(*fields) for fields in found]
-        if not studies:
-            raise ValueError("training needs at least one study with a final label: save one first")
-        # One process: several GPUs are a later matter
-        request["multi_gpu"] = False
+        studies = [LabelledStudy(*fields) for fields in self._studies()]
+        mode = request["mode"][0] if isinstance(request["mode"], list) else request["mode"]
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        rates = dict(self._tuning.rates)
+        rates[mode] = float(request.get("learning_rate", rates[mode]))
+        tuning = dataclasses.replace(
+            self._tuning,
+            mode=mode,
+            rates=rates,
+            epochs=int(request["max_epochs"]),
+            steps=int(request["steps_per_epoch"]),
+        )
+        request["max_epochs"] = tuning.epochs * len(plan(len(studies), tuning))
+        request |= {"tuning": tuning, "parent": str(self._served())}
+        request["distributed_backend"] = "nccl" if torch.cuda.is_available() else "gloo"
+        found = {study.id: study.checksum for study in studies}
+        update_record(self.models, studies=found, epochs=request["max_epochs"], epoch=0, mode=mode)
         return studies
 
     def partition_datalist(
         self, context: Context, shuffle: bool = False
     ) -> tuple[list[LabelledStudy], list[LabelledStudy]]:
-        """Studies to learn from, and held-out ones; a single study is both, examined on changed copies."""
-        studies = list(context.datalist)
-        if len(studies) == 1:
-            return studies, studies
-        held_out = max(1, round(len(studies) * float(context.request.get("val_split", 0.2))))
-        return studies[:-held_out], studies[-held_out:]
+        """Everything on both sides: which studies are held out changes from phase to phase."""
+        return list(context.datalist), list(context.datalist)
+
+    def network(self, context: Context) -> Learner:
+        """The network of a new course, or of one that was interrupted."""
+        self._course = FineTune(
+            load_network(context.request["parent"]),
+            context.datalist,
+            context.request["tuning"],
+            str(context.device),
+            share=(context.local_rank, context.world_size if context.multi_gpu else 1),
+        )
+        if load_progress(Path(context.output_dir) / CHECKPOINT, self.course):
+            logger.info("goes on after epoch %d of a run that was interrupted", self.course.epoch)
+        return self.course.learner
+
+    @property
+    def course(self) -> FineTune:
+        """The fine-tuning under way."""
+        assert self._course is not None, "training has not begun"
+        return self._course
 
     def _dataset(
         self, context: Context, datalist: Sequence[LabelledStudy], is_train: bool, replace_rate: float = 0.0
     ) -> tuple[Any, Sequence[LabelledStudy]]:
-        size = context.network.config.image_size
-        learnt = tasks_of(context.train_datalist, self._indices)
-        if is_train:
-            count = int(context.request["steps_per_epoch"]) * int(context.train_batch_size)
-            return Lessons(learnt, size, count), datalist
-        apart = [study for study in datalist if study not in context.train_datalist]
-        return Examination(learnt, tasks_of(apart, self._indices) if apart else None, size), datalist
+        count = int(context.request["steps_per_epoch"]) * int(context.train_batch_size)
+        return (_Episodes(self.course, count) if is_train else _OneLook()), datalist
 
     # How it is learnt
 
-    def network(self, context: Context) -> OnePrompt:
-        """The served network, ready to learn."""
-        return load_network(self._served()).requires_grad_(True)
-
     def optimizer(self, context: Context) -> torch.optim.Optimizer:
-        """AdamW as in pretraining, slower."""
-        rate = float(context.request["learning_rate"])
-        return make_optimizer(context.network, TrainingConfig(learning_rate=rate))
+        """The course's."""
+        return self.course.optimizer
 
     def loss_function(self, context: Context) -> Callable[..., torch.Tensor]:
-        """Named for MONAI Label; `training_step` calls it."""
+        """Named for MONAI Label; the training step calls it."""
         return segmentation_loss
 
     def lr_scheduler_handler(self, context: Context) -> None:
-        """None: a short run at a small rate."""
+        """None: the course sets its rate."""
 
     def train_iteration_update(self, context: Context) -> Iteration:
         """One optimiser step on one batch of episodes."""
-        rng = np.random.default_rng(0)
 
         def update(engine: Any, batch: Mapping[str, Any]) -> list[dict[str, float]]:
-            engine.network.train()
-            engine.optimizer.zero_grad(set_to_none=True)
-            result = training_step(engine.network, _episodes(batch), FINE_TUNING, rng)
-            result.loss.backward()
-            torch.nn.utils.clip_grad_norm_(engine.network.parameters(), FINE_TUNING.clip)
-            engine.optimizer.step()
-            return [{"loss": result.loss.item(), "dice": float(dice)} for dice in result.dice]
+            result = self.course.step(engine.network, _episodes(batch))
+            return [{"loss": float(result.loss.detach()), "dice": float(dice)} for dice in result.dice]
 
         return update
 
     def val_iteration_update(self, context: Context) -> Iteration:
-        """Answers to one batch of the examination."""
-
-        def update(engine: Any, batch: Mapping[str, Any]) -> list[dict[str, float]]:
-            return [{"dice": float(dice)} for dice in answer(engine.network, _episodes(batch))]
-
-        return update
+        """The questions at the end of an epoch."""
+        return lambda engine, batch: [{"dice": self.course.end_epoch()}]
 
     def train_key_metric(self, context: Context) -> dict[str, Average]:
         """Mean Dice over the queries of an epoch."""
         return {self.TRAIN_METRIC_MEAN_DICE: Average(output_transform=_mean_dice)}
 
     def val_key_metric(self, context: Context) -> dict[str, Average]:
-        """Mean Dice in the examination."""
+        """Mean Dice over the questions."""
         return {self.VAL_METRIC_MEAN_DICE: Average(output_transform=_mean_dice)}
 
     def train_pre_transforms(self, context: Context) -> list[Any]:
@@ -171,67 +202,163 @@ class OnePromptTrainer(BasicTrainTask):
         return []
 
     def val_inferer(self, context: Context) -> SimpleInferer:
-        """Asked for by MONAI Label; the examination calls the network itself."""
+        """Asked for by MONAI Label; the course asks the network itself."""
         return SimpleInferer()
+
+    # Where it runs
+
+    def _device(self, context: Context) -> torch.device:
+        return super()._device(context) if torch.cuda.is_available() else torch.device("cpu")
+
+    def _create_network_and_optimizer(self, context: Context) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        if not context.multi_gpu or context.device.type == "cuda":
+            return super()._create_network_and_optimizer(context)
+        # MONAI Label names the device, which PyTorch refuses for processors
+        network = DistributedDataParallel(self.network(context), find_unused_parameters=True)
+        return network, self.optimizer(context)
+
+    def train(
+        self, rank: int, world_size: int, request: dict[str, Any], datalist: Sequence[LabelledStudy]
+    ) -> dict[str, Any]:
+        """MONAI Label's training; once more with half the batch where memory runs out.
+
+        Raises:
+            MemoryError: it was not enough either; says what to do.
+        """
+        batch = int(request["train_batch_size"])
+        try:
+            return self._train(rank, world_size, request, datalist)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            if request["multi_gpu"] or batch == 1:
+                raise MemoryError(_no_memory(batch)) from error
+            logger.warning("memory ran out with %d episodes a step: once more with %d", batch, batch // 2)
+        self._course = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            return self._train(rank, world_size, {**request, "train_batch_size": batch // 2}, datalist)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise MemoryError(_no_memory(batch // 2)) from error
+
+    def _train(
+        self, rank: int, world_size: int, request: dict[str, Any], datalist: Sequence[LabelledStudy]
+    ) -> dict[str, Any]:
+        stats: dict[str, Any] = super().train(rank, world_size, request, datalist)
+        if rank == 0:
+            self._conclude(Path(request["parent"]))
+            (Path(self._model_dir) / request["name"] / CHECKPOINT).unlink(missing_ok=True)
+        return stats
 
     # What comes out
 
     def load_path(self, output_dir: str, pretrained: bool = True) -> None:
-        """Never an earlier run's checkpoint: it may be one that was found worse than what is served."""
+        """Never MONAI Label's checkpoint of an earlier run: it may be one that was found worse than what is served."""
 
     def finalize(self, context: Context) -> None:
-        """Remember the best candidate, and publish it at the end if it beats the served weights."""
+        """Join the course's epochs to those of MONAI Label."""
         super().finalize(context)
-        questions = self.val_data_loader(context)
-        served = load_network(self._served(), context.device)
-        # Mean over batches, as the metric of every epoch
-        before = float(np.mean([answer(served, _episodes(batch)).mean() for batch in questions]))
-        best: dict[str, Any] = {"dice": before, "weights": None}
-        logger.info("the served weights %s answer with Dice %.4f", weights_hash(served), before)
+        course, trainer = self.course, context.trainer
+        checkpoint = Path(context.output_dir) / CHECKPOINT
+        trainer.state.epoch, trainer.state.iteration = course.epoch, course.epoch * course.settings.steps
+        trainer.add_event_handler(Events.EPOCH_STARTED, course.begin_epoch)
 
-        def remember() -> None:
-            dice = context.evaluator.state.metrics[self.VAL_METRIC_MEAN_DICE]
-            if dice > max(best["dice"], before + LEAST_GAIN):
-                best.update(dice=dice, weights=copy.deepcopy(context.network.state_dict()))
+        def epoch_done() -> None:
+            if context.local_rank == 0:
+                save_progress(checkpoint, course)
+                update_record(self.models, epoch=course.epoch, curve=course.curve)
+            if self._agreed(course.finished, context):
+                trainer.terminate()
 
-        def publish() -> None:
-            if best["weights"] is None:
-                logger.info("no epoch was better than Dice %.4f: the served weights stay", before)
-                return
-            context.network.load_state_dict(best["weights"])
-            provenance = {
-                **self._provenance,
-                "parent": weights_hash(served),
-                "studies": len(context.datalist),
-                "epochs": context.trainer.state.epoch,
-                "dice": round(float(best["dice"]), 4),
-                "dice_of_parent": round(before, 4),
-                "examined_on": "changed copies" if questions.dataset.on_copies else "held-out studies",
-            }
-            save_network(self._published, context.network, provenance)
-            logger.info("published: Dice %.4f instead of %.4f", best["dice"], before)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, epoch_done)
 
-        context.evaluator.add_event_handler(Events.EPOCH_COMPLETED, remember)
-        context.trainer.add_event_handler(Events.COMPLETED, publish)
+    @staticmethod
+    def _agreed(finished: bool, context: Context) -> bool:
+        """What the first process says: only it asked the questions at the end of a phase."""
+        if not context.multi_gpu:
+            return finished
+        said = [finished]
+        torch.distributed.broadcast_object_list(said, src=0)
+        return said[0]
+
+    def _conclude(self, parent: Path) -> None:
+        """Publish the candidate if it is better than its parent and that is still what is served."""
+        course = self.course
+        better, reason = course.verdict()
+        seconds = round(time.time() - float(read_record(self.models)["started"]))
+        before = weights_hash(course.parent)
+        # The parent's file may have been replaced while this one learnt
+        now = weights_hash(load_network(parent)) if parent.exists() else ""
+        if better and (now != before or (parent != self.versions.published and self.versions.published.exists())):
+            better, reason = False, f"other weights were published meanwhile; it was {reason}"
+        record = {
+            **self._provenance,
+            "state": PUBLISHED if better else CANDIDATE,
+            "parent": before,
+            "studies": {study.id: study.checksum for study in course.studies},
+            "mode": course.settings.mode,
+            "epochs": course.epoch,
+            "seconds": seconds,
+            "examined_on": course.examined_on,
+            "before": course.before.brief(),
+            "after": course.after.brief(),
+            "reason": reason,
+        }
+        name = self.versions.add(course.network, record)
+        if better:
+            self.versions.publish(name)
+        logger.info("%s: %s (%s)", record["state"], name, reason)
+        told = {key: record[key] for key in ("state", "reason", "before", "after", "examined_on", "seconds")}
+        update_record(self.models, version=name, parent=before, **told)
+
+    def stats(self) -> dict[str, Any]:
+        """MONAI Label's statistics, with the time a run took also where it ended early."""
+        stats: dict[str, Any] = super().stats()
+        if stats and "total_time" not in stats and read_record(self.models).get("seconds") is not None:
+            stats["total_time"] = str(datetime.timedelta(seconds=int(read_record(self.models)["seconds"])))
+        return stats
 
 
-@torch.inference_mode()
-def answer(network: OnePrompt, episodes: Sequence[Episode]) -> np.ndarray:
-    """(E,) Dice of each episode's one query, answered from its template's mask alone."""
-    network.eval()
-    device = next(network.parameters()).device
-    images = torch.from_numpy(np.stack([episode.images[:2] for episode in episodes])).to(device)
-    masks = np.stack([episode.masks[:2] for episode in episodes])
-    maps = np.stack([rasterise(Prompt(mask=mask), mask.shape, mask.shape[0]) for mask in masks[:, 0]])
-    encoded = [network.encode(images[:, member, None]) for member in (0, 1)]
-    logits = network.decode(encoded[1], encoded[0], torch.from_numpy(maps).to(device))
-    return dice_of(logits > 0, torch.from_numpy(masks[:, 1:]).to(device))
+class _Episodes(Dataset):
+    """The episodes of an epoch, drawn when asked for."""
+
+    def __init__(self, course: FineTune, count: int) -> None:
+        self._course, self._count = course, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        episode = self._course.draw()
+        return {"images": episode.images, "masks": episode.masks, "source": episode.source}
+
+
+class _OneLook(Dataset):
+    """One item: the course asks all its questions at once."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"index": index}
 
 
 def _episodes(batch: Mapping[str, Any]) -> list[Episode]:
     images, masks = np.asarray(batch["images"], np.float32), np.asarray(batch["masks"], bool)
-    return [Episode(image, mask, "studies") for image, mask in zip(images, masks, strict=True)]
+    return [Episode(*one) for one in zip(images, masks, batch["source"], strict=True)]
 
 
 def _mean_dice(output: Sequence[Mapping[str, float]]) -> float:
     return float(np.mean([query["dice"] for query in output]))
+
+
+def _no_memory(batch: int) -> str:
+    return (
+        f"training needs more memory than there is, also with {batch} episodes a step: free some (close other programs "
+        "on the GPU), or train on the processor with the parameter device=cpu"
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == 28:
+        return f"the disk is full: free some room below {error.filename or 'the model folder'} and train again"
+    return str(error) or type(error).__name__

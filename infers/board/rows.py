@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infers.datastore import ACCEPTED, AUTOMATIC, FINAL
 from infers.errors import ClientError, NotFound
+from infers.scoring import SCORE
 from infers.studies import IS_TEMPLATE, KEY, Studies, is_ours
+from lib.quality import Quality, recorded
 
+QUALITY = ("quality", "quality_interval", "quality_reason", "alarms")  # fields of a row, as in the masks' records
 BOARD = "review board"  # value of ACCEPTED: an automatic mask that a person accepted as it was
 REJECTED = "rejected"  # in an automatic mask's record: who rejected it, and when
 STATUSES = ("automatic", "rejected", "failed", "unlabelled", "accepted", "template", "excluded")
@@ -25,13 +27,17 @@ class Row:
         id: the study's id.
         status: one of `STATUSES`: `template` a label that a person submitted, `accepted` an automatic mask that a
             person accepted (a template too), `excluded` either of them kept out of the bank.
-        quality: {structure: reverse Dice, 0 to 1, not calibrated}; of an accepted study that of its mask.
+        quality: {structure: predicted Dice, 0 to 1}; of an accepted study that of its mask.
+        quality_interval: {structure: bounds of the true Dice in 9 of 10 cases}, where they are known.
+        quality_reason: {structure: the one thing to know about its mask}.
+        alarms: {structure: what is alarming about its mask}, of those with alarms.
         reason: why it failed.
         author: who submitted, accepted or rejected.
         templates: ids of the studies that the mask was made from.
         undoable: accepted or rejected, so that undo means something.
         offered: an interactive result waits to be accepted.
         outdated: the templates or weights changed since the mask was made.
+        score: {structure: {dice, surface_mm}} of the automatic mask against the label that a person submitted.
     """
 
     id: str
@@ -43,41 +49,76 @@ class Row:
     undoable: bool = False
     offered: bool = False
     outdated: bool = False
+    quality_interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    quality_reason: Mapping[str, str] = field(default_factory=dict)
+    alarms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> str | None:
+        """The structure of the lowest predicted Dice, or None."""
+        return min(self.quality, key=lambda name: self.quality[name], default=None)
 
     @property
     def predicted(self) -> float | None:
         """The lowest of its structures' predicted Dice, or None."""
-        return min(self.quality.values(), default=None)
+        return None if self.worst is None else self.quality[self.worst]
+
+    def with_quality(self, judged: Mapping[str, Quality]) -> Row:
+        """The same with what is expected of its mask."""
+        return replace(
+            self,
+            quality={name: round(one.dice, 4) for name, one in judged.items()},
+            quality_interval={
+                name: (round(one.low, 4), round(one.high, 4))
+                for name, one in judged.items()
+                if one.low is not None and one.high is not None
+            },
+            quality_reason={name: one.reason for name, one in judged.items() if one.reason},
+            alarms={name: list(one.alarms) for name, one in judged.items() if one.alarms},
+        )
 
     def brief(self) -> dict[str, Any]:
         """As GET /oneprompt/status tells it."""
         told: dict[str, Any] = {"status": self.status}
         if self.status in ("automatic", "rejected", "accepted"):
-            told["quality"] = dict(self.quality)
+            told |= {key: dict(getattr(self, key)) for key in QUALITY}
         return {**told, **({"reason": self.reason} if self.reason else {})}
 
 
-def make_rows(studies: Studies, failed: Mapping[str, str], offered: Collection[str]) -> list[Row]:
+def make_rows(
+    studies: Studies,
+    failed: Mapping[str, str],
+    offered: Collection[str],
+    quality: Callable[[Any], Mapping[str, Quality]] = recorded,
+) -> list[Row]:
     """A row for every study, in the list's order.
 
     Args:
         studies: the study list.
         failed: {id: reason} of studies that the job could not segment.
         offered: ids of studies with an interactive result that waits.
+        quality: what is expected of a mask with this record.
     """
-    templates, key, problems = studies.templates(), studies.key(), studies.problems
+    templates, key_of, problems = studies.templates(), studies.keys(), studies.problems
     rows = []
     for image_id in studies.store.list_images():
         try:
             tags = studies.store.tags(image_id)
         except NotFound:  # removed meanwhile, or never opened
             tags = {}
-        reason = problems.get(image_id) if FINAL in tags else failed.get(image_id)
-        rows.append(_row(image_id, tags, image_id in templates, reason, image_id in offered, key))
+        reason = failed.get(image_id)
+        if FINAL in tags or (AUTOMATIC not in tags and not reason):
+            reason = problems.get(image_id)
+        row = _row(image_id, tags, image_id in templates, reason, image_id in offered, key_of(image_id))
+        made = _made(tags)
+        rows.append(row.with_quality(quality(made)) if made else row)
     return rows
 
 
-def _row(image_id: str, tags: Mapping[str, Any], usable: bool, reason: str | None, offered: bool, key: str) -> Row:
+def _row(
+    image_id: str, tags: Mapping[str, Any], usable: bool, reason: str | None, offered: bool, key: str | None
+) -> Row:
     final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
     if final is not None:
         made = final.get("provenance") or {}
@@ -87,24 +128,27 @@ def _row(image_id: str, tags: Mapping[str, Any], usable: bool, reason: str | Non
             status, reason = "excluded", None
         elif not usable:
             status = "failed" if reason else "template"
-        quality = _numbers(made.get("quality")) if accepted == BOARD else {}
-        return Row(image_id, status, quality, reason, final.get("user"), tuple(made.get("templates", ())),
-                   undoable=bool(accepted), offered=offered)  # fmt: skip
+        score = (mask or {}).get(SCORE) or {}
+        return Row(image_id, status, {}, reason, final.get("user"), tuple(made.get("templates", ())),
+                   undoable=bool(accepted), offered=offered,
+                   score=score if status == "template" else {})  # fmt: skip
     if mask is None:
         return Row(image_id, "failed" if reason else "unlabelled", reason=reason, offered=offered)
     params = mask.get("params") if isinstance(mask.get("params"), Mapping) else {}
     rejected = mask.get(REJECTED) or {}
     status = "failed" if reason else "rejected" if rejected else "automatic"
-    return Row(image_id, status, _numbers(params.get("quality")), reason, rejected.get("user"),
+    return Row(image_id, status, {}, reason, rejected.get("user"),
                tuple(params.get("templates", ())), undoable=bool(rejected), offered=offered,
-               outdated=is_ours(mask) and params.get(KEY) != key)  # fmt: skip
+               outdated=is_ours(mask) and key is not None and params.get(KEY) != key)  # fmt: skip
 
 
-def _numbers(quality: Any) -> dict[str, float]:
-    """The usable part of a recorded {structure: quality}: records can come from another version, or from a person."""
-    found = quality if isinstance(quality, Mapping) else {}
-    return {str(name): float(value) for name, value in found.items()
-            if isinstance(value, int | float) and math.isfinite(value)}  # fmt: skip
+def _made(tags: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of what made the mask that is shown, or was accepted; empty for a label that a person submitted."""
+    final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
+    if final is not None:
+        return (final.get("provenance") or {}) if final.get(ACCEPTED) == BOARD else {}
+    params = mask.get("params") if mask else None
+    return params if isinstance(params, Mapping) else {}
 
 
 @dataclass(frozen=True)
@@ -114,7 +158,7 @@ class Wanted:
     Attributes:
         statuses: none for all.
         search: part of an id, in any case.
-        at_least: lowest predicted Dice, or None.
+        at_least: lowest predicted Dice of what has no alarm, or None.
         sort: a key of `ORDERS`.
         page: from 1; beyond the last one means the last.
         per_page: rows on a page.
@@ -137,7 +181,9 @@ class Wanted:
 
     def fits(self, row: Row) -> bool:
         """Whether a row passes search and bound, whatever its status."""
-        enough = self.at_least is None or (row.predicted is not None and row.predicted >= self.at_least)
+        enough = self.at_least is None or (
+            row.predicted is not None and row.predicted >= self.at_least and not row.alarms
+        )
         return enough and self.search.lower() in row.id.lower()
 
 

@@ -40,8 +40,16 @@ export async function decide(action, body) {
   return (await request(action, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
-export async function job(method) {
-  return (await request("job", { method })).json();
+export async function job(method, path = "job") {
+  return (await request(path, { method })).json();
+}
+
+export async function training(method = "GET") {
+  return (await request("training", { method })).json();
+}
+
+export async function serve(version) {
+  return (await request(`versions/${encodeURIComponent(version)}`, { method: "POST" })).json();
 }
 
 export async function login(form) {

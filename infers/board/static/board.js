@@ -7,13 +7,14 @@ import { page } from "./view.js";
 
 const BUSY_MS = 1500; // between looks at the server while the job runs
 const IDLE_MS = 6000;
+const UNDO = "Remove every automatic mask and stop the job? Labels that people submitted or accepted stay.";
 const START = { status: "", search: "", sort: "worst", page: 1 };
 
 const state = {
   query: { ...START }, studies: [], counts: {}, pages: 1, total: 0, colours: {}, ohif: false,
-  job: { state: "…", done: 0, total: 0, failed: {} },
+  job: { state: "…", done: 0, total: 0, failed: {} }, health: {}, corrections: {},
   bound: { value: 0.85, count: null }, selected: new Set(), current: null, large: null,
-  login: false, error: "", message: "",
+  login: false, error: "", message: "", training: null, trainingOpen: false,
 };
 let asked = 0; // only the newest answer is shown
 let timer = 0;
@@ -27,9 +28,10 @@ async function load(show = "") {
   clearTimeout(timer);
   const mine = ++asked;
   try {
-    const [answer, above] = await Promise.all([api.list({ ...state.query, show }), countAbove()]);
+    const [answer, above, training] =
+      await Promise.all([api.list({ ...state.query, show }), countAbove(), api.training()]);
     if (mine !== asked) return;
-    Object.assign(state, { login: false, error: "" }, pick(answer), { bound: { ...state.bound, count: above } });
+    Object.assign(state, { login: false, error: "", training }, pick(answer), { bound: { ...state.bound, count: above } });
     state.query.page = answer.page;
     keepCurrent(show);
     remember();
@@ -40,11 +42,12 @@ async function load(show = "") {
     if (error.status === 404 && show) { state.current = null; timer = setTimeout(load, IDLE_MS); draw(); return; }
   }
   draw();
-  if (!state.login) timer = setTimeout(load, ["running", "cancelling"].includes(state.job.state) ? BUSY_MS : IDLE_MS);
+  const busy = ["running", "cancelling"].includes(state.job.state) || state.training?.state === "running";
+  if (!state.login) timer = setTimeout(load, busy ? BUSY_MS : IDLE_MS);
 }
 
-const pick = ({ studies, counts, pages, total, colours, ohif, job }) =>
-  ({ studies, counts, pages, total, colours, ohif, job });
+const pick = ({ studies, counts, pages, total, colours, ohif, job, health, corrections }) =>
+  ({ studies, counts, pages, total, colours, ohif, job, health, corrections });
 
 async function countAbove() {
   const { value } = state.bound;
@@ -90,9 +93,9 @@ const count = (ids) => (ids.length === 1 ? ids[0] : `${ids.length} studies`);
 const versions = (ids) => Object.fromEntries(
   state.studies.filter(({ id }) => ids.includes(id)).map(({ id, version }) => [id, version]));
 
-async function steer(method, message) {
+async function steer(ask, message) {
   try {
-    await api.job(method);
+    await ask();
     say(message);
   } catch (error) {
     say(error.message);
@@ -146,8 +149,13 @@ export const act = {
     const use = row.status === "excluded";
     return decide("template", { ids: [row.id], use }, use ? "used as template:" : "no longer a template:");
   },
-  run: () => steer("POST", "the job looks for work"),
-  cancel: () => steer("DELETE", "the job stops after the batch it is at"),
+  run: () => steer(() => api.job("POST"), "the job looks for work"),
+  cancel: () => steer(() => api.job("DELETE"), "the job stops after the batch it is at"),
+  undoJob: () => confirm(UNDO) && steer(() => api.job("POST", "job/undo"), "the automatic masks are gone"),
+  train: () => steer(() => api.training("POST"), "training starts; the server answers as before meanwhile"),
+  stopTraining: () => steer(() => api.training("DELETE"), "training is stopped; what is served stays"),
+  serve: (version) => steer(() => api.serve(version), `${version} is served from now on`),
+  openTraining(open) { state.trainingOpen = open; },
   enlarge(id) {
     state.large = id;
     draw();

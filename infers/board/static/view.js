@@ -3,6 +3,7 @@
 import { html, nothing } from "./vendor/lit-html.js";
 import { repeat } from "./vendor/directives/repeat.js";
 import { picture } from "./api.js";
+import { training } from "./training.js";
 
 export const STATUSES = {
   automatic: "to review",
@@ -29,12 +30,16 @@ const KEYS = [
 ];
 
 const dice = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
+const interval = (row, name) => {
+  const bounds = row.quality_interval[name];
+  return bounds ? `[${dice(bounds[0])}, ${dice(bounds[1])}]` : "";
+};
 
 export function page(state, act) {
   return html`
     ${header(state, act)} ${state.login ? login(act) : nothing}
     <main>
-      ${filters(state, act)} ${bulk(state, act)}
+      ${training(state, act)} ${filters(state, act)} ${bulk(state, act)}
       ${state.error ? html`<p class="error" role="alert">${state.error}</p>` : nothing}
       <ul class="studies" aria-label="Studies">
         ${repeat(state.studies, (row) => row.id, (row) => card(row, state, act))}
@@ -48,7 +53,8 @@ export function page(state, act) {
   `;
 }
 
-function header({ job }, act) {
+function header({ job, counts, health }, act) {
+  const masks = counts.automatic || counts.rejected;
   const busy = ["running", "cancelling"].includes(job.state);
   const failures = Object.keys(job.failed ?? {}).length;
   return html`
@@ -64,10 +70,14 @@ function header({ job }, act) {
         ${busy
           ? html`<button id="cancel" ?disabled=${job.state === "cancelling"} @click=${act.cancel}>Cancel</button>`
           : html`<button id="run" @click=${act.run}>Run again</button>`}
+        ${masks ? html`<button id="undo-job" class="quiet" title="Remove every automatic mask"
+          @click=${act.undoJob}>Undo job</button>` : nothing}
         <button class="quiet" @click=${act.help} aria-label="Help with the keyboard">?</button>
       </div>
     </header>
     ${job.failed?.[""] ? html`<p class="error" role="alert">${job.failed[""]}</p>` : nothing}
+    ${health.warnings?.length ? html`<p class="warning" role="status" id="health">About the templates:
+      ${health.warnings.join(". ")}.</p>` : nothing}
   `;
 }
 
@@ -95,8 +105,9 @@ function filters({ query, counts }, act) {
   `;
 }
 
-function bulk({ bound, selected }, act) {
+function bulk({ bound, selected, corrections }, act) {
   const chosen = selected.size;
+  const corrected = Math.max(0, ...Object.values(corrections));
   return html`
     <div class="bulk">
       <form @submit=${act.acceptAbove}>
@@ -114,8 +125,11 @@ function bulk({ bound, selected }, act) {
         <button class="quiet" @click=${act.selectNone}>Clear</button>
       </div>
       <button class="quiet" id="select-page" @click=${act.selectPage}>Select this page</button>
-      <p class="note">The predicted Dice is a <em>reverse Dice</em> and is not calibrated yet: it puts masks in order, it
-        is no probability.</p>
+      <p class="note">The predicted Dice is an estimate; in brackets, where the true one lies in 9 of 10 masks.
+        ${corrected ? `${corrected} corrected ${corrected === 1 ? "study" : "studies"} of this list taught it.`
+          : `No study of this list was corrected yet: it rests on other data sets, and on warped copies of the templates,
+            which are easier than new studies.`}
+        Masks with an alarm are never accepted unseen.</p>
     </div>
   `;
 }
@@ -133,7 +147,8 @@ function card(row, state, act) {
         <label class="name" title=${row.id}><input type="checkbox" tabindex="-1" .checked=${chosen}
           @change=${() => act.toggle(row.id)}> <span>${row.id}</span></label>
         <p class="line"><span class="badge">${STATUSES[row.status]}</span>
-          <span class="dice" title="predicted Dice (reverse Dice, not calibrated)">${dice(row.predicted)}</span></p>
+          <span class="dice" title="predicted Dice, and where the true one lies in 9 of 10 masks">${dice(row.predicted)}
+            <small>${interval(row, row.worst)}</small></span></p>
         ${details(row)}
         <p class="actions">${buttons(row, state, act)}</p>
       </div>
@@ -144,10 +159,20 @@ function card(row, state, act) {
 function details(row) {
   return html`
     ${row.reason ? html`<p class="reason">${row.reason}</p>` : nothing}
+    ${doubt(row)}
     ${row.offered ? html`<p class="reason">An interactive result waits to become its label.</p>` : nothing}
     ${row.outdated ? html`<p class="hint">templates changed since</p>` : nothing}
     ${row.author && row.status !== "automatic" ? html`<p class="hint">by ${row.author}</p>` : nothing}
   `;
+}
+
+function doubt(row) {
+  const alarming = Object.keys(row.alarms)[0];
+  const name = alarming ?? row.worst;
+  const text = row.quality_reason[name];
+  if (!text) return nothing;
+  const whose = Object.keys(row.quality).length > 1 ? `${name}: ` : "";
+  return html`<p class=${alarming ? "alarm" : "hint"}>${whose}${text}</p>`;
 }
 
 function shown(row, size, act) {
@@ -191,11 +216,14 @@ function large(state, act) {
         <h2>${row.id} <span class="badge">${STATUSES[row.status]}</span></h2>
         <div class="picture">${shown(row, 640, act)}</div>
         <table>
-          <tr><th>structure</th><th>predicted Dice, uncalibrated</th></tr>
+          <tr><th>structure</th><th>predicted Dice</th><th>what is to know about it</th></tr>
           ${Object.entries(row.quality).map(([name, value]) => html`<tr><td><svg width="12" height="12" aria-hidden="true"
             ><rect width="12" height="12" fill=${state.colours[name] ?? "#888"}></rect></svg> ${name}</td>
-            <td>${dice(value)}</td></tr>`)}
+            <td>${dice(value)} ${interval(row, name)}</td>
+            <td>${row.alarms[name]?.join("; ") ?? row.quality_reason[name] ?? ""}</td></tr>`)}
         </table>
+        ${Object.entries(row.score).map(([name, { dice: measured, surface_mm: far }]) => html`<p class="hint score">its
+          automatic mask of ${name} had Dice ${dice(measured)}, mean surface distance ${far.toFixed(1)} mm</p>`)}
         ${row.templates.length ? html`<p class="hint">made from ${row.templates.join(", ")}</p>` : nothing}
         ${details(row)}
         <p class="actions">${buttons(row, state, act)} <button class="quiet" @click=${act.shrink}>Close</button></p>`
