@@ -145,6 +145,11 @@ class Client:
         """Every study of the list."""
         return sorted(self._json("GET", "/datastore/", params={"output": "all"})["objects"])
 
+    def add_image(self, path: Path) -> str:
+        """Adds an image to the study list; its id is the file's name without the suffix."""
+        with path.open("rb") as file:
+            return str(self._json("PUT", "/datastore/", files={"file": (path.name, file)})["image"])
+
     def save_label(self, image_id: str, label: Path, names: Mapping[str, int], tag: str = "") -> dict[str, Any]:
         """Saves a label as a person's; names: structure to value in the file. Without a tag it is final."""
         label_info = [{"name": name, "idx": index} for name, index in names.items()]
@@ -174,21 +179,44 @@ class Client:
         """Templates, the job's progress and each study's state: GET /oneprompt/status."""
         return self._json("GET", "/oneprompt/status")
 
+    def is_training(self) -> bool:
+        """Whether a training process is under way."""
+        answer = self._session.get(f"{self._url}/train/?check_if_running=true", timeout=self._timeout)
+        return answer.status_code == 200  # 404 means no
+
     def start_job(self) -> dict[str, Any]:
         return self._json("POST", "/oneprompt/job")
 
     def cancel_job(self) -> dict[str, Any]:
         return self._json("DELETE", "/oneprompt/job")
 
-    def infer(self, model: str, image_id: str, params: Mapping[str, Any]) -> bytes:
-        """The mask file that POST /infer/{model} answers with."""
+    def infer(self, model: str, image_id: str, params: Mapping[str, Any], label: Path | None = None) -> bytes:
+        """The mask file that POST /infer/{model} answers with; `label` is uploaded for the model to go on from."""
         answer = self._request(
             "POST",
             f"/infer/{model}",
             params={"image": image_id, "output": "image"},
             data={"params": json.dumps(dict(params))},
+            files={"label": (label.name, label.read_bytes())} if label else None,
         )
         return answer.content
+
+    def next_sample(self, strategy: str) -> str | None:
+        """Id of the study that an active learning strategy gives next; None where every study has a label."""
+        return self._json("POST", f"/activelearning/{strategy}", json={}).get("id")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every study as the review board lists it."""
+        found: list[dict[str, Any]] = []
+        page = pages = 1
+        while page <= pages:
+            answer = self._json("GET", "/oneprompt/studies", params={"page": page, "per_page": 200, "sort": "name"})
+            found, pages, page = found + answer["studies"], answer["pages"], page + 1
+        return found
+
+    def accept_above(self, bound: float) -> list[str]:
+        """Accept every automatic mask predicted at `bound` or better; ids of those that were."""
+        return list(self._json("POST", "/oneprompt/accept", json={"bound": bound})["done"])
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._request(method, path, **options).json()

@@ -31,7 +31,15 @@ from scripts.follow import follow_job
 from scripts.make_demo_data import write_demo_data
 from scripts.overlays import Gallery, Picture
 from scripts.scores import by_name, copy_resized, dice_by_label
-from scripts.study_list import Study, StudyListError, Truth, copy_studies, find_studies
+from scripts.study_list import (
+    Study,
+    StudyListError,
+    Truth,
+    add_study_options,
+    copy_studies,
+    count,
+    find_studies,
+)
 
 
 @dataclass(frozen=True)
@@ -150,11 +158,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         epilog=details,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--studies", type=Path, metavar="S", help="study folder; it is copied (default: phantoms)")
-    parser.add_argument("--truth", type=Path, metavar="T", help="folder with label maps called like the studies")
-    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N studies")
-    parser.add_argument("--templates", type=_count, default=1, metavar="N", help="the first N in turn as the template")
-    parser.add_argument("--weights", type=Path, metavar="W", help="a safetensors file (default: the shipped weights)")
+    add_study_options(parser)
+    parser.add_argument("--templates", type=count, default=1, metavar="N", help="the first N in turn as the template")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
     parser.add_argument(
         "--output", type=Path, default=Path("demo_output"), metavar="DIR", help="pictures (default: demo_output)"
@@ -206,12 +211,6 @@ def _show_template(template: Template, gallery: Gallery) -> None:
     image = read_image(template.study.path)
     title = f"template {short(template.study.id)}"
     gallery.add(template.study.id, Picture(title, image.array, template.label, None, image.affine))
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

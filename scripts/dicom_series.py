@@ -1,4 +1,4 @@
-"""Writes a volume as a DICOM series: one small, valid CT or MR file for each slice.
+"""Writes a volume as a DICOM series: one small, valid CT, MR or PET file for each slice.
 
 Only what a viewer and MONAI Label need: identity, geometry, pixels. Everything in it is made up and reproducible.
 """
@@ -10,11 +10,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+)
 
-_STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
-_INTERCEPT = {"CT": -1024, "MR": 0}  # stored value + intercept = array value
-_WINDOW = {"CT": (40, 400), "MR": (450, 900)}  # centre, width: what a viewer shows first
+_STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
+_INTERCEPT = {"CT": -1024, "MR": 0, "PT": 0}  # stored value + intercept = array value
+_WINDOW = {"CT": (40, 400), "MR": (450, 900), "PT": (400, 800)}  # centre, width: what a viewer shows first
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DATE = "20240101"
 
@@ -29,9 +35,9 @@ def write_series(
 ) -> None:
     """Writes `folder`/0001.dcm ... in slice order; a folder of that name is replaced.
 
-    array: (I, J, K), i along a row of pixels, j down its columns, k through the slices; 0 or more for MR, -1024 or more
-    for CT. affine: voxel index to RAS mm, axes at right angles. uid: the SeriesInstanceUID, from which the other UIDs
-    follow. modality: CT or MR. Raises ValueError for anything else.
+    array: (I, J, K), i along a row of pixels, j down its columns, k through the slices; 0 or more for MR and PT, -1024
+    or more for CT. affine: voxel index to RAS mm, axes at right angles. uid: the SeriesInstanceUID, from which the
+    other UIDs follow. modality: CT, MR or PT. Raises ValueError for anything else.
     """
     if modality not in _STORAGE:
         raise ValueError(f"modality must be one of {', '.join(_STORAGE)}, got {modality!r}")
@@ -78,6 +84,9 @@ def _describe(dataset: Dataset, uid: str, patient: str, modality: str, k: int) -
     dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL" if modality == "CT" else "OTHER"]
     if modality == "CT":
         dataset.KVP = ""
+    elif modality == "PT":
+        dataset.Units, dataset.CountsSource, dataset.SeriesType = "CNTS", "EMISSION", ["STATIC", "IMAGE"]
+        dataset.DecayCorrection, dataset.CorrectedImage, dataset.CollimatorType = "NONE", "DTIM", "NONE"
     else:
         dataset.ScanningSequence, dataset.SequenceVariant = "SE", "NONE"
         dataset.ScanOptions, dataset.MRAcquisitionType = "", "2D"
@@ -100,8 +109,10 @@ def _fill(dataset: Dataset, plane: NDArray[np.int16], modality: str) -> None:
     dataset.Columns, dataset.Rows = plane.shape
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
     dataset.WindowCenter, dataset.WindowWidth = _WINDOW[modality]
-    if modality == "CT":  # an MR image has no rescaling
-        dataset.RescaleIntercept, dataset.RescaleSlope, dataset.RescaleType = _INTERCEPT["CT"], 1, "HU"
+    if modality != "MR":  # an MR image has no rescaling
+        dataset.RescaleIntercept, dataset.RescaleSlope = _INTERCEPT[modality], 1
+    if modality == "CT":
+        dataset.RescaleType = "HU"
     stored = plane.astype(np.int32) - _INTERCEPT[modality]
     dataset.PixelData = stored.T.astype("<u2").tobytes()
 

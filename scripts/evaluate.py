@@ -173,14 +173,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = Evaluation(
         folders, methods, settings, FinishedRows(out.with_suffix(".jsonl"), options.fresh), 60 * options.minutes
     )
+    about = {"weights": {"hash": hashed, **read_provenance(options.weights)}, "data": options.data.name}
     try:
         run.run()
+        results = {**about, "split": options.split, **run.results()}
+        write_atomically(out, json.dumps(results, indent=1).encode())
+        run.write_gallery(out.with_suffix(".html"), f"Weights {hashed}. Filled: the answer; line: the truth.")
     except OSError as error:
         sys.exit(f"could not keep a result ({error}); what was finished stays in {run.rows.path}: run again to go on")
-    about = {"weights": {"hash": hashed, **read_provenance(options.weights)}, "data": options.data.name}
-    results = {**about, "split": options.split, **run.results()}
-    write_atomically(out, json.dumps(results, indent=1).encode())
-    run.write_gallery(out.with_suffix(".html"), f"Weights {hashed}. Filled: the answer; line: the truth.")
     print("\n" + report(results))
     print(f"{out}, {out.with_suffix('.html')}")
     if any(folder.refused for folder in folders):

@@ -25,6 +25,7 @@ from scripts.dicom_series import make_uid, write_series
 from scripts.phantoms import TISSUES, Phantom, make_phantom
 
 DEFAULT_SIZE = (96, 96, 24)
+MIXED = ("CT", "MR")  # what OHIF offers its MONAI Label mode for
 _FIELD_OF_VIEW = (370.0, 370.0, 210.0)  # mm
 _SMALLEST = (24, 24, 6)  # voxels; below that organs vanish
 _UNUSUAL_AXES = {3: "RAS", 5: "LAS"}  # by number modulo 6; the others are as an axial scanner gives them
@@ -105,7 +106,7 @@ def _plan_study(number: int, seed: int, size: tuple[int, int, int], modality: st
     oblique = number % 8 == 6 or number % 8 == 3
     a, b, c = rng.uniform(-12, 12, 3) if oblique else np.zeros(3)
     # Mixed lists alternate, also among the DICOM series, of which one comes in each four studies
-    own = modality if modality != "mixed" else tuple(TISSUES)[(number + number // 4) % len(TISSUES)]
+    own = modality if modality != "mixed" else MIXED[(number + number // 4) % len(MIXED)]
     axes = "LPS" if dicom else _UNUSUAL_AXES.get(number % 6, "LPS")
     patient = f"phantom_{number + 1:03d}"
     name = str(make_uid("demo", str(seed), patient)) if dicom else patient

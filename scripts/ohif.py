@@ -22,6 +22,7 @@ from typing import Any
 
 import requests
 
+from scripts.anatomy import LABELS
 from scripts.client import APP, ROOT
 from scripts.make_demo_data import write_demo_series
 from scripts.orthanc import DicomServerError, Orthanc, count_instances, load_folder
@@ -96,7 +97,9 @@ def _study_list(options: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
                 write_demo_series(phantoms, DEMO_SERIES, modality="mixed")
             count = load_folder(orthanc.url, phantoms)
             _say(f"{count} DICOM files of {DEMO_SERIES} phantoms are in Orthanc; the truth is in {phantoms / 'truth'}")
-        yield orthanc.dicomweb, ["--conf", "state", str(options.orthanc.resolve() / "state")]
+        own = ["--conf", "state", str(options.orthanc.resolve() / "state")]
+        # OHIF's table of structures is empty until some are known, and nothing can be clicked then
+        yield orthanc.dicomweb, own if options.studies else [*own, "--conf", "labels", ",".join(LABELS)]
 
 
 def _serve(options: argparse.Namespace, others: list[str], url: str, study: str) -> int:

@@ -67,6 +67,10 @@ class Orthanc:
         return f"{self.url}/dicom-web"
 
     def __enter__(self) -> "Orthanc":
+        return self.start()
+
+    def start(self) -> "Orthanc":
+        """Start it, and wait until it answers. Raises DicomServerError."""
         program, plugin = find_orthanc()
         if _answers(self.url):
             raise DicomServerError(f"{self.url} is taken by another program: choose a port with --orthanc-port N")

@@ -51,8 +51,26 @@ _MR: Mapping[str, tuple[float, float]] = {
     "bowel": (420, 80),
     "gas": (10, 5),
 }
-TISSUES: Mapping[str, Mapping[str, tuple[float, float]]] = {"CT": _CT, "MR": _MR}
-_NOISE = {"CT": 14.0, "MR": 22.0}
+_PT: Mapping[str, tuple[float, float]] = {  # uptake
+    "air": (0, 0),
+    "fat": (40, 6),
+    "muscle": (90, 12),
+    "lung": (50, 8),
+    "heart": (500, 150),
+    "liver": (300, 35),
+    "spleen": (240, 30),
+    "kidney": (700, 150),
+    "pelvis": (900, 150),
+    "vessel": (180, 20),
+    "bone": (130, 25),
+    "disc": (70, 10),
+    "canal": (60, 10),
+    "stomach": (160, 40),
+    "bowel": (200, 60),
+    "gas": (10, 3),
+}
+TISSUES: Mapping[str, Mapping[str, tuple[float, float]]] = {"CT": _CT, "MR": _MR, "PT": _PT}
+_NOISE = {"CT": 14.0, "MR": 22.0, "PT": 20.0}
 _SCAN_CENTRE = (0.0, 0.0, -25.0)  # the place in the average patient that lies at the origin of the world
 
 
@@ -74,7 +92,7 @@ class Variation:
 @dataclass(frozen=True)
 class Phantom:
     """One study. array (I, J, K) int16 with i fastest in a file, label (I, J, K) uint8 with values as in LABELS,
-    affine (4, 4) voxel index to RAS mm, modality CT or MR."""
+    affine (4, 4) voxel index to RAS mm, modality CT, MR or PT (PET)."""
 
     array: NDArray[np.int16]
     label: NDArray[np.uint8]
@@ -94,7 +112,7 @@ def make_phantom(
 ) -> Phantom:
     """The patient of this seed on a grid of `shape` voxels of `spacing` mm. The same arguments give the same bytes.
 
-    axes, tilt: as in `grid_affine`. Raises ValueError for a modality other than CT and MR.
+    axes, tilt: as in `grid_affine`. Raises ValueError for a modality other than CT, MR and PT.
     """
     if modality not in TISSUES:
         raise ValueError(f"modality must be one of {', '.join(TISSUES)}, got {modality!r}")
@@ -188,5 +206,5 @@ def _scan(
         image = np.hypot(image + rng.normal(0, noise, image.shape), rng.normal(0, noise, image.shape))
     else:
         image = image + 0.5 * noise * texture / texture.std() + rng.normal(0, noise, image.shape)
-        image = np.maximum(image, -1024)
+        image = np.maximum(image, -1024 if modality == "CT" else 0)
     return np.rint(image).astype(np.int16)

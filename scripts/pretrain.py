@@ -25,11 +25,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lib.checkpoints import load_network, save_network
+from lib.checkpoints import load_network, read_provenance, save_network
 from lib.datasets import read_datasets
 from lib.episodes import EpisodeSource, Mix, RealTasks, load_real_tasks
 from lib.files import write_atomically
 from lib.networks import NetworkConfig, OnePrompt
+from lib.optimizers import make_optimizer
 from lib.prompts import Prompt, rasterise
 from lib.training import (
     MovingAverage,
@@ -37,7 +38,6 @@ from lib.training import (
     TrainingConfig,
     dice_of,
     learning_rate_at,
-    make_optimizer,
     training_step,
 )
 from lib.transforms import resize_image, resize_mask
@@ -77,12 +77,16 @@ class Run:
 
     def __init__(self, options: argparse.Namespace, rank: int, device: torch.device) -> None:
         self.options, self.rank, self.device = options, rank, device
-        self.config = TrainingConfig(learning_rate=options.learning_rate, bf16=not options.no_bf16)
+        self.config = TrainingConfig(
+            optimizer=options.optimizer, learning_rate=options.learning_rate, bf16=not options.no_bf16
+        )
         torch.manual_seed(options.seed)
         network = load_network(options.start) if options.start else OnePrompt(network_config(options))
         self.network = network.requires_grad_(True).train().to(device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, self.config.ema)
-        self.optimizer = make_optimizer(self.network, self.config)
+        self.optimizer = make_optimizer(
+            self.network, options.optimizer, options.learning_rate, self.config.weight_decay
+        )
         self.step, self.queries, self.seconds = 0, 0, 0.0
 
     @property
@@ -139,7 +143,9 @@ class Run:
             "queries": self.queries,
             "hours": round(self.seconds / 3600, 2),
             "device": self.device.type,
-            "parent": str(self.options.start.name) if self.options.start else None,
+            "optimizer": self.options.optimizer,
+            "synthetic": self.options.synthetic,
+            "parent": read_provenance(self.options.start) if self.options.start else None,
         }
 
     def train_step(self, source: EpisodeSource, episodes: int) -> StepResult:
@@ -265,6 +271,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--synthetic", type=float, default=Mix().synthetic, help="share of synthetic episodes")
     parser.add_argument("--start", type=Path, help="begin with these weights (safetensors)")
     parser.add_argument("--queries", type=int, default=2, help="queries that share one template")
+    parser.add_argument("--optimizer", choices=["adamw", "muon"], default=TrainingConfig().optimizer)
     parser.add_argument("--learning-rate", type=float, default=TrainingConfig().learning_rate)
     parser.add_argument("--cooldown", type=float, default=0.2, help="last part of the steps with falling rate")
     parser.add_argument("--no-bf16", action="store_true", help="train in float32")

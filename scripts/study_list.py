@@ -1,5 +1,6 @@
 """A folder of studies as MONAI Label sees it, and the truth kept in another folder."""
 
+import argparse
 import json
 import shutil
 from collections.abc import Mapping
@@ -120,3 +121,18 @@ def _read_names(path: Path) -> dict[str, int]:
         return {str(name): int(value) for value, name in json.loads(path.read_text())["labels"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StudyListError(f'{path} must hold "labels": {{"1": name, ...}}: {error!r}') from error
+
+
+def add_study_options(parser: argparse.ArgumentParser) -> None:
+    """The options of commands that work through a study list with its truth: --studies, --truth, --limit, --weights."""
+    parser.add_argument("--studies", type=Path, metavar="S", help="study folder; it is copied (default: phantoms)")
+    parser.add_argument("--truth", type=Path, metavar="T", help="folder with label maps called like the studies")
+    parser.add_argument("--limit", type=count, metavar="N", help="only the first N studies")
+    parser.add_argument("--weights", type=Path, metavar="W", help="a safetensors file (default: the shipped weights)")
+
+
+def count(text: str) -> int:
+    """An option's whole number from 1 on."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)

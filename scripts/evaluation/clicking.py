@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lib.metrics import Score, dice, score
 from lib.prompts import Prompt
 from lib.simulated_prompts import corrective_click
 from scripts.evaluation.cases import Case
 from scripts.evaluation.methods import ClickMethod
-from scripts.evaluation.metrics import Score, dice, score
 
 TARGETS = (80, 85, 90)  # per cent Dice
 REPORTED = (1, 3, 5)  # clicks after which the mask is scored

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.files import write_atomically
+from lib.metrics import dice
 from lib.prompts import PromptType
 from scripts.evaluation.cases import Case, CaseFolder
 from scripts.evaluation.clicking import ENOUGH, REPORTED, click_through
 from scripts.evaluation.drawing import Panel, draw
 from scripts.evaluation.methods import Asked, ClickMethod, TemplateMethod
-from scripts.evaluation.metrics import dice
 from scripts.evaluation.store import Record
 
 STYLE = "body{font:15px sans-serif;margin:2em;max-width:1500px}img{width:100%}h2{margin:1.2em 0 .2em}"

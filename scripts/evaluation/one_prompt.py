@@ -8,16 +8,18 @@ questions at once; a test holds its masks against `Predictor.segment` and `Predi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from lib.networks import Features, OnePrompt
 from lib.predictor import Predictor, PredictorSettings
+from lib.probabilities import best_line, mean_logits
 from lib.prompts import Prompt, PromptType, rasterise
 from lib.slice_network import Question, SliceNetwork, mask_maps
 from lib.transforms import resize_logits
-from lib.volumes import without_islands
+from lib.volumes import smallest_part, without_islands
 from lib.voting import ABSENT_LOGIT
 from scripts.evaluation.cases import Case
 from scripts.evaluation.methods import Answer, Asked
@@ -32,7 +34,7 @@ class OnePromptImages:
     Args:
         network: with batches and cache of its own.
         seed: of the prompts on templates.
-        settings: the predictor's, of which a 2-D image meets only the removal of islands.
+        settings: the predictor's, of which a 2-D image meets the line that is cut at and the removal of islands.
     """
 
     name = NAME
@@ -56,11 +58,16 @@ class OnePromptImages:
         names = {value: name for one in asked for value, name in one.names.items()}
         shown = self._template_masks(dict.fromkeys((value, template) for value, template, _ in pairs), names, kind)
         logits = self._logits(pairs, shown)
+        parts = {key: smallest_part(mask) for key, mask in shown.items()}
         for one in asked:
-            yield {
-                value: self._mask(np.mean([logits[value, t, one.query] for t in one.templates], axis=0), one.query)
-                for value in one.names
-            }
+            answer = {}
+            for value in one.names:
+                mean = mean_logits([logits[value, template, one.query] for template in one.templates])
+                resized = _resized(mean, one.query)
+                found = resized > best_line(resized, self.settings.least_probability)
+                least = self.settings.least_island * min(parts[value, template] for template in one.templates)
+                answer[value] = self._restored(without_islands(found, least), one.query)
+            yield answer
 
     def masks(self, cases: Sequence[Case], prompts: Sequence[Prompt]) -> list[np.ndarray]:
         """See `ClickMethod`: each query is its own template."""
@@ -106,25 +113,34 @@ class OnePromptImages:
     def _features(self, case: Case) -> Features:
         return self.network.encode(case.stack, [0])[0]
 
-    def _mask(self, logits: np.ndarray, case: Case) -> np.ndarray:
-        return self._restored(without_islands(_resized(logits, case) > 0, self.settings.least_island), case)
-
     def _restored(self, mask: np.ndarray, case: Case) -> np.ndarray:
         return case.stack.restored(mask[None])
 
 
 class OnePromptVolumes:
-    """Questions about volumes, each through `lib.predictor.Predictor`; a `TemplateMethod` and a `ClickMethod`."""
+    """Questions about volumes, each through `lib.predictor.Predictor`; a `TemplateMethod` and a `ClickMethod`.
+
+    Args:
+        settings: the predictor's, but for the number of templates, which is the question's.
+    """
 
     name = NAME
     prompts: tuple[PromptType, ...] = EVERY_PROMPT
     most_templates = 1000
 
     def __init__(
-        self, network: OnePrompt, fingerprint: str, device: str = "cpu", seed: int = 0, batch_size: int = 32
+        self,
+        network: OnePrompt,
+        fingerprint: str,
+        device: str = "cpu",
+        seed: int = 0,
+        settings: PredictorSettings = PredictorSettings(batch_size=32),
     ) -> None:
-        settings = PredictorSettings(
-            templates_per_query=self.most_templates, quality_slices=0, batch_size=batch_size, cache_bytes=2**30
+        settings = replace(
+            settings,
+            templates_per_query=self.most_templates,
+            quality_slices=0,
+            cache_bytes=max(2**30, settings.cache_bytes),
         )
         self.predictor, self.fingerprint, self.seed = Predictor(network, device, settings), fingerprint, seed
 

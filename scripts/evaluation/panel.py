@@ -35,7 +35,7 @@ def panels(network: OnePrompt, device: str, seed: int, threads: int, wanted: Col
     hashed = weights_hash(network)
     slices = SliceNetwork(network, device, BATCH, cache_bytes=FEATURE_ROOM)
     images = OnePromptImages(slices, hashed, seed)
-    volumes = OnePromptVolumes(network, hashed, device, seed, BATCH)
+    volumes = OnePromptVolumes(network, hashed, device, seed)
     baselines: list[TemplateMethod] = [Copying(), PrototypeMatching(slices, hashed), Registration(threads)]
     clickers: list[ClickMethod] = [Scribbles(), RandomWalker()]
     return {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lib.metrics import score
 from lib.prompts import PromptType
 from scripts.evaluation.cases import CaseFolder
 from scripts.evaluation.clicking import REPORTED, TARGETS, click_through
 from scripts.evaluation.methods import Asked, ClickMethod, TemplateMethod
-from scripts.evaluation.metrics import score
 from scripts.evaluation.plan import Settings, Task
 from scripts.evaluation.store import Record
 

@@ -7,7 +7,7 @@ prototypes it resembles more. Nothing is learned here; what the encoder learned 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,19 +27,24 @@ LEVELS = (1, 2)  # encoder levels that are matched, strides 2 and 4: the best of
 CELL = 4  # feature pixels along a side of a grid cell
 PURE = 0.95  # share of a cell that must belong to one class, as in ALPNet
 SHARPNESS = 20.0  # of cosine similarities, as in both
-SLICES = 12  # of a volume's stack that give prototypes, evenly over those that show the structure and the others
+NEIGHBOURS = (
+    1  # template slices either way of the place that corresponds to a query slice; ALPNet uses thirds of a stack
+)
 
 
 @dataclass(frozen=True, eq=False)
 class _Prototypes:
-    """Unit vectors (P, C) of structure and background."""
+    """Unit vectors (P, C) of structure and background on one slice; none of a structure that it does not show."""
 
     inside: Tensor
     outside: Tensor
 
 
 class PrototypeMatching:
-    """A `TemplateMethod`. Prototypes of several templates are pooled."""
+    """A `TemplateMethod`. Prototypes of several templates are pooled.
+
+    In a volume a query slice takes the prototypes of the template slices at its relative place in the stack.
+    """
 
     name = "prototypes"
     prompts: tuple[PromptType, ...] = (PromptType.SEGLAB,)
@@ -50,45 +55,53 @@ class PrototypeMatching:
 
     def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
         """See `TemplateMethod`."""
-        remembered: dict[tuple[Case, int, int], _Prototypes] = {}
+        remembered: dict[tuple[Case, int, int], list[_Prototypes]] = {}
         for one in asked:
             stack = one.query.stack
             features = self.network.encode(stack, range(len(stack)))
             answer = {}
             for value in one.names:
-                showing = [case for case in one.templates if case.mask(value).any()]
-                for case in showing:
-                    key = (case, value, stack.axis)
+                showing = [(case, value, stack.axis) for case in one.templates if case.mask(value).any()]
+                for key in showing:
                     if key not in remembered:
-                        remembered[key] = self._prototypes(case, value, stack.axis)
+                        remembered[key] = self._prototypes(*key)
                 if showing:
-                    pooled = [remembered[case, value, stack.axis] for case in showing]
-                    answer[value] = stack.restored(self._matched(features, pooled, stack))
+                    templates = [remembered[key] for key in showing]
+                    answer[value] = stack.restored(_matched(features, templates, stack))
             yield answer
 
-    def _prototypes(self, template: Case, value: int, plane: int) -> _Prototypes:
+    def _prototypes(self, template: Case, value: int, plane: int) -> list[_Prototypes]:
+        """Of each slice of a template, cut in the given plane."""
         stack = Stack.of(template.image, plane=plane)
-        masks = stack.slices_of(template.mask(value))
-        showing = masks.any(axis=(1, 2))
-        chosen = [*_spread(np.flatnonzero(showing), SLICES), *_spread(np.flatnonzero(~showing), SLICES // 3)]
-        features = self.network.encode(stack, chosen)
-        maps = torch.stack([matched_map(features[index]) for index in chosen])  # (n, C, h, h)
-        size = maps.shape[-1]
-        coverage = torch.stack([torch.from_numpy(resize_mask(masks[index], size)) for index in chosen])[:, None]
-        return _Prototypes(
-            F.normalize(torch.cat([_whole(maps, coverage), _cells(maps, coverage)])),
-            F.normalize(torch.cat([_whole(maps, 1 - coverage), _cells(maps, 1 - coverage)])),
-        )
+        features = self.network.encode(stack, range(len(stack)))
+        prototypes = []
+        for index, mask in enumerate(stack.slices_of(template.mask(value))):
+            map_ = matched_map(features[index])
+            coverage = torch.from_numpy(resize_mask(mask, map_.shape[-1]))
+            prototypes.append(_Prototypes(_region(map_, coverage), _region(map_, 1 - coverage)))
+        return prototypes
 
-    def _matched(self, features: dict[int, Features], pooled: Sequence[_Prototypes], stack: Stack) -> np.ndarray:
-        inside = torch.cat([one.inside for one in pooled])
-        outside = torch.cat([one.outside for one in pooled])
-        masks = []
-        for index in range(len(stack)):
+
+def _matched(features: Mapping[int, Features], templates: Sequence[Sequence[_Prototypes]], stack: Stack) -> np.ndarray:
+    """Bool (N, H, W): the query's slices, each against the prototypes at its place."""
+    masks = []
+    for index in range(len(stack)):
+        near = [one for slices in templates for one in _near(slices, index / max(1, len(stack) - 1))]
+        inside, outside = (torch.cat([getattr(one, side) for one in near]) for side in ("inside", "outside"))
+        shape = stack.slice(index).shape
+        if len(inside) and len(outside):
             query = F.normalize(matched_map(features[index]), dim=0)
-            logits = SHARPNESS * (_similarity(inside, query) - _similarity(outside, query))
-            masks.append(resize_logits(logits[None, None], stack.slice(index).shape)[0, 0].numpy() > 0)
-        return np.stack(masks)
+            logits = _similarity(inside, query) - _similarity(outside, query)
+            masks.append(resize_logits(logits[None, None], shape)[0, 0].numpy() > 0)
+        else:
+            masks.append(np.full(shape, bool(len(inside))))
+    return np.stack(masks)
+
+
+def _near(slices: Sequence[_Prototypes], place: float) -> Sequence[_Prototypes]:
+    """The slices around a relative place, 0 to 1, in a stack."""
+    middle = round(place * (len(slices) - 1))
+    return slices[max(0, middle - NEIGHBOURS) : middle + NEIGHBOURS + 1]
 
 
 def matched_map(features: Features) -> Tensor:
@@ -98,24 +111,16 @@ def matched_map(features: Features) -> Tensor:
     return torch.cat([F.interpolate(level, (size, size), mode="bilinear") for level in levels], dim=1)[0].cpu()
 
 
-def _whole(maps: Tensor, coverage: Tensor) -> Tensor:
-    """(1, C) mean feature of a region (n, 1, h, h)."""
-    return ((maps * coverage).sum(dim=(0, 2, 3)) / coverage.sum().clamp(min=1e-6))[None]
-
-
-def _cells(maps: Tensor, coverage: Tensor) -> Tensor:
-    """(P, C) mean features of the grid cells that lie in a region."""
-    means, shares = F.avg_pool2d(maps, CELL), F.avg_pool2d(coverage, CELL)
-    return means.permute(0, 2, 3, 1)[shares[:, 0] > PURE]
+def _region(map_: Tensor, coverage: Tensor) -> Tensor:
+    """(P, C) unit vectors of a region (h, h) on a map (C, h, h): the whole, and the grid cells that lie in it."""
+    if coverage.sum() == 0:
+        return map_.new_zeros(0, len(map_))
+    whole = (map_ * coverage).sum(dim=(1, 2)) / coverage.sum()
+    cells, shares = F.avg_pool2d(map_, CELL), F.avg_pool2d(coverage[None], CELL)[0]
+    return F.normalize(torch.cat([whole[None], cells[:, shares > PURE].T]))
 
 
 def _similarity(prototypes: Tensor, query: Tensor) -> Tensor:
     """(h, h): cosines to the prototypes (P, C), averaged with more weight on the more similar ones."""
     cosines = torch.einsum("pc,chw->phw", prototypes, query)
     return (cosines * (SHARPNESS * cosines).softmax(dim=0)).sum(dim=0)
-
-
-def _spread(indices: np.ndarray, count: int) -> list[int]:
-    if len(indices) <= count:
-        return [int(index) for index in indices]
-    return [int(indices[place]) for place in np.linspace(0, len(indices) - 1, count).round().astype(int)]

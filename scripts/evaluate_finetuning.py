@@ -1,0 +1,152 @@
+"""What fine-tuning gives: Dice on the rest of a list before and after learning from 1, 4, 16 labelled studies.
+
+    python -m scripts.evaluate_finetuning --data DATA --lists us_nerve mr_gi_uwm --rows rows.jsonl --table table.md
+
+Subjects are shuffled by the seed: the first are labelled, the last are asked. Templates are the labelled studies, at
+most four, before and after. Every row is kept as soon as it is finished, so a killed run goes on where it stopped.
+`--only-final` leaves cross-validation out and learns from all labelled studies at once: enough to compare settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lib.checkpoints import SHIPPED_WEIGHTS, load_network, weights_hash
+from lib.datasets import Dataset, read_dataset
+from lib.examination import Examined, template_dice
+from lib.finetuning import FineTune, FineTuning, LabelledStudy, Phase, run
+from lib.networks import OnePrompt
+from lib.templates import Template
+from scripts.evaluation.cases import CaseFolder
+from scripts.evaluation.store import FinishedRows
+
+MOST_TEMPLATES = 4
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is not measured yet and write the table."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    network = load_network(options.weights)
+    rows, found = FinishedRows(options.rows), []
+    for name in options.lists:
+        dataset = read_dataset(options.data / name)
+        if dataset.about.get("split") == "train":
+            raise SystemExit(f"{name} is a list that pretraining may have seen: choose others")
+        folder = CaseFolder.open(dataset)
+        for seed, labelled, mode in ((s, k, m) for s in options.seeds for k in options.labelled for m in options.modes):
+            tuning = dataclasses.replace(FineTuning.parse(options.settings), mode=mode)
+            plan = _Plan(folder, labelled, seed, options.queries if dataset.dims == 2 else options.volume_queries)
+            if plan.lacking:
+                print(f"{name}: {plan.lacking}")
+                continue
+            key = json.dumps([name, labelled, mode, seed, weights_hash(network), dataclasses.asdict(tuning),
+                              options.only_final, len(plan.queries)])  # fmt: skip
+            found += rows.get(key) or rows.put(key, [measure(network, plan, tuning, options.only_final)])
+            print(_line(found[-1]), flush=True)
+    table = report(found)
+    print(table)
+    if options.table:
+        options.table.write_text(table)
+    return 0
+
+
+class _Plan:
+    """Which studies of a list are labelled and which are asked."""
+
+    def __init__(self, folder: CaseFolder, labelled: int, seed: int, queries: int) -> None:
+        dataset = folder.dataset
+        first = {dataset.subjects[file]: file for file in reversed(dataset.files) if folder.showing.get(file)}
+        files = [first[subject] for subject in sorted(first)]
+        order = [files[index] for index in np.random.default_rng(seed).permutation(len(files))]
+        self.name, self.seed, self.labelled = dataset.name, seed, labelled
+        self.lacking = (
+            "" if len(order) > labelled else f"{len(order)} subjects are too few for {labelled} labelled ones"
+        )
+        self.studies = [_study(dataset, file) for file in order[:labelled]]
+        self.queries = [_study(dataset, file) for file in order[labelled:][-queries:]]
+
+
+def measure(network: OnePrompt, plan: _Plan, settings: FineTuning, only_final: bool = False) -> dict[str, Any]:
+    """One row: Dice (0 to 100) of the queries before and after, the verdict, and the seconds of processor time."""
+    phases = [Phase("all studies", tuple(range(plan.labelled)))] if only_final else None
+    started, used = time.monotonic(), time.process_time()
+    tuning = run(FineTune(network, plan.studies, settings, seed=plan.seed, phases=phases))
+    seconds, used = time.monotonic() - started, time.process_time() - used
+    better, reason = tuning.verdict()
+    templates = [study.read() for study in plan.studies[:MOST_TEMPLATES]]
+    asked = [(templates, study.read()) for study in plan.queries]
+    before, after = (_dice(one, asked) for one in (network, tuning.network))
+    return {
+        **{"list": plan.name, "labelled": plan.labelled, "mode": settings.mode, "seed": plan.seed},
+        **{"before": before, "after": after, "published": bool(better), "reason": reason},
+        **{"queries": len(asked), "seconds": round(seconds, 1), "cpu_seconds": round(used, 1)},
+        "weights": weights_hash(network),
+        "only_final": only_final,
+    }
+
+
+def report(rows: Iterable[dict[str, Any]]) -> str:
+    """A Markdown table, a line for each list, number of labelled studies and mode, means over seeds."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["list"], row["labelled"], row["mode"]), []).append(row)
+    lines = [
+        "| list | labelled | what learns | Dice before | Dice after | gain | published | processor time |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (name, labelled, mode), some in sorted(groups.items()):
+        before, after, used = (np.mean([row[key] for row in some]) for key in ("before", "after", "cpu_seconds"))
+        published = "" if some[0]["only_final"] else f"{sum(row['published'] for row in some)} of {len(some)}"
+        lines.append(
+            f"| {name} | {labelled} | {mode} | {before:.1f} | {after:.1f} | {after - before:+.1f} | {published} "
+            f"| {used:.0f} s |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _dice(network: OnePrompt, asked: Sequence[tuple[Sequence[Template], Template]]) -> float:
+    return round(100 * Examined(template_dice(network, asked)).mean_dice, 2)
+
+
+def _study(dataset: Dataset, file: str) -> LabelledStudy:
+    names = {name: value for value, name in dataset.labels.items()}
+    return LabelledStudy(file, dataset.folder / "images" / file, dataset.folder / "labels" / file, names)
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['list']} {row['labelled']} {row['mode']} seed {row['seed']}: {row['before']:.1f} to {row['after']:.1f}, "
+        f"{'better' if row['published'] else 'not better'} ({row['reason']}), {row['cpu_seconds']:.0f} s"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of data sets (see lib/datasets.py)")
+    parser.add_argument("--lists", nargs="+", required=True, help="names of data sets that pretraining never saw")
+    parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
+    parser.add_argument("--labelled", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--modes", nargs="+", default=[FineTuning().mode])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--queries", type=int, default=10, help="images asked of a 2-D list")
+    parser.add_argument("--volume-queries", type=int, default=3, help="volumes asked of a 3-D list")
+    parser.add_argument("--settings", default="", help="numbers of lib.finetuning.FineTuning, as epochs=2,steps=10")
+    parser.add_argument("--only-final", action="store_true", help="without cross-validation")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=Path, required=True, help="finished rows (JSON lines)")
+    parser.add_argument("--table", type=Path, help="write the table here too")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

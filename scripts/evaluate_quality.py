@@ -1,0 +1,150 @@
+"""Measure the predicted quality: `python -m scripts.evaluate_quality --data DIR [--split dev] [--curves PNG]`.
+
+Each data set becomes study lists with one template or three; every other study is segmented as the server does it, and
+what is predicted of the masks is held against their true Dice: before any correction and after 1, 5 and 20 random ones
+of the same list. Prints the tables of docs/quality.md. Masks are kept in a file: start the same command again and it
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
+from lib.datasets import Dataset, DatasetError, read_datasets
+from lib.estimator import SHIPPED_ESTIMATOR, Estimator, EstimatorError
+from lib.evidence import FEATURES
+from lib.files import write_atomically
+from lib.networks import OnePrompt
+from lib.predictor import Predictor, PredictorSettings
+from lib.templates import Template
+from scripts.calibrate import TEMPLATES
+from scripts.calibration.curves import draw
+from scripts.calibration.lists import Collection, Record, of_dataset
+from scripts.calibration.measures import CORRECTIONS, asked, summary
+
+COLUMNS = {  # of the printed tables: heading, key of the summary, digits
+    "masks": ("masks", 0),
+    "true Dice": ("true", 2),
+    "r": ("correlation", 2),
+    "error": ("error", 3),
+    "AUROC < 0.6": ("auroc", 2),
+    "in interval": ("coverage", 2),
+    "width": ("width", 2),
+    "accepted": ("accepted", 0),
+    "of them < 0.75": ("accepted_bad", 2),
+    "of >= 0.85 accepted": ("good_accepted", 2),
+}
+
+
+def table(rows: Sequence[tuple[str, dict[str, Any]]], first: str) -> str:
+    """A Markdown table of summaries."""
+    lines = [f"| {first} | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
+    for name, found in rows:
+        cells = ["-" if found[key] is None else f"{found[key]:.{digits}f}" for key, digits in COLUMNS.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cost(network: OnePrompt, dataset: Dataset, device: str) -> dict[str, float]:
+    """Seconds for one more study of a list, and how much of them goes into the predicted quality."""
+    studies = of_dataset(dataset, False, (1,), 1, 2)
+    first = studies.studies[studies.groups[0][0]]
+    values = set(np.unique(first.label).tolist())
+    names = {name: value for name, value in studies.names.items() if value in values}
+    template = Template(first.id, first.image, first.label, names)
+    others = [study for study in studies.studies if study.subject != first.subject][:3]
+    seconds = {}
+    for slices in (PredictorSettings().quality_slices, 0):
+        predictor = Predictor(network, device, PredictorSettings(quality_slices=slices))
+        predictor.segment(others[0].image, [template], names)
+        began = time.process_time() if device == "cpu" else time.monotonic()
+        for study in others[1:]:
+            predictor.segment(study.image, [template], names)
+        ended = time.process_time() if device == "cpu" else time.monotonic()
+        seconds[slices] = (ended - began) / max(1, len(others) - 1)
+    return {
+        "segmentation": seconds[0],
+        "with_quality": max(seconds.values()),
+        "ratio": max(seconds.values()) / seconds[0],
+    }
+
+
+def collect(options: argparse.Namespace) -> tuple[list[Record], dict[str, dict[str, float]]]:
+    """Masks of all lists, and what their quality costs."""
+    network = load_network(options.weights, options.device)
+    datasets = read_datasets(options.data, options.split)
+    if options.sets:
+        datasets = [dataset for dataset in datasets if dataset.name in options.sets.split(",")]
+    key = {"weights": weights_hash(network), "features": FEATURES, "lists": options.lists, "studies": options.studies}
+    collection = Collection(options.records, key)
+    predictor = Predictor(network, options.device)
+    costs = {}
+    for dataset in sorted(datasets, key=lambda one: one.dims):
+        lists = options.lists if dataset.dims == 2 else max(1, options.lists // 3)
+        collection.take(dataset.name, predictor, [of_dataset(dataset, False, TEMPLATES, lists, options.studies)])
+        if options.cost:
+            costs[dataset.name] = cost(network, dataset, options.device)
+    return [record for record in collection.records if record.list in {d.name for d in datasets}], costs
+
+
+def report(records: Sequence[Record], estimator: Estimator, costs: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Print the tables; returns their numbers."""
+    answers = {count: asked(records, estimator, count) for count in CORRECTIONS}
+    pooled = {count: summary(found) for count, found in answers.items() if found}
+    by_set = {
+        count: {name: summary([one for one in found if one.list == name]) for name in sorted({o.list for o in found})}
+        for count, found in answers.items()
+    }
+    print(table([(str(count), found) for count, found in pooled.items()], "corrections"), end="\n\n")
+    for count in (CORRECTIONS[0], CORRECTIONS[-1]):
+        print(f"After {count} corrections:\n\n{table(list(by_set[count].items()), 'data set')}", end="\n\n")
+    if costs:
+        print("| data set | seconds a study | with quality | ratio |\n|---|---|---|---|")
+        for name, found in costs.items():
+            print(f"| {name} | {found['segmentation']:.2f} | {found['with_quality']:.2f} | {found['ratio']:.2f} |")
+    return {"pooled": pooled, "by_set": by_set, "cost": costs, "estimator": dict(estimator.about)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of data sets (lib/datasets.py)")
+    parser.add_argument("--split", default="dev", help="use data sets of this split only (%(default)s)")
+    parser.add_argument("--sets", default="", help="names with commas between; all of the split by default")
+    parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
+    parser.add_argument("--estimator", type=Path, default=SHIPPED_ESTIMATOR, help="as scripts.calibrate writes it")
+    parser.add_argument("--records", type=Path, default=Path("evaluation/quality.json"), help="where masks are kept")
+    parser.add_argument(
+        "--lists", type=int, default=3, help="lists made of each data set (%(default)s; of volumes a third)"
+    )
+    parser.add_argument("--studies", type=int, default=60, help="studies segmented in each list (%(default)s)")
+    parser.add_argument("--cost", action="store_true", help="measure what the quality costs; the machine must be idle")
+    parser.add_argument("--json", type=Path, help="write every number")
+    parser.add_argument("--curves", type=Path, help="write a picture")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    try:
+        estimator = Estimator.read(options.estimator)
+        records, costs = collect(options)
+    except (CheckpointError, DatasetError, EstimatorError) as error:
+        print(f"{error}", file=sys.stderr)
+        return 1
+    found = report(records, estimator, costs)
+    if options.json:
+        write_atomically(options.json, json.dumps(found, indent=1).encode())
+    if options.curves:
+        draw({count: asked(records, estimator, count) for count in CORRECTIONS}, options.curves)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Exports the network as a MONAI Bundle that runs without this project: `python -m scripts.export_bundle --out FOLDER`.
+
+    configs/    metadata.json, inference.json, metadata_schema.json
+    models/     model.pt (tensors only), quality.json (what weighs the evidence for a mask)
+    scripts/    oneprompt/: the modules of `lib` that segmenting needs, under that name
+    docs/       README.md, license.txt
+
+`scripts/bundle/` holds what every bundle has alike.
+"""
+
+import argparse
+import ast
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read_provenance, weights_hash
+from lib.config import VERSION
+from lib.estimator import SHIPPED_ESTIMATOR
+from lib.networks import NetworkConfig, OnePrompt
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = Path(__file__).with_name("bundle")
+ENTRY = "by_template"  # what the bundle's run calls; everything it imports comes along
+PACKAGE = "scripts.oneprompt"
+NEEDED = (
+    "monai",
+    "nibabel",
+    "SimpleITK",
+    "pydicom",
+    "pynrrd",
+    "pillow",
+    "scikit-image",
+    "scipy",
+    "safetensors",
+    "fire",
+    "jsonschema",
+)
+SCHEMA_URL = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+
+
+def export_bundle(out: Path, weights: Path, *, replace: bool = False) -> None:
+    """Write the bundle, whole or not at all.
+
+    Raises:
+        FileExistsError: `out` is there, and `replace` is not set or it is no bundle.
+        CheckpointError: weights that cannot be used.
+    """
+    if out.exists() and not (replace and (out / "configs" / "metadata.json").is_file()):
+        raise FileExistsError(f"{out} exists already: name another --out, or add --force to replace an older bundle")
+    network = load_network(weights)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        for folder in ("configs", "models", "docs"):
+            (made / folder).mkdir()
+        torch.save(dict(network.state_dict()), made / "models" / "model.pt")
+        _write_json(made / "configs" / "metadata.json", _metadata(network, read_provenance(weights)))
+        inference = json.loads((COMMON / "inference.json").read_text())
+        inference["network_config"] = network.config.as_dict()
+        _write_json(made / "configs" / "inference.json", inference)
+        shutil.copy(SHIPPED_ESTIMATOR, made / "models" / "quality.json")
+        shutil.copy(COMMON / "metadata_schema.json", made / "configs")
+        shutil.copy(COMMON / "README.md", made / "docs")
+        shutil.copy(ROOT / "LICENSE", made / "docs" / "license.txt")
+        shutil.copy(ROOT / "LICENSE", made / "LICENSE")
+        _copy_modules(made / "scripts")
+        made.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(made, out)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def needed_modules(entry: str = ENTRY) -> set[Path]:
+    """The files of `lib`, relative to it, that a module of it imports, directly or not; itself included."""
+    found: set[Path] = set()
+    waiting = [ROOT / "lib" / f"{entry}.py", ROOT / "lib" / "__init__.py"]
+    while waiting:
+        path = waiting.pop()
+        if path.relative_to(ROOT / "lib") in found:
+            continue
+        found.add(path.relative_to(ROOT / "lib"))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
+                base = ROOT.joinpath(*str(node.module).split("."))
+                waiting.append(base / "__init__.py" if base.is_dir() else base.with_suffix(".py"))
+    return found
+
+
+def _copy_modules(folder: Path) -> None:
+    for relative in sorted(needed_modules()):
+        target = folder / "oneprompt" / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = (ROOT / "lib" / relative).read_text()
+        target.write_text(re.sub(r"^(\s*from )lib(?=[. ])", rf"\g<1>{PACKAGE}", text, flags=re.MULTILINE))
+    (folder / "__init__.py").write_text("")
+
+
+def _metadata(network: OnePrompt, provenance: dict[str, Any]) -> dict[str, Any]:
+    versions = {name: metadata.version(name) for name in NEEDED}
+    return {
+        "schema": SCHEMA_URL,
+        "name": "One-Prompt",
+        "version": VERSION,
+        "changelog": {VERSION: "exported from One-Prompt for MONAI Label"},
+        "monai_version": versions.pop("monai"),
+        "pytorch_version": metadata.version("torch"),
+        "numpy_version": metadata.version("numpy"),
+        "required_packages_version": versions,
+        "task": "Segmentation of any structure in one image by one labelled image",
+        "description": "One-Prompt, a network that takes the structure to segment from a template: slices of an image "
+        "are compared with slices of the labelled template. Nothing is trained for a new structure.",
+        "authors": "the authors of One-Prompt for MONAI Label",
+        "copyright": "Copyright the authors of One-Prompt for MONAI Label; Apache License 2.0",
+        "intended_use": "Research only; not a medical device, not for diagnosis or treatment",
+        "references": ["J. Wu et al. One-Prompt to Segment All Medical Images. CVPR 2024."],
+        "weights": weights_hash(network),
+        "provenance": provenance,
+        "network_data_format": _data_format(network.config),
+    }
+
+
+def _data_format(config: NetworkConfig) -> dict[str, Any]:
+    size = f"{config.stride}*n"
+
+    def tensor(format: str, channels: int, dtype: str, values: list[float], meaning: dict[str, str]) -> dict[str, Any]:
+        return {
+            "type": "image",
+            "format": format,
+            "modality": "n/a",
+            "num_channels": channels,
+            "spatial_shape": [size, size],
+            "dtype": dtype,
+            "value_range": values,
+            "is_patch_data": False,
+            "channel_def": meaning,
+        }
+
+    return {
+        "inputs": {
+            "image": tensor("magnitude", 1, "float32", [], {"0": "slice of the image, normalised"}),
+            "template": tensor("magnitude", 1, "float32", [], {"0": "slice of the template, normalised"}),
+            "template_prompts": tensor(
+                "labels", 2, "float32", [0, 1], {"0": "inside, five prompt types", "1": "outside, five prompt types"}
+            ),
+        },
+        "outputs": {"pred": tensor("segmentation", 1, "float32", [], {"0": "logit of the structure"})},
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=4) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; 0 when the bundle is written, 1 with one line on the error output when not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.export_bundle", description="Export the network as a MONAI Bundle."
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    parser.add_argument(
+        "--weights", type=Path, default=SHIPPED_WEIGHTS, metavar="FILE",
+        help="the shipped ones; those of a server that was trained lie in its model folder",
+    )  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace an older bundle")
+    options = parser.parse_args(arguments)
+    try:
+        export_bundle(options.out, options.weights, replace=options.force)
+    except (CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.out}: see docs/README.md there for how to run it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
