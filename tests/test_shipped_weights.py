@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance
+from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, weights_hash
 from lib.prompts import Prompt, rasterise
 from lib.simulated_prompts import deepest_point
 from lib.synthetic import synthetic_task
@@ -69,3 +69,10 @@ def test_they_are_small_and_say_where_they_come_from():
     assert provenance["terms"] == "open"
     assert provenance["datasets"]
     assert provenance["steps"] > 0
+
+
+def test_the_model_card_is_about_these_weights():
+    card = (SHIPPED_WEIGHTS.parents[3] / "docs" / "model-card.md").read_text()
+    assert weights_hash(load_network(SHIPPED_WEIGHTS)) in card
+    for dataset in read_provenance(SHIPPED_WEIGHTS)["datasets"]:
+        assert f"| {dataset} |" in card

@@ -10,6 +10,7 @@ import numpy as np
 
 from infers.datastore import StudyStore
 from infers.labels import LabelMap
+from infers.looks import Looks
 from infers.studies import Studies
 from lib.images import Image
 from lib.predictor import Prediction
@@ -41,10 +42,11 @@ class FakePredictor:
         )
 
 
-def make_studies(folder: str, predictor: FakePredictor, *configured: str) -> Studies:
+def make_studies(folder: str, predictor: FakePredictor, *configured: str, most: int = 4) -> Studies:
     """Studies of a folder with that predictor."""
     store = StudyStore(folder)
-    return Studies(store, LabelMap(store.state / "labels.json", configured), lambda: predictor, 4)
+    looks = Looks(store, store.state / "looks.npz")
+    return Studies(store, LabelMap(store.state / "labels.json", configured), lambda: predictor, most, looks)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:

@@ -5,7 +5,9 @@ import pytest
 
 from infers.acceptance import Acceptance
 from infers.datastore import FINAL, StudyStore
+from infers.errors import NotFound
 from infers.labels import LabelMap
+from infers.offers import Offers
 from lib.images import read_image, read_label
 from lib.predictor import Prediction
 from tests.infers.fakes import wait_until
@@ -22,11 +24,12 @@ class Annotator:
         self.store = StudyStore(str(folder))
         self.accepted: list[str] = []
         self.labels = LabelMap(self.store.state / "labels.json")
-        self.acceptance = Acceptance(self.store, quiet, self.accepted.append, self.labels.learn)
+        self.offers = Offers(self.store.state / "offers")
+        self.acceptance = Acceptance(self.store, self.offers, quiet, self.accepted.append, self.labels.learn)
         self.image = read_image(folder / "s0.nii.gz")
 
-    def offer(self, mask: np.ndarray, name: str = "organ", slices: list[int] | None = None) -> None:
-        self.acceptance.offer("s0", self.image, Prediction(mask.astype(np.uint8) * 9, {name: 9}, {}), slices)
+    def offer(self, mask: np.ndarray, name: str = "organ") -> None:
+        self.acceptance.offer("s0", Prediction(mask.astype(np.uint8) * 9, {name: 9}, {}, {"weights": "w"}))
 
     def final(self) -> np.ndarray:
         return read_label(self.store.record("s0", FINAL).path, self.image)
@@ -65,14 +68,6 @@ def test_structures_clicked_one_after_the_other_end_in_one_label(annotator):
     assert annotator.store.record("s0", FINAL).info["label_names"] == {"organ": 1, "lesion": 2}
 
 
-def test_results_of_single_slices_replace_only_those_slices(annotator):
-    annotator.offer(box(1, 5, 2, 3), slices=[2])
-    annotator.offer(box(1, 5, 4, 5), slices=[4])
-    annotator.offer(box(2, 3, 4, 5), slices=[4])
-    wait_until(lambda: annotator.accepted)
-    np.testing.assert_array_equal(annotator.final(), box(1, 5, 2, 3) | box(2, 3, 4, 5))
-
-
 def test_a_submitted_label_is_never_replaced(annotator, tmp_path):
     annotator.offer(box(1, 5))
     submitted = write_nifti(tmp_path / "label.nii.gz", box(8, 9).astype(np.uint8))
@@ -90,3 +85,55 @@ def test_an_empty_result_or_a_removed_study_becomes_nothing(annotator):
     annotator.store.remove_image("s0")
     wait_until(lambda: not annotator.acceptance.waiting())
     assert annotator.accepted == []
+
+
+def test_a_result_that_waited_when_the_server_was_killed_waits_again(tmp_path):
+    (tmp_path / "studies").mkdir()
+    killed = Annotator(tmp_path / "studies", quiet=3600)
+    killed.offer(box(1, 5), "organ")
+    killed.offer(box(10, 15), "lesion")
+    after = Annotator(tmp_path / "studies")
+    assert after.acceptance.waiting() == []
+    after.acceptance.start()
+    wait_until(lambda: after.accepted)
+    np.testing.assert_array_equal(after.final(), box(1, 5) + 2 * box(10, 15))
+    assert after.store.record("s0", FINAL).info["provenance"] == {"weights": "w"}
+    assert list(after.offers.read()) == []
+
+
+def test_a_result_accepted_now_does_not_come_back(annotator):
+    annotator.acceptance._quiet = 3600
+    annotator.offer(box(1, 5))
+    assert annotator.acceptance.accept_now("s0", "anna")
+    assert annotator.store.record("s0", FINAL).info["user"] == "anna"
+    assert list(annotator.offers.read()) == []
+    with pytest.raises(NotFound, match="accepted already"):
+        annotator.acceptance.accept_now("s0", "anna")
+
+
+def test_a_result_that_cannot_be_saved_now_is_kept(annotator, monkeypatch):
+    annotator.acceptance._quiet = 3600
+    annotator.offer(box(1, 5))
+    monkeypatch.setattr(annotator.store, "save_label", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        annotator.acceptance.accept_now("s0", "anna")
+    assert annotator.acceptance.waiting() == ["s0"]
+    assert [image_id for image_id, _ in annotator.offers.read()] == ["s0"]
+
+
+def test_a_torn_file_of_a_waiting_result_is_set_aside(annotator, caplog):
+    annotator.acceptance._quiet = 3600
+    annotator.offer(box(1, 5))
+    (path,) = (annotator.store.state / "offers").glob("*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    assert list(annotator.offers.read()) == []
+    assert path.with_suffix(".broken").exists()
+    assert "s0.npz" in caplog.text
+
+
+def test_a_result_for_an_image_that_changed_becomes_nothing(annotator, tmp_path, caplog):
+    annotator.acceptance._quiet = 0.2
+    annotator.offer(box(1, 5))
+    write_nifti(tmp_path / "studies" / "s0.nii.gz", organ_volume(0, (10, 10, 4))[0])
+    wait_until(lambda: not annotator.acceptance.waiting() and "changed since" in caplog.text)
+    assert annotator.store.record("s0", FINAL) is None

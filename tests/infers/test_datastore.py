@@ -10,7 +10,7 @@ import pytest
 
 from infers.datastore import AUTOMATIC, FINAL, StudyStore
 from infers.errors import ClientError, NotFound
-from lib.images import ImageError
+from lib.images import ImageError, read_label
 from tests.samples import organ_volume, write_nifti
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -213,3 +213,24 @@ def test_the_training_list_pairs_images_with_final_labels(folder):
     assert [Path(pair["image"]).name for pair in store.datalist()] == ["s2.nii.gz"]
     assert store.status() == {"total": 3, "completed": 1, "label_tags": {FINAL: 1, AUTOMATIC: 1}}
     assert np.array_equal(sorted(store.get_unlabeled_images()), ["s0", "s1"])
+
+
+def test_a_label_that_another_person_replaces_is_kept(folder, tmp_path):
+    store, mask = StudyStore(str(folder)), organ_volume(0)[1]
+    for number, user in enumerate(("anna", "anna", "bert", "bert")):
+        file = write_nifti(tmp_path / f"label{number}.nii.gz", np.roll(mask, number, axis=0))
+        store.save_label("s0", str(file), FINAL, {"user": user})
+    assert store.record("s0", FINAL).info["user"] == "bert"
+    former = store.record("s0", "former")
+    assert former.info["user"] == "anna"  # whose last word this was
+    np.testing.assert_array_equal(read_label(former.path), np.roll(mask, 1, axis=0))
+
+
+def test_automatic_masks_are_removed_where_nobody_judged_them(folder):
+    store, file = StudyStore(str(folder)), Path(label_of(folder))
+    for image_id, model in (("s0", "oneprompt"), ("s1", "another"), ("s2", "oneprompt")):
+        store.save_automatic(image_id, file, {"model": model})
+    store.save_label("s2", str(file), FINAL, {})
+    assert store.remove_automatic(lambda info: info["model"] == "oneprompt") == ["s0"]
+    assert [set(store.tags(f"s{number}")) for number in range(3)] == [set(), {AUTOMATIC}, {AUTOMATIC, FINAL}]
+    assert not list((folder / "labels" / AUTOMATIC).glob("s0*"))

@@ -13,37 +13,47 @@ import pytest
 import SimpleITK
 from highdicom.seg import SegmentAlgorithmTypeValues as By
 
-from infers.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, read_headers, read_seg, structure_code, write_seg
+from infers.dicomseg import (
+    AUTOMATIC_SERIES,
+    FINAL_SERIES,
+    read_headers,
+    read_seg,
+    structure_code,
+    write_seg,
+    write_segments,
+)
+from lib.dicom import arrange
 from lib.images import ImageError, read_image
 from scripts.dicom_series import write_series
+from tests import dicom_samples as samples
 
-SHAPE = (20, 16, 6)
 NAMES = {"liver": 1, "left_kidney": 2, "thing of ours": 5}
 PROVENANCE = {"weights": "0123456789ab", "templates": ["1.2.3"], "prompts": {"liver": ["click"]}}
 
 
-def oblique():
-    """Voxel index to RAS: turned about two axes, with three different spacings."""
-    a, b = np.radians([12, -9])
-    turn = [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]
-    tilt = [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(turn) @ tilt @ np.diag([-1.5, -0.8, 4.0])
-    affine[:3, 3] = 31, -12, 7
-    return affine
+EVEN = ["axial CT", "oblique MR", "enhanced MR"]
 
 
-@pytest.fixture(scope="module", params=["axial CT", "oblique MR"])
+def series_of(kind, folder):
+    """A series of a kind, in a folder."""
+    makers = {
+        "axial CT": lambda: samples.write(folder, samples.AXIAL, "CT"),
+        "oblique MR": lambda: samples.write(folder, samples.oblique()),
+        "enhanced MR": lambda: samples.enhanced(folder, samples.oblique()),
+        "tilted CT": lambda: samples.tilted(folder),
+        "incomplete MR": lambda: samples.incomplete(folder),
+    }
+    return makers[kind]()
+
+
+@pytest.fixture(scope="module", params=[*EVEN, "tilted CT", "incomplete MR"])
 def case(request, tmp_path_factory):
     """Folder of a series, its image, and a label with three structures and an empty slice."""
-    orientation, modality = request.param.split()
-    affine = np.diag([-1.5, -0.8, 4.0, 1]) if orientation == "axial" else oblique()
-    folder = tmp_path_factory.mktemp("series") / "1.2.3"
-    array = np.random.default_rng(0).integers(0, 500, SHAPE).astype(np.int16)
-    write_series(folder, array, affine, uid="1.2.3", patient="P", modality=modality)
-    label = np.zeros(SHAPE, np.uint8)
-    label[2:9, 3:7, 1:4], label[10:12, 8:15, 2:6], label[0, 0, 5] = 1, 2, 5
-    return folder, read_image(folder), label
+    folder = series_of(request.param, tmp_path_factory.mktemp("series") / "1.2.3")
+    image = read_image(folder)
+    label = np.zeros(image.array.shape, np.uint8)
+    label[2:7, 3:6, 1:4], label[8:10, 6:9, 2:], label[0, 0, -1] = 1, 2, 5
+    return folder, image, label
 
 
 @pytest.fixture
@@ -87,8 +97,8 @@ def test_an_independent_validator_finds_no_error(written):
 
 
 def test_the_own_reader_gives_the_same_voxels_and_names(case, written):
-    _, image, label = case
-    read, names = read_seg(pydicom.dcmread(written), image)
+    folder, image, label = case
+    read, names = read_seg(pydicom.dcmread(written), image, read_headers(folder))
     assert list(names) == list(NAMES)
     for name, value in names.items():
         np.testing.assert_array_equal(read == value, label == NAMES[name])
@@ -97,15 +107,17 @@ def test_the_own_reader_gives_the_same_voxels_and_names(case, written):
 def test_highdicom_gives_the_same_voxels_by_the_instances(case, written):
     folder, _, label = case
     headers = sorted(read_headers(folder), key=lambda header: header.InstanceNumber)
-    planes = highdicom.seg.segread(written).get_pixels_by_source_instance(
-        [header.SOPInstanceUID for header in headers],
-        ignore_spatial_locations=False,
-        assert_missing_frames_are_empty=True,
-    )
+    seg, options = highdicom.seg.segread(written), {"assert_missing_frames_are_empty": True}
+    if len(headers) > 1:
+        planes = seg.get_pixels_by_source_instance([header.SOPInstanceUID for header in headers], **options)
+    else:
+        order = np.argsort(samples.FRAME_ORDER)  # the frame of each slice
+        planes = seg.get_pixels_by_source_frame(headers[0].SOPInstanceUID, (order + 1).tolist(), **options)
     for number, value in enumerate(NAMES.values()):
         np.testing.assert_array_equal(planes[..., number].transpose(2, 1, 0).astype(bool), label == value)
 
 
+@pytest.mark.parametrize("case", EVEN, indirect=True)  # its files know no others
 def test_dcmqi_gives_the_same_voxels_at_the_same_places(case, written, tmp_path):
     _, image, label = case
     tool = Path(sys.executable).with_name("segimage2itkimage")
@@ -113,7 +125,7 @@ def test_dcmqi_gives_the_same_voxels_at_the_same_places(case, written, tmp_path)
     subprocess.run(command, check=True, capture_output=True)
     segments = json.loads((tmp_path / "meta.json").read_text())["segmentAttributes"]
     assert [segment[0]["SegmentLabel"] for segment in segments] == list(NAMES)
-    reference = SimpleITK.GetImageFromArray(np.zeros(SHAPE[::-1], np.uint8))
+    reference = SimpleITK.GetImageFromArray(np.zeros(image.array.shape[::-1], np.uint8))
     lps = np.diag([-1.0, -1, 1, 1]) @ image.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     reference.SetSpacing(spacing.tolist())
@@ -126,18 +138,85 @@ def test_dcmqi_gives_the_same_voxels_at_the_same_places(case, written, tmp_path)
         np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(moved).T > 0, label == value)
 
 
+def test_a_bare_reader_finds_each_frame_at_its_instances_place(case, written):
+    folder, _, label = case
+    seg = pydicom.dcmread(written)
+    frames = arrange(read_headers(folder)).frames
+    places = {tuple(np.round(frame.position, 4)): k for k, frame in enumerate(frames)}
+    found = {name: np.zeros(label.shape, bool) for name in NAMES}
+    for group, plane in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        position = group.PlanePositionSequence[0].ImagePositionPatient
+        k = places[tuple(np.round([float(value) for value in position], 4))]
+        found[seg.SegmentSequence[number - 1].SegmentLabel][:, :, k] = plane.T
+    for name, value in NAMES.items():
+        np.testing.assert_array_equal(found[name], label == value)
+
+
+@pytest.mark.parametrize("case", ["axial CT"], indirect=True)
 def test_an_empty_label_and_a_series_that_is_another_are_refused(case, tmp_path):
     folder, image, label = case
     with pytest.raises(ImageError, match="is empty"):
         write_seg(read_headers(folder), image, np.zeros_like(label), NAMES, by=By.MANUAL)
-    other = tmp_path / "1.2.4"
     moved = image.affine.copy()
     moved[:3, 3] += 3
-    write_series(other, np.zeros(SHAPE, np.int16), moved, uid="1.2.4", patient="P", modality="MR")
-    with pytest.raises(ImageError, match="none of its slices"):
+    other = samples.write(tmp_path / "1.2.4", moved, uid="1.2.4")
+    with pytest.raises(ImageError, match="does not lie where the label lies"):
         write_seg(read_headers(other), image, label, NAMES, by=By.MANUAL)
     with pytest.raises(ImageError, match="they must agree"):
         write_seg(read_headers(folder)[1:], image, label, NAMES, by=By.MANUAL)
+    radiograph = samples.single(tmp_path / "cr", "CR")
+    with pytest.raises(ImageError, match="does not say where its images lie"):
+        write_seg(read_headers(radiograph), read_image(radiograph), label[:, :, 3:4], NAMES, by=By.MANUAL)
+
+
+@pytest.fixture
+def overlapping(case, tmp_path):
+    """A SEG with a lesion inside its organ, and the two masks."""
+    folder, image, label = case
+    masks = {"lesion": np.zeros(label.shape, bool), "liver": np.zeros(label.shape, bool)}
+    masks["liver"][2:9, 2:8, 1:4], masks["lesion"][4:6, 4:6, 2] = True, True
+    write_segments(read_headers(folder), image, masks, by=By.MANUAL).save_as(tmp_path / "seg.dcm")
+    return tmp_path / "seg.dcm", masks
+
+
+@pytest.mark.parametrize("case", EVEN, indirect=True)
+def test_segments_that_overlap_are_both_whole_in_a_seg(case, overlapping, tmp_path):
+    path, masks = overlapping
+    seg = highdicom.seg.segread(path)
+    frames = {}
+    for group, plane in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        frames[number] = frames.get(number, 0) + int(plane.sum())
+    assert list(frames.values()) == [int(mask.sum()) for mask in masks.values()]
+    tool = Path(sys.executable).with_name("segimage2itkimage")
+    command = [tool, "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd"]
+    subprocess.run(command, check=True, capture_output=True)
+    counts = [int((SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))) > 0).sum())
+              for file in sorted(tmp_path.glob("*.nrrd"))]  # fmt: skip
+    assert counts == list(frames.values())
+
+
+def test_where_segments_overlap_a_label_map_keeps_the_smaller(case, overlapping):
+    path, masks = overlapping
+    folder, image, _ = case
+    label, names = read_seg(pydicom.dcmread(path), image, read_headers(folder))
+    np.testing.assert_array_equal(label == names["lesion"], masks["lesion"])
+    np.testing.assert_array_equal(label == names["liver"], masks["liver"] & ~masks["lesion"])
+
+
+def test_a_seg_with_frames_of_its_own_is_read_by_its_geometry(tmp_path):
+    """Another program's SEG on a grid with twice the rows."""
+    image = read_image(samples.write(tmp_path / "s"))
+    fine = image.affine.copy()
+    fine[:3, 1] /= 2
+    fine[:3, 3] -= fine[:3, 1] / 2
+    write_series(tmp_path / "fine", np.repeat(image.array, 2, axis=1), fine, uid="1.2.4", patient="P", modality="MR")
+    label = np.zeros(image.array.shape, np.uint8)
+    label[3:6, 2:7, 1:4] = 1
+    seg = write_seg(read_headers(tmp_path / "fine"), read_image(tmp_path / "fine"), np.repeat(label, 2, axis=1),
+                    {"liver": 1}, by=By.MANUAL)  # fmt: skip
+    np.testing.assert_array_equal(read_seg(seg, image)[0], label)
 
 
 def test_a_segmentation_of_another_place_has_nothing_on_the_image(case, written):

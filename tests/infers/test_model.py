@@ -1,12 +1,15 @@
 import dataclasses
+import threading
 
 import pytest
 import torch
 
 from infers.model import BASE, ServedModel
-from lib.checkpoints import CheckpointError, save_network, weights_hash
+from lib.checkpoints import CheckpointError, load_network, save_network, weights_hash
 from lib.config import ConfigError
 from lib.networks import OnePrompt
+from lib.predictor import Predictor
+from lib.versions import Versions
 from tests.samples import TINY
 
 
@@ -20,6 +23,11 @@ def publish(path, base, seed=1):
 @pytest.fixture
 def model(tiny_weights, tmp_path):
     return ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu")
+
+
+@pytest.fixture
+def versions(model, tmp_path):
+    return Versions(tmp_path / "versions", model.published)
 
 
 def test_published_weights_are_served_from_the_next_request_on(model):
@@ -53,15 +61,57 @@ def test_a_torn_file_leaves_what_is_served(model):
     assert model.weights_hash == served
 
 
-def test_an_upload_of_another_configuration_is_refused(model, tmp_path):
+def test_an_upload_of_another_configuration_is_refused(model, versions, tmp_path):
     other = dataclasses.replace(TINY, name="other", prompt_channels=8)
     save_network(tmp_path / "other.safetensors", OnePrompt(other), {})
     with pytest.raises(CheckpointError, match="'tiny' that is served, got 'other'"):
-        model.publish(tmp_path / "other.safetensors")
+        model.publish(tmp_path / "other.safetensors", versions)
     assert model.weights_hash == model.base_hash
-    publish(tmp_path / "same.safetensors", "whatever it came from")
-    model.publish(tmp_path / "same.safetensors")
-    assert model.weights_hash != model.base_hash
+    uploaded = publish(tmp_path / "same.safetensors", "whatever it came from")
+    model.publish(tmp_path / "same.safetensors", versions)
+    assert model.weights_hash == uploaded != model.base_hash
+    assert [record["state"] for record in versions.all()] == ["uploaded"]
+
+
+def test_any_version_can_be_gone_back_to(model, versions, tmp_path):
+    publish(tmp_path / "upload.safetensors", "")
+    model.publish(tmp_path / "upload.safetensors", versions)
+    version = model.weights_hash
+    model.serve("base", versions)
+    assert model.weights_hash == model.base_hash
+    model.serve(version, versions)
+    assert model.weights_hash == version
+    model.serve(model.base_hash, versions)
+    assert model.weights_hash == model.base_hash
+
+
+def test_a_version_of_another_line_is_refused(model, versions):
+    torch.manual_seed(1)
+    name = versions.add(OnePrompt(TINY), {BASE: "another"})
+    with pytest.raises(CheckpointError, match="trained from other weights"):
+        model.serve(name, versions)
+    assert model.weights_hash == model.base_hash
+
+
+def test_who_asks_while_weights_are_loaded_is_answered_by_the_old_ones(tiny_weights, tmp_path):
+    entered, leave = threading.Event(), threading.Event()
+
+    def slowly(network, device):
+        if weights_hash(network) != model_hash:
+            entered.set()
+            assert leave.wait(10)
+        return Predictor(network, device)
+
+    model_hash = weights_hash(load_network(tiny_weights))
+    model = ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu", slowly)
+    after = publish(model.published, model.base_hash)
+    loading = threading.Thread(target=lambda: model.predictor)
+    loading.start()
+    assert entered.wait(10)
+    assert model.predictor.weights_hash == model.base_hash  # at once
+    leave.set()
+    loading.join()
+    assert model.weights_hash == after
 
 
 def test_a_gpu_that_is_not_there_is_refused_at_start(tiny_weights, tmp_path, monkeypatch):

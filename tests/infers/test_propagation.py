@@ -4,9 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infers.acceptance import Acceptance
+from infers.board.decisions import Decisions
 from infers.datastore import AUTOMATIC, FINAL
 from infers.gate import Gate
+from infers.offers import Offers
 from infers.propagation import Propagation
+from infers.strategies import strategies
 from tests.infers.fakes import FakePredictor, make_studies, wait_until
 from tests.samples import organ_volume, write_nifti
 
@@ -30,7 +34,7 @@ def studies(tmp_path, predictor):
 
 @pytest.fixture
 def job(studies, tmp_path):
-    job = Propagation(studies, Gate(), tmp_path / "job.lock")
+    job = Propagation(studies, Gate(), tmp_path)
     job.start()
     return job
 
@@ -206,7 +210,7 @@ def test_two_servers_on_one_list_do_not_work_at_the_same_time(job, studies, pred
     save(studies, 0)
     job.trigger()
     assert holding.wait(20)
-    second = Propagation(studies, Gate(), tmp_path / "job.lock")
+    second = Propagation(studies, Gate(), tmp_path)
     second.start()
     second.trigger()
     threading.Event().wait(0.2)
@@ -215,3 +219,134 @@ def test_two_servers_on_one_list_do_not_work_at_the_same_time(job, studies, pred
     wait_until(finished(job))
     wait_until(lambda: not second._wanted)
     assert len(predictor.asked) == COUNT - 1
+
+
+def test_only_studies_whose_templates_changed_are_segmented_again(tmp_path, predictor):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    kinds = [rng.normal(0, 1, (24, 20, 8)) for _ in range(2)]
+    for number in range(6):  # two kinds of study that look alike among themselves
+        noise = rng.normal(0, 0.1, (24, 20, 8))
+        write_nifti(folder / f"s{number}.nii.gz", (kinds[number % 2] + noise).astype(np.float32))
+        write_nifti(tmp_path / f"label{number}.nii.gz", organ_volume(number)[1])
+    studies = make_studies(str(folder), predictor, most=1)
+    job = Propagation(studies, Gate(), tmp_path)
+    job.start()
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    assert len(predictor.asked) == 5
+    save(studies, 1)
+    job.trigger()
+    wait_until(lambda: job.status().run == 2 and job.status().state == "done")
+    assert [templates_of(studies, number) for number in (2, 3, 4, 5)] == [["s0"], ["s1"], ["s0"], ["s1"]]
+    assert len(predictor.asked) == 5 + 2
+
+
+def test_the_whole_job_is_undone_and_stays_so_after_a_restart(job, studies, predictor, tmp_path):
+    studies.store.save_label("s4", str(tmp_path / "label4.nii.gz"), AUTOMATIC, {"from": "another program"})
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    final = studies.store.record("s0", FINAL).checksum
+    assert job.undo() == ["s1", "s2", "s3"]
+    assert studies.store.record("s0", FINAL).checksum == final
+    assert studies.store.tags("s4")[AUTOMATIC]["from"] == "another program"
+    assert [studies.store.tags(f"s{number}") for number in (1, 2, 3)] == [{}] * 3
+    assert job.status().state == "cancelled"
+    after = Propagation(studies, Gate(), tmp_path)
+    assert after.trigger(resume=False).state == "cancelled"
+    assert not after._wanted
+    job.trigger()
+    wait_until(lambda: job.status().state == "done")
+    assert AUTOMATIC in studies.store.tags("s1")
+
+
+def test_a_mask_that_is_just_being_made_is_undone_too(job, studies, predictor):
+    undone = []
+    predictor.between_batches = lambda: undone.append(job.undo()) if len(predictor.asked) == 2 else None
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    assert undone[0] == ["s1"]
+    assert all(AUTOMATIC not in studies.store.tags(f"s{number}") for number in range(COUNT))
+
+
+def test_nothing_happens_to_a_list_of_one_study(tmp_path, predictor):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    write_nifti(folder / "s0.nii.gz", organ_volume(0)[0])
+    write_nifti(tmp_path / "label0.nii.gz", organ_volume(0)[1])
+    studies = make_studies(str(folder), predictor)
+    job = Propagation(studies, Gate(), tmp_path)
+    job.start()
+    save(studies, 0)
+    job.trigger()
+    wait_until(lambda: not job._wanted)
+    assert (job.status().state, predictor.asked) == ("idle", [])
+    assert job.undo() == []
+
+
+def test_masks_that_are_all_empty_end_the_job_and_are_not_accepted(tmp_path, predictor):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).uniform(0, 1, (24, 20, 8)).astype(np.float32)
+        write_nifti(folder / f"s{number}.nii.gz", noise)
+    write_nifti(tmp_path / "label0.nii.gz", organ_volume(0)[1])
+    studies = make_studies(str(folder), predictor)
+    job = Propagation(studies, Gate(), tmp_path)
+    job.start()
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    assert (job.status().state, job.status().done, job.status().failed) == ("done", 2, {})
+    assert studies.pending() == []
+    acceptance = Acceptance(studies.store, Offers(tmp_path / "offers"), 60, lambda id: None, studies.labels.learn)
+    decisions = Decisions(studies, acceptance, lambda: None, lambda: None)
+    refused = decisions.accept(["s1", "s2"], "anna", {}).refused
+    assert refused == dict.fromkeys(["s1", "s2"], "its mask is empty: there is nothing to accept")
+    assert strategies(studies)["oneprompt_next"]({"strategy": "oneprompt_next"}, studies.store)["id"] in ("s1", "s2")
+
+
+def test_what_goes_with_a_run_comes_before_and_after_its_masks(studies, predictor, tmp_path):
+    order = []
+    job = Propagation(
+        studies,
+        Gate(),
+        tmp_path,
+        lambda checkpoint: order.append(("before", len(predictor.asked))),
+        lambda checkpoint: order.append(("after", len(predictor.asked))),
+    )
+    job.start()
+    save(studies, 0)
+    job.trigger()
+    wait_until(lambda: ("after", COUNT - 1) in order)
+    assert order[0] == ("before", 0)
+
+
+def test_masks_that_were_made_beforehand_are_not_made_again(studies, predictor, tmp_path):
+    def first_one(checkpoint):
+        if "s1" in studies.pending():
+            image = studies.image("s1")
+            studies.store_automatic("s1", image, studies.segment("s1", image, checkpoint=checkpoint))
+
+    job = Propagation(studies, Gate(), tmp_path, first_one)
+    job.start()
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    assert (job.status().done, len(predictor.asked)) == (COUNT - 1, COUNT - 1)
+
+
+def test_a_run_does_not_fail_with_what_goes_with_it(studies, predictor, tmp_path):
+    def broken(checkpoint):
+        raise ValueError("broken")
+
+    job = Propagation(studies, Gate(), tmp_path, broken, broken)
+    job.start()
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    assert (job.status().state, job.status().done) == ("done", COUNT - 1)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from infers.errors import ClientError
-from infers.request import click_prompts, scribble_prompts, structures
+from infers.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
 
 SHAPE = (20, 16, 8)
 LABELS = {"liver": 1, "spleen": 2}
@@ -14,6 +14,19 @@ def test_slicers_clicks_become_a_prompt_of_the_named_structure():
     assert list(prompts) == ["spleen"]
     assert prompts["spleen"].foreground == ((1, 2, 3), (4, 5, 6))
     assert prompts["spleen"].background == ((7, 8, 0),)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"client_id": "user-xyz", "label": "spleen"}, True),
+        ({"client_id": "user-xyz", "selected_label_name": "liver"}, True),
+        ({"client_id": "user-xyz"}, False),  # automatic segmentation
+        ({"label_prompt": [2], "points": [[1, 2, 3]]}, False),  # OHIF
+    ],
+)
+def test_slicers_prompts_are_known_by_signature_and_segment(request_, expected):
+    assert one_structure_from_slicer(request_) is expected
 
 
 def test_ohifs_nameless_clicks_mean_the_first_structure():
@@ -91,6 +104,7 @@ def test_an_uploaded_mask_is_refined():
         ({"roi": [30, 40, 0, 1, 0, 1]}, "outside the image"),
         ({"points": [[1, 1, 1]], "point_labels": [1, 0]}, "point_labels"),
         ({"points": [[1, 1, 1]], "label_prompt": [9]}, "label_prompt"),
+        ({"points": [[1, 1, 1]], "label_prompt": [None]}, "choose a structure in the table"),
         ({"foreground": [[1, 1, 1]], "slice": "top"}, "slice"),
     ],
 )

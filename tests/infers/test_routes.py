@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from monailabel.endpoints.user.auth import RBAC
 
 from infers.endpoints import own_router
-from infers.guards import check_names
+from infers.guards import READING, check_names, check_sender
 from infers.routes import STOCK, in_thread, install
 
 
@@ -98,6 +98,18 @@ def test_overridden_stock_routes_keep_their_roles():
             replaced = ours[(route.path, *sorted(route.methods))]
             assert bool(roles(replaced)) == bool(roles(route)), route.path
             assert not inspect.iscoroutinefunction(replaced.endpoint), route.path
+
+
+def test_no_route_that_changes_something_obeys_a_page_of_another_site():
+    server = FastAPI()
+    with patched_threads():
+        install(server, SimpleNamespace())
+    ours = [route for route in server.router.routes if hasattr(route, "dependant")]
+    changing = {route.path for route in ours if not route.methods <= READING}
+    assert {"/infer/{model}", "/train/", "/datastore/label", "/session/", "/oneprompt/accept", "/model/{model}",
+            "/activelearning/{strategy}", "/proxy/dicom/{path:path}"} <= changing  # fmt: skip
+    for route in ours:
+        assert check_sender in [dependency.call for dependency in flat(route.dependant)], route.path
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import pytest
 
 from infers.datastore import AUTOMATIC, FINAL
 from infers.errors import ClientError
-from infers.studies import result_params
+from infers.studies import Studies, result_params
 from lib.predictor import Prediction
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
@@ -99,18 +99,56 @@ def test_a_stored_mask_counts_only_while_it_is_what_would_be_made_now(folder):
     studies = make_studies(str(folder), predictor)
     save(studies, "s0", "one.nii.gz", None)
     image = studies.image("s1")
-    assert studies.automatic("s1") is None
+    assert studies.automatic("s1", image) is None
     assert studies.store_automatic("s1", image, studies.segment("s1", image))
-    assert studies.automatic("s1").path == folder / "labels" / AUTOMATIC / "s1.nii.gz"
+    assert studies.automatic("s1", image).path == folder / "labels" / AUTOMATIC / "s1.nii.gz"
     assert studies.pending() == ["s2"]
     predictor.weights_hash = "second"
-    assert studies.automatic("s1") is None
+    assert studies.automatic("s1", image) is None
     assert studies.pending() == ["s1", "s2"]
 
 
-def test_label_names_hold_only_what_the_mask_holds_in_the_order_of_indices():
+def test_label_names_number_every_index_in_order_as_slicer_counts_them():
     mask = np.array([[0, 5], [2, 0]], np.uint8)
-    told = result_params(Prediction(mask, {"a": 5, "b": 3, "c": 2}, {"a": 0.5}, {"weights": "w", "quality": {}}))
-    assert list(told["label_names"].items()) == [("c", 2), ("a", 5)]
+    prediction = Prediction(mask, {"a": 5, "b": 3, "c": 2}, {"a": 0.5}, {"weights": "w", "quality": {}})
+    told = result_params(prediction, {"first": 1, "c": 2, "later": 9})
+    assert list(told["label_names"].items()) == [("first", 1), ("c", 2), ("b", 3), ("label_4", 4), ("a", 5)]
+    assert told["structures"] == {"c": 2, "a": 5}  # those that are there
     assert told["quality"] == {"a": 0.5}
     assert told["weights"] == "w"
+
+
+def segment_all(studies, qualities):
+    """Automatic masks with a predicted Dice."""
+    for image_id, quality in qualities.items():
+        image = studies.image(image_id)
+        made = studies.segment(image_id, image)
+        studies.store_automatic(
+            image_id, image, Prediction(made.mask, made.labels, {"liver": quality}, made.provenance)
+        )
+
+
+def test_masks_of_older_weights_are_made_again_worst_predicted_first(folder):
+    write_nifti(folder / "s3.nii.gz", organ_volume(3)[0])
+    studies = make_studies(str(folder), FakePredictor(), "liver")
+    save(studies, "s3", "one.nii.gz", None)
+    segment_all(studies, {"s0": 0.9, "s1": 0.2})
+    assert studies.pending() == ["s2"]
+    segment_all(studies, {"s2": 0.5})
+    assert studies.pending() == []
+    assert make_studies(str(folder), FakePredictor("other"), "liver").pending() == ["s1", "s2", "s0"]
+
+
+def test_a_mask_of_older_weights_answers_until_it_is_made_again(folder):
+    studies = make_studies(str(folder), FakePredictor(), "liver")
+    save(studies, "s0", "one.nii.gz", None)
+    segment_all(studies, {"s1": 0.9})
+    newer = make_studies(str(folder), FakePredictor("other"), "liver")
+    image = newer.image("s1")
+    assert newer.automatic("s1", image) is None
+    assert newer.automatic("s1", image, older_weights=True) is not None
+    # Where nothing is made again by itself, it would answer for ever
+    still = Studies(newer.store, newer.labels, lambda: FakePredictor("other"), 4, newer.looks, refreshed=False)
+    assert still.automatic("s1", image, older_weights=True) is None
+    save(newer, "s2", "one.nii.gz", None)  # another template is another matter
+    assert newer.automatic("s1", image, older_weights=True) is None

@@ -26,3 +26,13 @@ def test_the_same_generator_state_gives_the_same_copies():
     first, second = (augment(image, image > 0.9, np.random.default_rng(5), 32) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_without_a_new_task_samples_keep_their_pose_and_contrast_but_for_their_own_changes():
+    image = np.zeros((1, 64, 64))
+    image[:, 8:20, 10:50] = 1  # a bar at one side: a flip or a turn would show
+    for seed in range(12):
+        images, masks = augment(image, image > 0, np.random.default_rng(seed), 64, new_task=False)
+        centre = np.argwhere(masks[0]).mean(axis=0)
+        assert np.abs(centre - (13.5, 29.5)).max() < 14
+        assert images[0][masks[0]].mean() > images[0][~masks[0]].mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 import torch
@@ -79,6 +80,21 @@ def test_a_full_disk_leaves_the_old_file_as_it_was(network, tmp_path, monkeypatc
     with pytest.raises(OSError, match="No space"):
         save_network(path, network, {"version": 2})
     monkeypatch.undo()
+    assert read_provenance(path) == {"version": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_checkpoint_leaves_the_last_good_one(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_network(path, network, {"version": 1})
+    half, before = path.stat().st_size // 2, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (half, before[1]))  # the system itself refuses to write further
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_network(path, network, {"version": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert weights_hash(load_network(path)) == weights_hash(network)
     assert read_provenance(path) == {"version": 1}
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

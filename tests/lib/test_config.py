@@ -22,12 +22,18 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "auto_propagate": "Off",
         "quiet_seconds": "1.5",
         "state": str(tmp_path),
+        "auto_finetune": "5",
+        "finetuning": "epochs=2,mode=norms",
+        "versions": "4",
+        "versions_mb": "100",
     }
     config = AppConfig.from_conf(conf)
     assert set(conf) == {field.name for field in dataclasses.fields(AppConfig)}
     assert config.labels == ("liver", "left kidney")
     assert config.weights == tmp_path / "w.safetensors"
     assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
+    assert (config.auto_finetune, config.versions, config.versions_mb) == (5, 4, 100)
+    assert (config.finetuning.epochs, config.finetuning.mode) == (2, "norms")
 
 
 def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
@@ -50,6 +56,10 @@ def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
         ("templates", "many", "from 1 on"),
         ("quiet_seconds", "-1", "0 or more"),
         ("quiet_seconds", "nan", "0 or more"),
+        ("auto_finetune", "-1", "from 1 on"),
+        ("finetuning", "epoch=1", "must be among"),
+        ("finetuning", "mode=none", "full, norms, lora"),
+        ("versions", "0", "from 1 on"),
         ("auto_propagate", "perhaps", "true or false"),
     ],
 )

@@ -60,6 +60,29 @@ def test_a_folder_that_is_not_in_the_format_is_refused(tmp_path):
         read_dataset(folder)
 
 
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        ({"dims": 4}, "dims in .* must be 2 or 3, got 4"),
+        ({"labels": ["square"]}, "labels in .* must look like"),
+        ({"labels": {"square": 1}}, "labels in .* must look like"),
+        ({"labels": {}}, "must name values of 1 and more"),
+        ({"labels": {"0": "background", "1": "square"}}, "0 is background"),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused_with_what_it_should_be(about, reason, tmp_path):
+    with pytest.raises(DatasetError, match=reason):
+        read_dataset(write_dataset(tmp_path / "a", **about))
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{torn", "\udcff"])
+def test_a_description_that_is_no_json_object_is_refused(text, tmp_path):
+    folder = write_dataset(tmp_path / "a")
+    (folder / "dataset.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DatasetError, match=r"dataset\.json"):
+        read_dataset(folder)
+
+
 def test_an_image_and_a_label_of_different_shape_are_refused(tmp_path):
     folder = write_dataset(tmp_path / "a")
     Picture.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "labels" / "0.png")

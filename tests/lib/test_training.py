@@ -8,13 +8,13 @@ import torch
 
 from lib.episodes import Episode, EpisodeSource
 from lib.networks import NetworkConfig, OnePrompt
+from lib.optimizers import make_optimizer
 from lib.prompts import Prompt
 from lib.training import (
     MovingAverage,
     TrainingConfig,
     dice_of,
     learning_rate_at,
-    make_optimizer,
     refined,
     segmentation_loss,
     training_step,
@@ -35,7 +35,11 @@ def episodes(count: int = 3) -> list[Episode]:
 
 def test_the_loss_falls_when_the_same_episodes_are_seen_again():
     network, config = tiny(), TrainingConfig(learning_rate=3e-3, interactive=0, corrected=0, bf16=False)
-    optimizer, batch, losses = make_optimizer(network, config), episodes(), []
+    optimizer, batch, losses = (
+        make_optimizer(network, config.optimizer, config.learning_rate, config.weight_decay),
+        episodes(),
+        [],
+    )
     for _ in range(25):
         result = training_step(network, batch, config, np.random.default_rng(0))
         optimizer.zero_grad()

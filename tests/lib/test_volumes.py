@@ -6,7 +6,7 @@ import pytest
 
 from lib.images import Image
 from lib.prompts import Prompt, PromptError
-from lib.volumes import Stack, align, long_axis, smooth_along, without_islands
+from lib.volumes import Stack, align, long_axis, smallest_part, smooth, without_islands
 
 SHAPE = (6, 8, 5)
 ORIENTATIONS = ["RAS", "LPS", "LPI", "SAR", "PIR", "IRA"]
@@ -191,13 +191,15 @@ def test_one_slice_takes_the_most_similar():
     assert align(np.array([[0.1], [0.9]]), (1, 1), 0.1).tolist() == [0, 0]
 
 
-def test_smoothing_runs_along_the_stack_in_mm_only():
-    spike = np.zeros((9, 3, 3))
-    spike[4, 1, 1] = 1
-    thin, thick = smooth_along(spike, 1.0, 1.0), smooth_along(spike, 2.0, 1.0)
-    assert thin[3, 1, 1] > thick[3, 1, 1] > 0
+def test_smoothing_is_in_mm_and_only_along_the_axes_asked_for():
+    spike = np.zeros((9, 9, 9))
+    spike[4, 4, 4] = 1
+    thin, thick = smooth(spike, (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)), smooth(spike, (2.0, 1.0, 1.0), (1.0, 0.0, 0.0))
+    assert thin[3, 4, 4] > thick[3, 4, 4] > 0
     assert thin[:, 0, 0].max() == 0
-    np.testing.assert_array_equal(smooth_along(spike, 1.0, 0.0), spike)
+    assert smooth(spike, (1.0, 1.0, 1.0), (0.5, 0.5, 0.5))[4, 4, 3] > 0
+    np.testing.assert_array_equal(smooth(spike, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)), spike)
+    np.testing.assert_array_equal(smooth(spike[4:5], (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)), spike[4:5])
 
 
 def test_only_islands_clearly_smaller_than_the_main_part_go():
@@ -210,3 +212,9 @@ def test_only_islands_clearly_smaller_than_the_main_part_go():
     assert without_islands(mask, 0.5).sum() == 100
     np.testing.assert_array_equal(without_islands(mask, 0.0), mask)
     assert not without_islands(np.zeros_like(mask), 0.1).any()
+    flat = mask[:, :, 0]  # 25 pixels and 9
+    assert without_islands(flat, 0.4).sum() == 25
+    assert smallest_part(flat) == 9 / 25
+    assert smallest_part(mask) == 0.01
+    assert smallest_part(cleaned) == 0.18
+    assert smallest_part(mask[:5]) == smallest_part(np.zeros_like(mask)) == 1

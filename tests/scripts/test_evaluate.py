@@ -122,6 +122,32 @@ def test_what_cannot_be_measured_at_all_stops_with_the_reason(broken, data, tmp_
     assert not (tmp_path / "out.json").exists()
 
 
+def test_a_structure_that_no_image_shows_is_left_out_by_name(tmp_path, tiny_weights, capsys):
+    labels = {"1": "square", "2": "stripe", "3": "ghost"}
+    write_squares(tmp_path / "squares", labels=labels)
+    results = run(tmp_path / "squares", tmp_path / "out.json", tiny_weights, "--methods", "copy")
+    assert {row["label"] for row in results["rows"]} == {"square", "stripe"}
+    assert results["left_out"] == {"squares / ghost": "needs images of at least two subjects that show it, got 0"}
+    assert "squares / ghost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kept", ["finished work", "results"])
+def test_a_full_disk_stops_with_the_reason_and_the_next_run_goes_on(kept, data, tmp_path, tiny_weights, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    out, copying = tmp_path / "out.json", ("--methods", "copy")
+    if kept == "results":
+        monkeypatch.setattr(evaluate, "write_atomically", full)
+    else:
+        monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SystemExit, match=r"No space left.*run again to go on"):
+        run(data / "squares", out, tiny_weights, *copying)
+    monkeypatch.undo()
+    assert not out.exists()
+    assert run(data / "squares", out, tiny_weights, *copying)["rows"]
+
+
 def test_a_number_that_makes_no_sense_is_refused(data, capsys):
     with pytest.raises(SystemExit):
         evaluate.parse(["--data", str(data), "--queries", "0"])

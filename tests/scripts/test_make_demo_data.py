@@ -98,7 +98,7 @@ def test_the_list_has_series_and_oblique_and_flipped_studies_and_both_modalities
     assert all(study.spacing[2] > 1.5 * study.spacing[0] for study in plan)
 
 
-@pytest.mark.parametrize("modality", ["CT", "MR"])
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
 def test_a_series_reads_back_as_the_array_it_was_written_from(tmp_path, modality):
     phantom = make_phantom(1, SMALL, (11, 11.5, 26), modality=modality, tilt=(8, -5, 10))
     write_series(

@@ -90,5 +90,5 @@ def test_axes_that_are_no_frame_are_refused(axes):
 
 
 def test_an_unknown_modality_is_refused_by_name():
-    with pytest.raises(ValueError, match="CT, MR, got 'PET'"):
+    with pytest.raises(ValueError, match="CT, MR, PT, got 'PET'"):
         make_phantom(0, modality="PET")

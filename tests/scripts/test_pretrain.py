@@ -74,3 +74,12 @@ def test_ablations_are_part_of_the_configuration(tmp_path):
     assert not network.config.gaussian_masking
     assert network.config.prompt_parser
     assert torch.get_num_threads() == 1
+
+
+def test_weights_know_the_run_that_their_start_came_from(tmp_path):
+    run(tmp_path / "first", "32x1:2", "--optimizer", "adamw")
+    run(tmp_path / "second", "32x1:1", "--start", str(tmp_path / "first" / "ema.safetensors"))
+    provenance = read_provenance(tmp_path / "second" / "ema.safetensors")
+    assert (provenance["optimizer"], provenance["parent"]["optimizer"]) == ("muon", "adamw")
+    assert provenance["parent"]["steps"] == 2
+    assert provenance["parent"]["parent"] is None

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 180  # importing PyTorch, MONAI and MONAI Label on a busy machine
+START_SECONDS = 600  # importing PyTorch, MONAI and MONAI Label on a busy machine
 
 
 class Server:

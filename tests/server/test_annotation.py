@@ -48,11 +48,13 @@ def read_nrrd(content: bytes) -> tuple[np.ndarray, dict[str, Any]]:
     return nrrd.read_data(header, file, index_order="F"), header
 
 
-def test_info_lists_four_models_and_the_trainer(server: Server) -> None:
+def test_info_lists_the_models_and_the_trainer(server: Server) -> None:
     info = server.get("/info/")
     types = {name: (model["type"], model["dimension"]) for name, model in info["models"].items()}
     assert types == {
         "oneprompt": ("segmentation", 3),
+        "oneprompt_points": ("vista3d", 3),
+        "oneprompt_points_slice": ("vista3d", 2),
         "oneprompt_click": ("deepgrow", 3),
         "oneprompt_slice": ("deepgrow", 2),
         "oneprompt_scribbles": ("scribbles", 3),
@@ -284,9 +286,18 @@ def test_the_interface_describes_itself(server: Server) -> None:
     assert {"/oneprompt/status", "/oneprompt/job", "/infer/{model}", "/datastore/label"} <= paths.keys()
 
 
+@pytest.mark.parametrize("strategy", ["oneprompt_next", "oneprompt_first", "random", "first"])
+def test_next_sample_tells_what_clients_open(server: Server, strategy: str) -> None:
+    sample = server.request("POST", f"/activelearning/{strategy}", json={"client_id": "tests"}).json()
+    assert server.status()["studies"][sample["id"]]["status"] not in ("template", "accepted")
+    assert sample["name"] == f"{sample['id']}.nii.gz"
+    assert Path(sample["path"]).is_file()  # Slicer reads it where it can, else it downloads the image
+    noted = server.get(f"/datastore/image/info?image={sample['id']}")["strategy"]
+    assert noted[strategy]["client_id"] == "tests"
+
+
 def test_next_sample_and_info_agree_with_the_list(server: Server) -> None:
-    sample = server.request("POST", "/activelearning/random", json={}).json()
-    assert sample["id"] in server.status()["studies"]
+    assert list(server.get("/info/")["strategies"]) == ["oneprompt_next", "oneprompt_first", "random", "first"]
     assert server.get("/info/")["labels"] == ["organ"]
     assert server.request("POST", "/activelearning/magic", json={}).status_code == 404
     assert json.loads(server.request("GET", "/datastore/").text)["completed"] == len(server.status()["templates"])

@@ -10,13 +10,17 @@ from typing import Any
 
 import nibabel
 import pytest
+import torch
 from PIL import Image as Pillow
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.samples import organ_volume, write_nifti
+from lib.checkpoints import save_network
+from lib.networks import OnePrompt
+from lib.training_record import write_record
+from tests.samples import TINY, organ_volume, write_nifti
 from tests.server.browser import chromium
 from tests.server.conftest import Server
 
@@ -239,7 +243,8 @@ def test_the_list_shows_every_study_with_its_picture_and_hostile_names_as_text(b
     name = board.card(HOSTILE).find_element(By.CSS_SELECTOR, ".name span")
     assert name.text == HOSTILE
     assert board.all("img[src=x]") == []
-    assert "not calibrated" in board.one(".note").text
+    assert "9 of 10 masks" in board.one(".note").text
+    assert "[" in board.one(".card .dice small").text
     picture, name = (board.one(f".card {part}").rect for part in (".picture", ".name"))
     image = board.one(".card img").rect
     assert picture["y"] <= image["y"]
@@ -294,16 +299,17 @@ def test_the_keyboard_alone_goes_through_the_list(board: Board, server: Server) 
 @needs_browser
 def test_many_are_accepted_at_once_and_one_is_taken_back(board: Board, server: Server) -> None:
     masks = studies(server, sort="best", status="automatic", per_page=200)["studies"]
-    bound = masks[2]["predicted"]
-    best = [row["id"] for row in masks if row["predicted"] >= bound]
+    best = [row["id"] for row in masks[:3]]
     server.request("DELETE", "/oneprompt/job")
     board.browser.execute_script(
-        "const b = document.querySelector('#bound'); b.step = 'any'; b.value = arguments[0];"
-        "b.dispatchEvent(new Event('input'))",
-        bound,
+        "const b = document.querySelector('#bound'); b.value = 0; b.dispatchEvent(new Event('input'))"
     )
-    board.wait(lambda: board.one("#accept-above").text == f"Accept {len(best)}")
-    board.one("#accept-above").click()
+    calm = [row for row in masks if not row["alarms"]]  # what is alarming is never accepted unseen
+    board.wait(lambda: board.one("#accept-above").text == f"Accept {len(calm)}")
+    for image_id in best:
+        board.card(image_id).find_element(By.CSS_SELECTOR, "input[type=checkbox]").click()
+    board.browser.execute_script("window.scrollTo(0, 0)")
+    board.one("#accept-selected").click()
     board.wait(lambda: all(board.badge(image_id) == "accepted" for image_id in best))
     assert set(server.status()["templates"]) == {"s00", *best}
     board.card(best[0]).find_element(By.CSS_SELECTOR, ".undo").click()
@@ -327,6 +333,50 @@ def test_the_job_is_followed_and_cancelled_and_run_again(board: Board, server: S
     server.wait_for(lambda status: status["job"]["state"] == "done")
     board.wait(lambda: "job done" in board.one(".job .state").text)
     assert not any(row["outdated"] for row in studies(server, per_page=200)["studies"])
+
+
+@needs_browser
+def test_trainings_and_versions_are_shown_and_gone_back_to(board: Board, server: Server, tmp_path: Path) -> None:
+    curve = [{"phase": f"fold {n}", "epoch": n, "loss": 0.5, "dice": 0.4 + n / 10} for n in (1, 2)]
+    write_record(
+        server.folder / "models", state="candidate", reason="not better by 0.005 Dice", epoch=2, epochs=2, curve=curve
+    )
+    torch.manual_seed(5)
+    save_network(tmp_path / "other.safetensors", OnePrompt(TINY), {})
+    with (tmp_path / "other.safetensors").open("rb") as file:
+        weights = server.request("PUT", "/model/oneprompt", files={"file": file}).json()["weights"]
+    board.browser.refresh()
+    board.wait(lambda: "Not better" in board.one("#training summary").text)
+    board.one("#training summary").click()
+    board.wait(lambda: len(board.all("#training .curve circle")) == 2)
+    assert "not better by 0.005" in board.one("#training .reason").text
+    rows = {row.get_attribute("data-version"): row for row in board.all(".versions [data-version]")}
+    assert "served" in rows.pop(weights).text
+    [(base, row)] = rows.items()
+    row.find_element(By.CSS_SELECTOR, "button").click()
+    board.wait(lambda: f"{base} is served" in board.one("[role=status]").text)
+    assert server.status()["weights"] == base
+    assert board.one("#train").is_enabled()
+    server.wait_for(lambda status: status["job"]["state"] == "done")
+
+
+@needs_browser
+def test_the_whole_job_is_undone_after_a_question_and_run_again(board: Board, server: Server) -> None:
+    before = statuses(server)
+    board.one("#undo-job").click()
+    board.browser.switch_to.alert.dismiss()
+    assert statuses(server) == before
+    board.one("#undo-job").click()
+    board.browser.switch_to.alert.accept()
+    board.wait(lambda: "automatic masks are gone" in board.one(".message").text)
+    after = statuses(server)
+    assert "automatic" not in after.values()
+    people = {"template", "accepted", "excluded"}
+    assert all(after[image_id] == status for image_id, status in before.items() if status in people)
+    board.wait(lambda: not board.all("#undo-job"))
+    board.one("#run").click()
+    server.wait_for(lambda status: status["job"]["state"] == "done")
+    assert statuses(server) == before
 
 
 @needs_browser

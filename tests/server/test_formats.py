@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import PIL.Image
+import pydicom
 import pytest
 import SimpleITK
 
@@ -97,6 +99,24 @@ def test_a_dicom_series_is_downloaded_as_one_file_on_the_masks_grid(server: Serv
     assert image[0] == mask[0] == SHAPE
     np.testing.assert_array_equal(image[1], mask[1])
     assert server.request("HEAD", "/datastore/image", params={"image": FIRST}).status_code == 200
+
+
+@pytest.mark.parametrize(("output", "modality"), [("rtstruct", "RTSTRUCT"), ("dicom_seg", "SEG")])
+def test_a_mask_of_a_dicom_series_can_be_had_as_dicom(
+    server: Server, studies: Path, tmp_path: Path, output: str, modality: str
+) -> None:
+    write_label(tmp_path / "painted.nii.gz", organ_volume(2, SHAPE)[1], read_image(studies / "patient" / "series"))
+    painted = {"label_info": [{"name": "organ", "id": 1}]}
+    answer = server.infer("oneprompt_scribbles", ALONE, painted, output=output, label=tmp_path / "painted.nii.gz")
+    assert answer.status_code == 200, answer.text
+    made = pydicom.dcmread(io.BytesIO(answer.content))
+    assert made.Modality == modality
+    assert "organ" in str(made)
+    (source, *_) = (studies / "patient" / "series").iterdir()
+    assert made.StudyInstanceUID == pydicom.dcmread(source).StudyInstanceUID
+    refused = server.infer("oneprompt_click", "nifti", {"foreground": [[12, 10, 4]]}, output=output)
+    assert refused.status_code == 406
+    assert f"output={output} needs image=ID of a study that is a DICOM series" in refused.json()["detail"]
 
 
 def test_the_two_series_of_one_folder_are_not_mixed(server: Server, studies: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import pytest
 
 from tests.samples import organ_volume, write_nifti
@@ -88,20 +90,43 @@ def test_a_cancelled_job_stops_and_goes_on_when_asked(server: Server, folder: Pa
     assert status["job"]["run"] >= 3
 
 
-def test_a_killed_server_goes_on_where_it_stood(folder: Path, start_server: Callable[..., Server]) -> None:
-    shutil.copytree(folder / "studies", folder / "second")
-    server = start_server(folder / "second")
-    server.save_label("s0", folder / "label0.nii.gz", ["organ"])
-    server.wait_for(lambda status: status["job"]["done"] >= 2)
-    server.kill()
-    kept = {path.name: path.stat().st_mtime_ns for path in (folder / "second" / "labels" / "original").glob("*.nii.gz")}
-    assert 2 <= len(kept) < COUNT - 1
-    (folder / "second" / "datastore_v2.json").write_text("{ torn")  # as MONAI Label itself would have left it
+def masks(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """{file name: when it was written, its bytes} of the automatic masks, each of which must be whole."""
+    found = {}
+    for path in (folder / "labels" / "original").glob("*.nii.gz"):
+        assert nibabel.load(path).get_fdata().shape == SHAPE
+        found[path.name] = (path.stat().st_mtime_ns, path.read_bytes())
+    return found
+
+
+def test_a_server_killed_at_any_moment_goes_on_and_nothing_is_lost_or_done_twice(
+    folder: Path, start_server: Callable[..., Server]
+) -> None:
+    studies, moments = folder / "second", random.Random(4)
+    shutil.copytree(folder / "studies", studies)
+    server = start_server(studies, quiet_seconds="3600")
+    click = {"foreground": [[20, 20, 20]], "label": "organ", "use_as_template": True}
+    assert server.infer("oneprompt_click", "s7", click).status_code == 200
+    assert server.save_label("s0", folder / "label0.nii.gz", ["organ"]).status_code == 200
+    label = (studies / "labels" / "final" / "s0.nii.gz").read_bytes()
+    done: dict[str, tuple[int, bytes]] = {}
+    for life in range(3):
+        if life:
+            server.start()
+        time.sleep(moments.uniform(0.0, 2.0))
+        server.kill()
+        now = masks(studies)
+        assert {name: now.get(name) for name in done} == done  # what was done is neither lost nor done twice
+        assert (studies / "labels" / "final" / "s0.nii.gz").read_bytes() == label
+        done = now
+        if life == 1:
+            (studies / "datastore_v2.json").write_text("{ torn")  # as MONAI Label itself would have left it
     server.start()
     status = server.wait_for_masks(templates=1)
     assert status["job"]["done"] == COUNT - 1
-    after = {
-        path.name: path.stat().st_mtime_ns for path in (folder / "second" / "labels" / "original").glob("*.nii.gz")
-    }
-    assert {name: after[name] for name in kept} == kept  # what was done is not done twice
+    now = masks(studies)
+    assert {name: now[name] for name in done} == done
+    assert len(now) == COUNT - 1
     assert list(server.get("/datastore/label/info?label=s0&tag=final")["structures"]) == ["organ"]
+    rows = server.get("/oneprompt/studies")["studies"]
+    assert [row["id"] for row in rows if row["offered"]] == ["s7"]  # the result still waits

@@ -1,12 +1,19 @@
+import errno
 import json
 
 import pytest
 import torch
 from monailabel.config import settings
 
+import trainers.oneprompt
 from lib.checkpoints import load_network, read_provenance, weights_hash
+from lib.finetuning import FineTune, FineTuning
+from lib.training_record import read_record
+from lib.versions import Versions
 from tests.samples import organ_volume, write_nifti
-from trainers.oneprompt import OnePromptTrainer
+from trainers.oneprompt import CHECKPOINT, OnePromptTrainer
+
+QUICK = FineTuning(epochs=2, steps=6, batch=2, queries=2, rates={"full": 0.01, "norms": 0.02, "lora": 0.02})
 
 
 @pytest.fixture
@@ -17,56 +24,67 @@ def make(tiny_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_ENABLED", False)
     monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
-    def trainer(count):
+    def trainer(count, shape=(40, 36, 6)):
         studies = []
         for number in range(count):
-            image, mask = organ_volume(number, (40, 36, 6))
+            image, mask = organ_volume(number, shape)
             files = (
                 write_nifti(tmp_path / f"s{number}.nii.gz", image),
-                write_nifti(tmp_path / f"l{number}.nii.gz", mask),
+                write_nifti(tmp_path / f"l{number}.nii.gz", mask * (number + 1)),
             )
-            studies.append((f"s{number}", *files, {"organ": 1}))
+            studies.append((f"s{number}", *files, {"organ": number + 1}, f"c{number}"))
         models = tmp_path / "models"
-        models.mkdir()
-        return OnePromptTrainer(
-            models, models / "new.safetensors", {"base": "b"}, lambda: tiny_weights, lambda: (studies, {"organ": 1})
-        )
+        models.mkdir(exist_ok=True)
+        versions = Versions(models / "versions", models / "new.safetensors")
+        return OnePromptTrainer(models, versions, {"base": "b"}, lambda: tiny_weights, lambda: studies, QUICK)
 
     return trainer
 
 
 def run(trainer, **request):
-    torch.manual_seed(0)
-    return trainer(
-        {"model": "oneprompt", "max_epochs": 2, "steps_per_epoch": 2, "train_batch_size": 2, **request}, None
-    )
+    return trainer({"model": "oneprompt", **request}, None)
 
 
 def test_training_publishes_what_beats_the_served_weights(make, tiny_weights):
     trainer = make(3)
-    stats = run(trainer, max_epochs=2, steps_per_epoch=6, learning_rate=0.02)
-    published = trainer._published
-    assert published.exists()  # an untrained network is easily beaten
-    told = read_provenance(published)
-    assert told["dice"] > told["dice_of_parent"]
+    stats = run(trainer)
+    told = read_provenance(trainer.versions.published)  # an untrained network is easily beaten
+    assert told["state"] == "published"
+    assert told["after"]["dice"] > told["before"]["dice"]
     assert told["base"] == "b"
     assert told["parent"] == weights_hash(load_network(tiny_weights))
     assert told["examined_on"] == "held-out studies"
-    assert told["studies"] == 3
-    assert stats["best_metric"] == pytest.approx(told["dice"], abs=1e-3)
-    assert weights_hash(load_network(published)) != told["parent"]
+    assert told["studies"] == {"s0": "c0", "s1": "c1", "s2": "c2"}
+    assert 0 <= stats["best_metric"] <= 1
+    version = weights_hash(load_network(trainer.versions.published))
+    assert version != told["parent"]
+    assert [record["hash"] for record in trainer.versions.all()] == [version]
+    record = read_record(trainer.models)
+    assert (record["state"], record["version"], len(record["curve"])) == ("published", version, 6)
+    assert list(trainer.models.glob("train_01/events_*/*"))  # TensorBoard
+    assert not (trainer.models / "train_01" / CHECKPOINT).exists()
 
 
-def test_training_that_does_not_help_publishes_nothing(make):
+def test_training_that_does_not_help_keeps_a_candidate_and_says_why(make):
     trainer = make(2)
     run(trainer, learning_rate=0.0)
-    assert not trainer._published.exists()
+    assert not trainer.versions.published.exists()
+    [candidate] = trainer.versions.all()
+    assert candidate["state"] == "candidate"
+    assert "not better" in candidate["reason"]
+    record = read_record(trainer.models)
+    assert record["state"] == "candidate"
+    assert record["epoch"] == 4  # the last phase is not begun in vain
+    assert trainer.stats()["total_time"]
 
 
-def test_one_study_is_examined_on_copies_and_says_so(make):
+@pytest.mark.parametrize("mode", ["norms", "lora"])
+def test_one_study_is_examined_on_copies_and_says_so(make, mode):
     trainer = make(1)
-    run(trainer, max_epochs=2, steps_per_epoch=6, learning_rate=0.02)
-    assert read_provenance(trainer._published)["examined_on"] == "changed copies"
+    run(trainer, mode=mode)
+    [version] = trainer.versions.all()
+    assert version["examined_on"] == "changed copies of the one study"
+    assert version["mode"] == mode
 
 
 def test_clients_read_progress_from_the_statistics(make):
@@ -74,11 +92,111 @@ def test_clients_read_progress_from_the_statistics(make):
     run(trainer)
     stats = trainer.stats()
     assert json.loads(json.dumps(stats)) == stats
-    assert (stats["epoch"], stats["total_epochs"]) == (2, 2)
+    assert stats["total_epochs"] == 6
     assert 0 <= stats["best_metric"] <= 1
     assert stats["total_time"]
     assert trainer.info()["config"]["tracking"][0] == "None"
     assert "tracking_uri" not in trainer.info()["config"]
+
+
+def test_a_killed_training_goes_on_after_its_last_epoch_and_ends_the_same(make, monkeypatch):
+    begun, step, begin = [], FineTune.step, FineTune.begin_epoch
+
+    def noted(self):
+        begun.append(self.epoch)
+        begin(self)
+
+    monkeypatch.setattr(FineTune, "begin_epoch", noted)
+
+    def killed(self, *rest):
+        if len(begun) == 4:
+            raise KeyboardInterrupt  # not an Exception: nothing may tidy up
+        return step(self, *rest)
+
+    trainer = make(2)
+    monkeypatch.setattr(FineTune, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(trainer)
+    assert (trainer.models / "train_01" / CHECKPOINT).exists()
+    monkeypatch.setattr(FineTune, "step", step)
+    run(make(2))
+    assert begun == [0, 1, 2, 3, 3, 4, 5]
+    resumed = read_record(trainer.models)
+    run(make(2))
+    assert begun[7:] == [0, 1, 2, 3, 4, 5]  # nothing is left to go on with
+    whole = read_record(trainer.models)
+    assert whole["curve"] == resumed["curve"]
+    assert whole["version"] == resumed["version"]
+
+
+def test_memory_that_runs_out_halves_the_batch_once(make, monkeypatch):
+    batches, step = [], FineTune.step
+
+    def hungry(self, module, episodes):
+        batches.append(len(episodes))
+        if len(episodes) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, module, episodes)
+
+    monkeypatch.setattr(FineTune, "step", hungry)
+    run(make(1))
+    assert batches[:3] == [2, 1, 1]
+
+
+def test_memory_that_runs_out_again_is_told_with_what_to_do(make, monkeypatch):
+    def hungry(self, module, episodes):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(FineTune, "step", hungry)
+    trainer = make(1)
+    with pytest.raises(MemoryError, match="device=cpu"):
+        run(trainer)
+    record = read_record(trainer.models)
+    assert record["state"] == "failed"
+    assert "more memory" in record["reason"]
+
+
+def test_a_full_disk_ends_training_with_a_clear_state_and_serves_on(make, monkeypatch):
+    trainer = make(1)
+    trainer.versions.published.write_bytes(b"what is served")
+
+    def full(*rest):
+        raise OSError(errno.ENOSPC, "No space left on device", str(trainer.models))
+
+    monkeypatch.setattr(trainers.oneprompt, "save_progress", full)
+    with pytest.raises(OSError, match="No space"):
+        run(trainer)
+    record = read_record(trainer.models)
+    assert record["state"] == "failed"
+    assert "the disk is full" in record["reason"]
+    assert trainer.versions.published.read_bytes() == b"what is served"
+
+
+def test_weights_published_meanwhile_are_not_overwritten(make, monkeypatch):
+    trainer = make(3)
+    step = FineTune.step
+
+    def other(self, *rest):
+        if not trainer.versions.published.exists():
+            trainer.versions.publish(trainer.versions.add(self.network, {"state": "uploaded"}))
+        return step(self, *rest)
+
+    monkeypatch.setattr(FineTune, "step", other)
+    run(trainer)
+    assert read_provenance(trainer.versions.published)["state"] == "uploaded"
+    assert "published meanwhile" in read_record(trainer.models)["reason"]
+
+
+def test_two_processes_learn_together(make, monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "29731")
+    trainer = make(2)
+    run(trainer, multi_gpu=True, gpus="0,1", max_epochs=1, steps_per_epoch=2)  # gloo, where there is no GPU
+    record = read_record(trainer.models)
+    assert record["state"] in ("published", "candidate"), record
+    [version] = trainer.versions.all()
+    assert version["before"]["questions"] == 2
+    assert [point["epoch"] for point in record["curve"]] in ([1, 2], [1, 2, 3])
 
 
 def test_without_a_label_there_is_nothing_to_learn(make):
@@ -88,6 +206,6 @@ def test_without_a_label_there_is_nothing_to_learn(make):
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")  # MLflow's own database
 def test_experiments_are_tracked_in_a_store_that_mlflow_takes(make):
-    trainer = make(2)
+    trainer = make(1)
     run(trainer, max_epochs=1, tracking="mlflow")
-    assert (trainer._published.parents[1] / "mlflow.db").exists()
+    assert (trainer.models.parent / "mlflow.db").exists()

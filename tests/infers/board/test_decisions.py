@@ -10,11 +10,13 @@ from PIL import Image as Pillow
 from infers.acceptance import Acceptance
 from infers.board.board import Board
 from infers.board.rows import Wanted
+from infers.corrections import Corrections
 from infers.datastore import AUTOMATIC, FINAL, WITHDRAWN
 from infers.errors import NotFound
 from infers.gate import Gate
+from infers.health import TemplateHealth
+from infers.offers import Offers
 from infers.propagation import Propagation
-from lib.images import read_image
 from lib.predictor import Prediction
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
@@ -32,9 +34,14 @@ class Office:
         self.label = write_nifti(folder / "label.nii.gz", organ_volume(0)[1])
         self.studies = make_studies(str(folder / "studies"), FakePredictor())
         self.store, self.changes = self.studies.store, []
-        self.acceptance = Acceptance(self.store, 60, self.changes.append, self.studies.labels.learn)
-        job = Propagation(self.studies, Gate(), self.store.state / "job.lock")
-        self.board = Board(self.studies, job, self.acceptance, lambda: self.changes.append("changed"))
+        offers = Offers(self.store.state / "offers")
+        self.acceptance = Acceptance(self.store, offers, 60, self.changes.append, self.studies.labels.learn)
+        job = Propagation(self.studies, Gate(), self.store.state)
+        corrections = Corrections(self.studies, folder / "checks.json")
+        health = TemplateHealth(self.studies, corrections)
+        self.board = Board(
+            self.studies, job, self.acceptance, lambda: self.changes.append("changed"), corrections, health
+        )
         self.decisions = self.board.decisions
         self.submit("s0")
         self.segment()
@@ -193,8 +200,7 @@ def test_one_unknown_study_stops_everything_before_anything_is_done(office):
 def test_a_waiting_result_is_accepted_at_once_and_can_be_taken_back_without_loss(office):
     mask = np.zeros(organ_volume(0)[0].shape, np.uint8)
     mask[4:9, 4:9, 2:4] = 9
-    image = read_image(office.store.get_image_uri("s1"))
-    office.acceptance.offer("s1", image, Prediction(mask, {"organ": 9}, {}, {"templates": []}))
+    office.acceptance.offer("s1", Prediction(mask, {"organ": 9}, {}, {"templates": []}))
     assert {row.id for row in office.board.rows() if row.offered} == {"s1"}
     assert office.decisions.accept_results(["s1"], "Ada").done == ["s1"]
     final = office.store.record("s1", FINAL)

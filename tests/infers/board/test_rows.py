@@ -2,6 +2,7 @@ import pytest
 
 from infers.board.rows import Row, Wanted, select
 from infers.errors import ClientError, NotFound
+from lib.quality import Quality
 
 ROWS = [
     Row("liver 10", "automatic", {"organ": 0.9}),
@@ -30,6 +31,30 @@ def test_counts_are_of_the_search_and_not_of_the_filter():
 
 def test_a_bound_keeps_what_is_predicted_at_least_as_good():
     assert ids(select(ROWS, Wanted(at_least=0.5))) == ["spleen", "liver 10"]
+
+
+def test_what_is_alarming_is_never_among_what_a_bound_accepts():
+    rows = [
+        Row("fine", "automatic", {"organ": 0.9}),
+        Row("torn", "automatic", {"organ": 0.9}, alarms={"organ": ["torn"]}),
+    ]
+    assert ids(select(rows, Wanted(at_least=0.5))) == ["fine"]
+    assert ids(select(rows, Wanted())) == ["fine", "torn"]
+
+
+def test_a_row_tells_number_interval_reason_and_alarms_by_structure():
+    judged = {
+        "organ": Quality(0.9, 0.8, 0.95, "agrees with its templates"),
+        "lesion": Quality(0.4, 0.1, 0.7, "touches the image border", ("touches the image border",)),
+        "old": Quality(0.7),
+    }
+    row = Row("study", "automatic").with_quality(judged)
+    assert (row.predicted, row.worst) == (0.4, "lesion")
+    told = row.brief()
+    assert told["quality"] == {"organ": 0.9, "lesion": 0.4, "old": 0.7}
+    assert told["quality_interval"] == {"organ": (0.8, 0.95), "lesion": (0.1, 0.7)}
+    assert told["alarms"] == {"lesion": ["touches the image border"]}
+    assert "old" not in told["quality_reason"]
 
 
 def test_a_page_beyond_the_last_is_the_last():

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from lib.images import Image
 from lib.networks import OnePrompt
 from lib.predictor import Predictor, PredictorSettings
 from lib.prompts import Prompt, PromptType
 from lib.slice_network import SliceNetwork
+from scripts.evaluation.cases import Case
 from scripts.evaluation.methods import Asked
 from scripts.evaluation.one_prompt import OnePromptImages, OnePromptVolumes
+from tests.lib.fakes import SIZE, GreyNetwork
 from tests.samples import TINY
 from tests.scripts.evaluation.samples import case, volume_case
 
@@ -59,6 +62,23 @@ def test_images_by_templates_are_answered_as_by_the_predictor(kind, count, ours,
         expected = predictor.segment(query.image, shown, {"square": 1}).mask
         assert is_telling(expected)
         assert np.array_equal(answer[1], expected == 1)
+
+
+def test_small_parts_stay_only_where_a_template_shows_them_too():
+    def bright(*squares):
+        label = np.zeros((SIZE, SIZE), np.uint8)
+        for i, j, side in squares:
+            label[i : i + side, j : j + side] = 1
+        return Case(repr(squares), repr(squares), Image(500.0 + 400 * label, np.diag([-1.0, -1, 1, 1])), label)
+
+    grey = OnePromptImages(SliceNetwork(GreyNetwork(), "cpu", precision="float32"), "grey")
+    query, whole, scattered = bright((4, 4, 10), (24, 24, 3)), bright((8, 8, 10)), bright((8, 8, 10), (2, 26, 2))
+    for template, expected in ((whole, 100), (scattered, 109)):
+        answer = next(grey.answers([Asked(query, (template,), NAMES)], PromptType.SEGLAB))[1]
+        assert answer.sum() == expected
+        shown = [template.template(NAMES, PromptType.SEGLAB, 0)]
+        predicted = Predictor(GreyNetwork(), settings=SETTINGS).segment(query.image, shown, {"square": 1}).mask
+        assert np.array_equal(answer, predicted == 1)
 
 
 def test_clicks_on_images_are_answered_as_by_the_predictor(ours, predictor):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lib.metrics import dice
 from lib.prompts import Prompt
 from scripts.evaluation.baselines.random_walker import RandomWalker
 from scripts.evaluation.baselines.scribbles import Scribbles
 from scripts.evaluation.baselines.seeds import BACKGROUND, FOREGROUND, dabs
-from scripts.evaluation.metrics import dice
 from tests.scripts.evaluation.samples import case, volume_case
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lib.images import Image
+from lib.metrics import dice
 from lib.networks import OnePrompt
 from lib.prompts import PromptType
 from lib.slice_network import SliceNetwork
@@ -15,7 +16,6 @@ from scripts.evaluation.baselines.prototypes import PrototypeMatching
 from scripts.evaluation.baselines.registration import Registration
 from scripts.evaluation.cases import Case
 from scripts.evaluation.methods import Asked
-from scripts.evaluation.metrics import dice
 from tests.samples import TINY
 from tests.scripts.evaluation.samples import case, volume_case
 

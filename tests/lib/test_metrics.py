@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.evaluation.metrics import score
+from lib.metrics import score
 
 
 def block(low: int, high: int, shape=(20, 20)) -> np.ndarray:

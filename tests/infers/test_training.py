@@ -1,0 +1,126 @@
+"""When a training starts, and what is told of it; MONAI Label's processes are played by a list."""
+
+import os
+
+import pytest
+from monailabel.utils.async_tasks import utils as processes
+
+from infers.errors import ClientError
+from infers.training import Trainings
+from lib.training_record import RUNNING, read_record, write_record
+from tests.infers.fakes import FakePredictor, make_studies
+from tests.samples import organ_volume, write_nifti
+
+GONE = 2**22 + 1  # no process has this number
+
+
+class Bench:
+    """A study list of five, and the trainings that were asked for."""
+
+    def __init__(self, folder):
+        (folder / "studies").mkdir()
+        (folder / "models").mkdir()
+        for number in range(5):
+            write_nifti(folder / "studies" / f"s{number}.nii.gz", organ_volume(number)[0])
+        self.label = write_nifti(folder / "label.nii.gz", organ_volume(0)[1])
+        self.models, self.asked = folder / "models", []
+        self.studies = make_studies(str(folder / "studies"), FakePredictor())
+
+    def trainings(self, **options):
+        def run(model, params, enqueue):
+            task = {"id": str(len(self.asked)), "status": "SUBMITTED", "request": params}
+            self.asked.append(params)
+            processes.background_tasks.setdefault("train", []).append(task)
+            return task
+
+        return Trainings(self.models, self.studies, run=run, **options)
+
+    def submit(self, *ids):
+        for image_id in ids:
+            self.studies.store.save_label(image_id, str(self.label), "final", {})
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "background_tasks", {})
+    monkeypatch.setattr(processes, "background_processes", {})
+    monkeypatch.setattr(processes, "background_executors", {})
+    return Bench(tmp_path)
+
+
+def test_training_starts_by_itself_after_so_many_new_labels(bench):
+    trainings = bench.trainings(every=2)
+    bench.submit("s0")
+    assert not trainings.label_saved()
+    bench.submit("s1")
+    assert trainings.label_saved()
+    assert len(bench.asked) == 1
+    assert not trainings.label_saved()  # it waits already
+
+
+def test_labels_that_were_learnt_from_do_not_count_again_until_they_change(bench):
+    trainings = bench.trainings(every=2)
+    bench.submit("s0", "s1", "s2")
+    learnt = bench.studies.templates()
+    write_record(bench.models, state="published", studies={id: learnt[id] for id in ("s0", "s1")})
+    assert not trainings.label_saved()
+    write_record(bench.models, state="published", studies={**learnt, "s0": "as it was", "s1": "as it was"})
+    assert trainings.label_saved()
+
+
+def test_it_never_starts_by_itself_unless_asked_to(bench):
+    bench.submit("s0", "s1", "s2")
+    assert not bench.trainings().label_saved()
+
+
+def test_without_a_label_or_without_room_training_is_refused(bench):
+    with pytest.raises(ClientError, match="save one study first"):
+        bench.trainings().start({})
+    bench.submit("s0")
+    with pytest.raises(ClientError, match="free some"):
+        bench.trainings(room=2**62).start({})
+    assert bench.asked == []
+
+
+def test_a_second_training_is_refused_unless_it_may_wait(bench):
+    bench.submit("s0")
+    trainings = bench.trainings()
+    trainings.start({})
+    with pytest.raises(ClientError, match="already running") as refused:
+        trainings.start({})
+    assert refused.value.status == 429
+    trainings.start({}, enqueue=True)
+    assert trainings.status()["queued"] == 2
+
+
+def test_stopping_drops_what_waits(bench):
+    bench.submit("s0")
+    trainings = bench.trainings()
+    assert trainings.stop() is None
+    trainings.start({})
+    assert trainings.stop()["status"] == "STOPPED"
+    assert trainings.status()["queued"] == 0
+
+
+def test_a_training_whose_process_is_gone_has_failed_and_says_what_to_do(bench):
+    write_record(bench.models, state=RUNNING, pid=GONE, epoch=3)
+    told = bench.trainings().status()
+    assert told["state"] == "failed"
+    assert "was killed" in told["reason"]
+    write_record(bench.models, state=RUNNING, pid=os.getpid())  # the number was given to another program
+    assert bench.trainings().status()["state"] == "failed"
+
+
+def test_a_training_that_a_power_cut_ended_goes_on_at_the_next_start(bench):
+    bench.submit("s0")
+    assert not bench.trainings().resume()
+    write_record(bench.models, state=RUNNING, pid=GONE, params={"max_epochs": 7, "model": "oneprompt"})
+    assert bench.trainings().resume()
+    assert bench.asked == [{"max_epochs": 7}]
+    assert read_record(bench.models)["state"] == "failed"  # until the new process says otherwise
+    assert not bench.trainings().resume()
+
+
+def test_a_torn_record_is_no_training(bench):
+    (bench.models / "training.json").write_text("{ torn")
+    assert bench.trainings().status()["state"] == "idle"

@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from scripts.evaluate_finetuning import main, report
+from tests.samples import organ_volume, write_nifti
+
+QUICK = ["--settings", "epochs=1,steps=2,batch=2", "--queries", "1", "--volume-queries", "1"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A list of three volumes."""
+    for number in range(3):
+        for name, array in zip(("images", "labels"), organ_volume(number, (32, 32, 5)), strict=True):
+            (tmp_path / "data" / "organs" / name).mkdir(parents=True, exist_ok=True)
+            write_nifti(tmp_path / "data" / "organs" / name / f"{number}.nii.gz", array)
+    about = {"dims": 3, "labels": {"1": "organ"}, "split": "dev"}
+    (tmp_path / "data" / "organs" / "dataset.json").write_text(json.dumps(about))
+    return tmp_path / "data"
+
+
+def run(data, tiny_weights, tmp_path, *more):
+    return main(["--data", str(data), "--lists", "organs", "--weights", str(tiny_weights), "--rows",
+                 str(tmp_path / "rows.jsonl"), "--table", str(tmp_path / "table.md"), *QUICK, *more])  # fmt: skip
+
+
+def test_each_list_and_number_of_labels_is_a_row_that_is_measured_once(
+    data, tiny_weights, tmp_path, capsys, monkeypatch
+):
+    assert run(data, tiny_weights, tmp_path, "--labelled", "1", "2", "16") == 0
+    assert "3 subjects are too few for 16" in capsys.readouterr().out
+    rows = [json.loads(line)["records"][0] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["labelled"], row["queries"]) for row in rows] == [(1, 1), (2, 1)]
+    assert all(0 <= row[key] <= 100 for row in rows for key in ("before", "after"))
+    table = (tmp_path / "table.md").read_text()
+    assert table.count("| organs |") == 2
+    monkeypatch.setattr("scripts.evaluate_finetuning.measure", lambda *rest: pytest.fail("it was measured already"))
+    assert run(data, tiny_weights, tmp_path, "--labelled", "1", "2") == 0
+    assert (tmp_path / "table.md").read_text() == table
+
+
+def test_lists_that_pretraining_may_have_seen_are_refused(data, tiny_weights, tmp_path):
+    about = json.loads((data / "organs" / "dataset.json").read_text())
+    (data / "organs" / "dataset.json").write_text(json.dumps({**about, "split": "train"}))
+    with pytest.raises(SystemExit, match="choose others"):
+        run(data, tiny_weights, tmp_path)
+
+
+def test_the_table_has_means_over_seeds():
+    row = {"list": "a", "labelled": 4, "mode": "full", "only_final": False, "cpu_seconds": 10.0}
+    rows = [{**row, "before": 40.0, "after": 50.0, "published": True},
+            {**row, "before": 50.0, "after": 52.0, "published": False}]  # fmt: skip
+    assert report(rows).splitlines()[-1] == "| a | 4 | full | 45.0 | 51.0 | +6.0 | 1 of 2 | 10 s |"

@@ -1,0 +1,60 @@
+import json
+
+import pytest
+
+from scripts.simulate import main
+from tests.samples import organ_volume, write_nifti
+
+COUNT = 3
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for number in range(COUNT):
+        image, mask = organ_volume(number)
+        write_nifti(tmp_path / "images" / f"s{number}.nii.gz", image)
+        write_nifti(tmp_path / "labels" / f"s{number}.nii.gz", mask)
+    return tmp_path
+
+
+def simulate(folder, *options):
+    paths = ["--studies", folder / "images", "--truth", folder / "labels", "--output", folder / "out"]
+    return main([str(word) for word in (*paths, *options)])
+
+
+def test_all_four_ways_finish_every_study_and_a_second_run_repeats_nothing(folder, tiny_weights, monkeypatch, capsys):
+    options = ("--weights", tiny_weights, "--most-clicks", "1")
+    assert simulate(folder, *options) == 0
+    found = json.loads((folder / "out" / "simulation.json").read_text())["ways"]
+    assert list(found) == ["hand", "interactive", "random", "full"]
+    for way, figures in found.items():
+        assert figures["opened"] + figures["unseen"] == COUNT, way
+        assert figures["goals"]["0.85"]["clicks"] <= figures["goals"]["0.9"]["clicks"], way
+    assert [found[way]["unseen"] for way in ("hand", "interactive", "random")] == [0, 0, 0]
+    assert found["interactive"]["goals"]["0.9"]["limited"] == ["s0", "s1", "s2"]  # an untrained network cannot help
+    assert (folder / "out" / "clicks.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr("scripts.simulation.ways.Server", None)  # nobody may start one now
+    assert simulate(folder, *options) == 0
+    assert json.loads((folder / "out" / "simulation.json").read_text())["ways"] == found
+    assert "hit before 0.9 in s0, s1, s2" in capsys.readouterr().out
+
+
+def test_what_was_interrupted_goes_on(folder, tiny_weights):
+    options = ("--weights", tiny_weights, "--most-clicks", "1", "--ways", "random", "--limit", "2")
+    assert simulate(folder, *options) == 0
+    log = folder / "out" / "random" / "log.json"
+    entries = json.loads(log.read_text())
+    (folder / "out" / "random" / "unseen.json").unlink()
+    log.write_text(json.dumps(entries[:1]))
+    assert simulate(folder, *options) == 0
+    assert json.loads(log.read_text())[0] == entries[0]
+    assert [entry["id"] for entry in json.loads(log.read_text())] == [entry["id"] for entry in entries]
+
+
+def test_studies_without_a_truth_are_refused(folder, capsys):
+    for path in (folder / "labels").iterdir():
+        path.unlink()
+    assert simulate(folder) == 1
+    assert "need a truth" in capsys.readouterr().err
