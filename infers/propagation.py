@@ -146,7 +146,7 @@ class Propagation:
                 time.sleep(ANOTHER_LOOK)
             except Exception as error:
                 logger.exception("the job stopped")
-                self._wanted, self._looked = False, self._news
+                self._wanted, self._cancelled, self._looked = False, False, self._news
                 self._set(
                     state="failed", current=None, eta_seconds=None, failed={"": f"the job stopped: {reason_of(error)}"}
                 )
@@ -157,15 +157,16 @@ class Propagation:
         while True:
             with self._condition:
                 self._wanted, news = False, self._news
-                if self._cancelled:
-                    self._cancelled = False
-                    self._set(state="cancelled", current=None, eta_seconds=None)
-                    return
             key = self._studies.key()
             reasons = {image_id: reason for image_id, (at, reason) in self._failed.items() if at == key}
             pending = self._studies.pending()
             todo = [image_id for image_id in pending if image_id not in reasons]
             done = self._studies.count_without_final() - len(pending)
+            with self._condition:
+                if self._cancelled:
+                    self._cancelled = False
+                    self._set(state="cancelled", done=done, total=done + len(pending), current=None, eta_seconds=None)
+                    return
             if not todo:
                 if finished or self._status.state != "idle":  # a look that finds nothing to do is no run
                     state = "failed" if reasons and not done else "done"

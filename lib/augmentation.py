@@ -1,8 +1,9 @@
 """Augmentation of an episode: what a task has in common, and what each of its samples has to itself.
 
-Task augmentation (flips, quarter turns, inverted contrast) is the same for template and queries and makes new tasks
-of old ones; sample augmentation (pose, elastic deformation, contrast, noise) differs within the episode and makes
-the network look for the structure and not for the picture. Everything spatial is one resampling.
+Task augmentation (flips, quarter turns, other grey values, the structure's rim in place of the structure) is the same
+for template and queries and makes new tasks of old ones; sample augmentation (pose, elastic deformation, contrast,
+noise) differs within the episode and makes the network look for the structure and not for the picture. Everything
+spatial is one resampling.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Strength:
     contrast: float = 0.25
 
 
+RIMS = 0.06  # share of episodes about the rims of their structure
+
 MILD = Strength()
 STRONG = Strength(angle=0.35, scale=0.2, shift=0.1, elastic=0.03, contrast=0.45)
 
@@ -56,9 +59,10 @@ def augment(
     grids = [_grid(turned, mask if focus else None, rng, size, strength) for mask in masks]
     pairs = torch.from_numpy(np.stack([images.astype(np.float32), masks.astype(np.float32)], axis=1))
     warped = F.grid_sample(pairs, torch.stack(grids), mode="bilinear", padding_mode="border", align_corners=False)
-    inverted = new_task and rng.random() < 0.15
-    greys = np.stack([_contrast(image, rng, strength.contrast, inverted) for image in warped[:, 0].numpy()])
-    return greys, warped[:, 1].numpy() > 0.5
+    look = _task_look(rng) if new_task else None
+    greys = np.stack([_contrast(image, rng, strength.contrast, look) for image in warped[:, 0].numpy()])
+    moved_masks = warped[:, 1].numpy() > 0.5
+    return greys, _rims(moved_masks, rng) if new_task and rng.random() < RIMS else moved_masks
 
 
 def copy_of(
@@ -66,7 +70,7 @@ def copy_of(
 ) -> tuple[np.ndarray, torch.Tensor]:
     """One image (R, R) as another patient's might look, never mirrored: float32 (S, S), and its grid for `moved`."""
     grid = _grid(np.eye(2), None, rng, size, strength)
-    return _contrast(_sampled(image, grid), rng, strength.contrast, False), grid
+    return _contrast(_sampled(image, grid), rng, strength.contrast, None), grid
 
 
 def moved(mask: np.ndarray, grid: torch.Tensor) -> np.ndarray:
@@ -126,10 +130,39 @@ def _rotation(angle: float) -> np.ndarray:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
-def _contrast(image: np.ndarray, rng: np.random.Generator, spread: float, inverted: bool) -> np.ndarray:
+def _task_look(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+    """A curve (knots, values) from grey values 0..1 to others, the same for a whole episode; None leaves them.
+
+    One in seven inverts; one in four makes another modality of it: tissues keep apart but change their order.
+    """
+    kind = rng.random()
+    if kind < 0.15:
+        return np.array([0.0, 1.0]), np.array([1.0, 0.0])
+    if kind > 0.4:
+        return None
+    inner = np.sort(rng.random(int(rng.integers(2, 6))))
+    values = rng.random(len(inner) + 2)
+    return np.concatenate([[0.0], inner, [1.0]]), np.sort(values) if rng.random() < 0.4 else values
+
+
+def _rims(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n, S, S) masks to their rims, walls and halos: what is ring-shaped is rare among the real tasks."""
+    width = max(1, round(masks.shape[-1] * rng.uniform(0.012, 0.04)))
+    inner, outer = [(width, 0), (0, width), (width, width)][rng.integers(3)]
+    rims = np.zeros_like(masks)
+    for rim, mask in zip(rims, masks, strict=True):
+        grown = ndimage.binary_dilation(mask, iterations=outer) if outer else mask
+        shrunk = ndimage.binary_erosion(mask, iterations=inner, border_value=1) if inner else mask
+        rim[:] = grown & ~shrunk
+    return rims
+
+
+def _contrast(
+    image: np.ndarray, rng: np.random.Generator, spread: float, look: tuple[np.ndarray, np.ndarray] | None
+) -> np.ndarray:
     low, high = image.min(), image.max()
     grey = (image - low) / (high - low + 1e-6)
-    grey = 1 - grey if inverted else grey
+    grey = np.interp(grey, *look) if look is not None else grey
     grey = grey ** np.exp(rng.normal(0, spread))
     if rng.random() < 0.3:
         grey = grey * (1 + spread * rng.random() * smooth_noise(rng, len(grey), 2)[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,23 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> OnePro
             f"{path} does not hold the weights of its configuration {config.name!r}: {reason}"
         ) from error
     return network.requires_grad_(False).eval().to(device)
+
+
+def average_networks(paths: Sequence[str | Path]) -> OnePrompt:
+    """The mean of the weights of several runs from one start, a "soup" (Wortsman et al., ICML 2022), to evaluate.
+
+    Runs that draw other episodes on processes of their own can be joined so, without waiting for each other.
+
+    Raises:
+        CheckpointError: a file that cannot be used, or files of different configurations.
+    """
+    first, *others = [load_network(path) for path in paths]
+    for path, other in zip(paths[1:], others, strict=True):
+        if other.config != first.config:
+            raise CheckpointError(f"weights to be averaged must share a configuration: {paths[0]} and {path} do not")
+    states = [network.state_dict() for network in (first, *others)]
+    first.load_state_dict({name: torch.stack([s[name].float() for s in states]).mean(0) for name in states[0]})
+    return first
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:

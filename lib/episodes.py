@@ -1,8 +1,9 @@
 """Episodes: one template image, a few query images, and one structure that all of them are about.
 
 Drawn over data sets, then structures, then subjects, so that a large data set does not drown a small one. Beside the
-real tasks there are synthetic ones (`lib/synthetic.py`), and tasks made of one real image: a random region of it, to
-be found again in strongly changed copies. Prompts are simulated in `lib/simulated_prompts.py`.
+real tasks there are synthetic ones (`lib/synthetic.py`), foreign bodies in the images of several real subjects, and
+tasks made of one real image: a random region of it, to be found again in strongly changed copies. Prompts are simulated
+in `lib/simulated_prompts.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from skimage.segmentation import felzenszwalb
 
 from lib.augmentation import MILD, STRONG, augment
 from lib.datasets import Dataset
-from lib.synthetic import SyntheticTask, synthetic_task
+from lib.synthetic import SyntheticTask, foreign_bodies, synthetic_task
 from lib.transforms import normalise, resize_image
 
 STORED_SIZE = 160  # pixels; a margin over the network's size for rotation and zoom
@@ -45,6 +46,7 @@ class Mix:
 
     Attributes:
         synthetic: random anatomies.
+        foreign: random structures put into the images of several subjects.
         regions: a region of one real image, found again in changed copies.
         same_image: a real structure, found again in changed copies of its image.
         absent: share of queries that do not show the structure, where a data set has such images.
@@ -52,6 +54,7 @@ class Mix:
     """
 
     synthetic: float = 0.4
+    foreign: float = 0.1
     regions: float = 0.1
     same_image: float = 0.05
     absent: float = 0.06
@@ -139,6 +142,9 @@ class EpisodeSource:
             return (*self._draw_synthetic(rng, step), MILD)
         tasks = self.real[rng.integers(len(self.real))]
         kind -= self.mix.synthetic
+        if kind < self.mix.foreign:
+            return (*self._draw_foreign(tasks, rng), MILD)
+        kind -= self.mix.foreign
         if kind < self.mix.regions:
             return (*self._draw_region(tasks, rng), STRONG)
         if kind < self.mix.regions + self.mix.same_image or not tasks.showing:
@@ -160,8 +166,17 @@ class EpisodeSource:
         if number not in self._synthetic:
             while len(self._synthetic) >= 2 * SYNTHETIC_WINDOW:
                 del self._synthetic[min(self._synthetic)]
-            self._synthetic[number] = synthetic_task(np.random.default_rng((self.seed, number)), STORED_SIZE)
+            grains = [tasks.images for tasks in self.real]
+            self._synthetic[number] = synthetic_task(
+                np.random.default_rng((self.seed, number)), STORED_SIZE, grains=grains
+            )
         return self._synthetic[number]
+
+    def _draw_foreign(self, tasks: RealTasks, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
+        images = tasks.images[rng.integers(len(tasks.images), size=1 + self.queries)]
+        grains = self.real[rng.integers(len(self.real))].images
+        task = foreign_bodies(images, grains, rng)
+        return task.images, task.labels == 1, f"foreign/{tasks.name}"
 
     def _draw_region(self, tasks: RealTasks, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
         index = int(rng.integers(len(tasks.images)))

@@ -75,12 +75,13 @@ class FineTuning:
     @property
     def mix(self) -> Mix:
         """Shares of the kinds of episodes where there are several studies."""
-        return Mix(synthetic=self.synthetic, regions=0.05, same_image=0.2, absent=0.06, unions=0.0)
+        return Mix(synthetic=self.synthetic, foreign=0.0, regions=0.05, same_image=0.2, absent=0.06, unions=0.0)
 
     @property
     def mix_alone(self) -> Mix:
         """The same for one study, which has no partner: its own slices in changed copies."""
-        return Mix(synthetic=self.synthetic, regions=0.1, same_image=0.9 - self.synthetic, absent=0.0, unions=0.0)
+        copies = 0.9 - self.synthetic
+        return Mix(synthetic=self.synthetic, foreign=0.0, regions=0.1, same_image=copies, absent=0.0, unions=0.0)
 
     @classmethod
     def parse(cls, text: str) -> FineTuning:

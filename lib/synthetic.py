@@ -4,11 +4,14 @@ A task is a few "subjects" that share an arrangement of structures and the way s
 shape and noise, as patients do. Five families, because real tasks come in these kinds: partitions (tissue maps),
 organs in a body (several of them alike), cells scattered anew in every image, branching vessels, and lesions at
 random places. Contrast is drawn at random, so that no weights can lean on what a modality usually looks like.
+
+Given real images they become part of it: their grain fills structures that exist nowhere (`synthetic_task`), and
+structures that exist nowhere are put into them (`foreign_bodies`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +35,49 @@ class SyntheticTask:
     family: str
 
 
-def synthetic_task(rng: np.random.Generator, size: int = 160, subjects: int = 4) -> SyntheticTask:
-    """Draw one task; the same generator state gives the same task."""
+def synthetic_task(
+    rng: np.random.Generator, size: int = 160, subjects: int = 4, grains: Sequence[np.ndarray] = ()
+) -> SyntheticTask:
+    """Draw one task; the same generator state gives the same task.
+
+    Args:
+        grains: for each kind of image some of them, float32 (m, S, S); every second task takes its textures from
+            some of these.
+    """
     family = str(rng.choice(list(FAMILIES), p=[0.25, 0.35, 0.16, 0.08, 0.16]))
     labels = FAMILIES[family](rng, size, subjects)
-    return SyntheticTask(_images(labels, rng), labels, family)
+    real = [grains[n] for n in rng.integers(len(grains), size=3)] if len(grains) and rng.random() < 0.5 else None
+    return SyntheticTask(_images(labels, rng, real), labels, family)
+
+
+def foreign_bodies(images: np.ndarray, grains: np.ndarray, rng: np.random.Generator) -> SyntheticTask:
+    """Real images (n, S, S) with up to three kinds of structures put into them; value 1 is in every one.
+
+    Each kind has its shape, its look and its place, about the same in all images or anywhere; so the background is
+    that of real patients, and what is asked for is as varied as synthetic tasks are.
+
+    Args:
+        grains: float32 (m, S, S), images whose texture the structures have.
+    """
+    size = images.shape[-1]
+    pictures = images.astype(np.float32).copy()
+    labels = np.zeros(images.shape, np.uint8)
+    for value in range(int(rng.integers(1, 4)), 0, -1):
+        radius = size * np.exp(rng.uniform(np.log(0.03), np.log(0.18)))
+        shape = _organ_shape(rng, size, np.full(2, size / 2), radius)
+        home, roams = rng.uniform(0.2, 0.8, 2) * size, rng.random() < 0.4
+        level, strength = rng.normal(0, 1.5), rng.uniform(0.3, 1.0)
+        grain, soft = rng.uniform(0, 0.8), rng.uniform(0.3, 1.5)
+        for picture, map_ in zip(pictures, labels, strict=True):
+            body = np.zeros((size, size), bool)
+            for _ in range(int(rng.integers(1, 4)) if roams else 1):
+                place = rng.uniform(0.1, 0.9, 2) * size if roams else home + rng.normal(0, 0.03 * size, 2)
+                body |= ndimage.shift(deform(shape, rng, 0.03), place - size / 2, order=0)
+            look = level + rng.normal(0, 0.15) + grain * _grain(grains, rng, size)
+            share = strength * ndimage.gaussian_filter(body.astype(np.float32), soft)
+            picture += share * (look - picture)
+            map_[body] = value
+    return SyntheticTask(pictures, labels, "foreign")
 
 
 def deform(labels: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -202,14 +243,22 @@ def _paint(
     canvas[low[0] : high[0], low[1] : high[1]][distance < radius * np.clip(outline, 0.3, 2.5)] = value
 
 
-def _images(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _grain(grains: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    """(S, S) what is fine in one of the real images, anywhere and any way round, with unit variance."""
+    image = grains[rng.integers(len(grains))]
+    fine = image - ndimage.gaussian_filter(image, size / 12)
+    fine = np.rot90(np.roll(fine, rng.integers(size, size=2), (0, 1)), rng.integers(4))
+    return (fine / (fine.std() + 1e-6)).astype(np.float32)
+
+
+def _images(labels: np.ndarray, rng: np.random.Generator, real: Sequence[np.ndarray] | None) -> np.ndarray:
     """Label maps (n, S, S) to images (n, S, S): one look for the task, with some freedom for each subject."""
     subjects, size = labels.shape[:2]
     structures = int(labels.max()) + 1
     means = rng.uniform(0, 1, structures)
     if rng.random() < 0.5:
         means[0] = rng.choice([0.0, 1.0, 0.5])
-    grain = np.abs(rng.normal(0, 0.12, structures))
+    grain = np.abs(rng.normal(0, 0.12 if real is None else 0.25, structures))
     texture_cells = np.exp(rng.uniform(np.log(8), np.log(size / 2), 3))
     texture_of = rng.integers(0, 3, structures)
     freedom, noise = rng.uniform(0, 0.12), np.abs(rng.normal(0, 0.06))
@@ -218,7 +267,10 @@ def _images(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     images = np.empty((subjects, size, size), np.float32)
     for image, map_ in zip(images, labels, strict=True):
         own = (means + rng.normal(0, freedom, structures)).astype(np.float32)
-        textures = np.concatenate([smooth_noise(rng, size, cells) for cells in texture_cells])
+        if real is None:
+            textures = np.concatenate([smooth_noise(rng, size, cells) for cells in texture_cells])
+        else:
+            textures = np.stack([_grain(kind, rng, size) for kind in real])
         picked = np.take_along_axis(textures, texture_of[map_][None], axis=0)[0]
         picture = own[map_] + grain.astype(np.float32)[map_] * picked
         if edges:

@@ -46,17 +46,17 @@ class TrainingConfig:
     warmup: int = 300
     clip: float = 1.0
     ema: float = 0.999
-    interactive: float = 0.25
-    corrected: float = 0.12
+    interactive: float = 0.32
+    corrected: float = 0.1
     template_types: dict[PromptType, float] = field(
         default_factory=lambda: {
-            PromptType.SEGLAB: 0.64,
-            PromptType.BBOX: 0.12,
-            PromptType.DOODLE: 0.12,
-            PromptType.CLICK: 0.12,
+            PromptType.SEGLAB: 0.58,
+            PromptType.BBOX: 0.14,
+            PromptType.DOODLE: 0.14,
+            PromptType.CLICK: 0.14,
         }
     )
-    self_prompt: float = 0.6
+    self_prompt: float = 0.8
     rounds: tuple[float, ...] = (0.4, 0.25, 0.2, 0.15)
     bf16: bool = True
 

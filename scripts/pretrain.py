@@ -4,8 +4,12 @@ A run folder holds `checkpoint.pt` (everything needed to go on), `ema.safetensor
 serve), `log.jsonl` and TensorBoard events. Start the same command again and it goes on where it stopped: every step
 draws its data from (seed, step, rank), so that a run that was killed repeats nothing and skips nothing.
 
+Runs that share nothing but their start use several cores better than processes that wait for each other at every step:
+`--start RUN1/ema.safetensors RUN2/ema.safetensors` begins with their mean, and with `--stages 128x4:0` only writes it.
+
 Stages raise the resolution: `64x8:4000,128x4:20000` is 4,000 steps of 8 episodes at 64 px, then 20,000 of 4 at 128.
-On GPUs: `torchrun --nproc_per_node N -m scripts.pretrain ...`; each process draws episodes of its own.
+On several GPUs or cores: `torchrun --nproc_per_node N -m -- scripts.pretrain --data DIR --run DIR`; each process draws
+episodes of its own. Without `--`, torchrun takes `--run` and `--start` for abbreviations of options of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lib.checkpoints import load_network, read_provenance, save_network
-from lib.datasets import read_datasets
+from lib.checkpoints import CheckpointError, average_networks, read_provenance, save_network
+from lib.datasets import DatasetError, read_datasets
 from lib.episodes import EpisodeSource, Mix, RealTasks, load_real_tasks
 from lib.files import write_atomically
 from lib.networks import NetworkConfig, OnePrompt
@@ -81,7 +85,7 @@ class Run:
             optimizer=options.optimizer, learning_rate=options.learning_rate, bf16=not options.no_bf16
         )
         torch.manual_seed(options.seed)
-        network = load_network(options.start) if options.start else OnePrompt(network_config(options))
+        network = average_networks(options.start) if options.start else OnePrompt(network_config(options))
         self.network = network.requires_grad_(True).train().to(device).to(memory_format=torch.channels_last)
         self.average = MovingAverage(self.network, self.config.ema)
         self.optimizer = make_optimizer(
@@ -145,7 +149,7 @@ class Run:
             "device": self.device.type,
             "optimizer": self.options.optimizer,
             "synthetic": self.options.synthetic,
-            "parent": read_provenance(self.options.start) if self.options.start else None,
+            "parents": [read_provenance(path) for path in self.options.start or []],
         }
 
     def train_step(self, source: EpisodeSource, episodes: int) -> StepResult:
@@ -269,7 +273,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     switches = ["prompt_parser", "gaussian_masking", "dense_correspondence"]
     parser.add_argument("--without", nargs="*", default=[], choices=switches, help="ablations")
     parser.add_argument("--synthetic", type=float, default=Mix().synthetic, help="share of synthetic episodes")
-    parser.add_argument("--start", type=Path, help="begin with these weights (safetensors)")
+    parser.add_argument(
+        "--start", type=Path, nargs="+", help="begin with these weights (safetensors); of several runs, with their mean"
+    )
     parser.add_argument("--queries", type=int, default=2, help="queries that share one template")
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default=TrainingConfig().optimizer)
     parser.add_argument("--learning-rate", type=float, default=TrainingConfig().learning_rate)
@@ -293,11 +299,16 @@ def main(arguments: list[str] | None = None) -> None:
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
     )
     options.run.mkdir(parents=True, exist_ok=True)
-    datasets = read_datasets(options.data, "train", options.terms) if options.data else []
-    options.dataset_names = [d.name for d in datasets]
-    tasks = [load_real_tasks(d, d.name in AS_ONE_CLASS) for d in datasets]
-    held_out = [load_real_tasks(d) for d in read_datasets(options.data, "dev") if d.dims == 2] if options.data else []
-    run = Run(options, rank, device)
+    try:
+        datasets = read_datasets(options.data, "train", options.terms) if options.data else []
+        tasks = [load_real_tasks(d, d.name in AS_ONE_CLASS) for d in datasets]
+        held_out = (
+            [load_real_tasks(d) for d in read_datasets(options.data, "dev") if d.dims == 2] if options.data else []
+        )
+        options.dataset_names = [d.name for d in datasets]
+        run = Run(options, rank, device)
+    except (CheckpointError, DatasetError) as error:
+        sys.exit(str(error))
     run.resume()
     if run.step:
         print(f"going on from step {run.step}", flush=True)
@@ -312,6 +323,8 @@ def train(run: Run, tasks: list[RealTasks], held_out: list[RealTasks]) -> None:
     plateau = int(run.total * (1 - options.cooldown))
     log = Log(options.run, options.log_every) if run.rank == 0 else None
     try:
+        if not run.total:
+            run.save()
         while run.step < run.total:
             stage, began = stage_at(options.stages, run.step), time.monotonic()
             result = run.train_step(sources[stage.size], stage.episodes)

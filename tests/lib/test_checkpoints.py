@@ -10,7 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from lib import checkpoints
-from lib.checkpoints import CheckpointError, load_network, read_provenance, save_network, weights_hash
+from lib.checkpoints import (
+    CheckpointError,
+    average_networks,
+    load_network,
+    read_provenance,
+    save_network,
+    weights_hash,
+)
 from lib.networks import NetworkConfig, OnePrompt
 
 
@@ -35,6 +42,15 @@ def test_the_hash_changes_with_any_weight(network):
     with torch.no_grad():
         next(network.parameters())[0] += 1e-3
     assert weights_hash(network) != before
+
+
+def test_weights_of_different_configurations_have_no_mean(network, tmp_path):
+    other = OnePrompt(NetworkConfig(name="other", channels=(8, 16, 32, 32, 32), blocks=(1, 1, 1, 1)))
+    paths = [tmp_path / "one.safetensors", tmp_path / "other.safetensors"]
+    for path, saved in zip(paths, (network, other), strict=True):
+        save_network(path, saved, {})
+    with pytest.raises(CheckpointError, match="share a configuration"):
+        average_networks(paths)
 
 
 def test_what_is_not_a_fitting_weights_file_is_refused_with_its_reason(network, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ def squares(count: int = 6, subjects: int = 3) -> RealTasks:
     return RealTasks("squares", images, labels, owner.astype(str))
 
 
-ONLY_REAL = Mix(synthetic=0, regions=0, same_image=0, absent=0, unions=0)
+ONLY_REAL = Mix(synthetic=0, foreign=0, regions=0, same_image=0, absent=0, unions=0)
 
 
 def test_a_template_always_shows_its_structure_and_has_the_queries_beside_it():
@@ -55,6 +57,13 @@ def test_a_structure_that_only_one_subject_shows_is_not_a_task():
     assert tasks.showing == {}
     episode = EpisodeSource([tasks], 64, 1, mix=ONLY_REAL).draw(np.random.default_rng(0), 0)
     assert episode.source.startswith("copies/")
+
+
+def test_foreign_bodies_are_put_into_the_images_of_the_data_set():
+    source = EpisodeSource([squares()], size=64, queries=2, mix=replace(ONLY_REAL, foreign=1))
+    episodes = [source.draw(np.random.default_rng(seed), 0) for seed in range(10)]
+    assert {e.source for e in episodes} == {"foreign/squares"}
+    assert all(e.masks[0].any() for e in episodes)
 
 
 def test_without_data_every_episode_is_synthetic():

@@ -80,6 +80,24 @@ def test_weights_know_the_run_that_their_start_came_from(tmp_path):
     run(tmp_path / "first", "32x1:2", "--optimizer", "adamw")
     run(tmp_path / "second", "32x1:1", "--start", str(tmp_path / "first" / "ema.safetensors"))
     provenance = read_provenance(tmp_path / "second" / "ema.safetensors")
-    assert (provenance["optimizer"], provenance["parent"]["optimizer"]) == ("muon", "adamw")
-    assert provenance["parent"]["steps"] == 2
-    assert provenance["parent"]["parent"] is None
+    (parent,) = provenance["parents"]
+    assert (provenance["optimizer"], parent["optimizer"]) == ("muon", "adamw")
+    assert parent["steps"] == 2
+    assert parent["parents"] == []
+
+
+def test_runs_from_one_start_are_joined_by_the_mean_of_their_weights(tmp_path):
+    networks = [run(tmp_path / name, "32x1:2", "--seed", name) for name in ("1", "2")]
+    weights = [str(tmp_path / name / "ema.safetensors") for name in ("1", "2")]
+    joined = run(tmp_path / "joined", "32x1:0", "--start", *weights)
+    for name, value in joined.state_dict().items():
+        mean = sum(network.state_dict()[name] for network in networks) / 2
+        torch.testing.assert_close(value, mean)
+    assert [parent["seed"] for parent in read_provenance(tmp_path / "joined" / "ema.safetensors")["parents"]] == [1, 2]
+
+
+def test_a_folder_without_data_sets_and_weights_that_are_none_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for wrong in (["--data", str(tmp_path / "empty")], ["--start", str(tmp_path / "nothing.safetensors")]):
+        with pytest.raises(SystemExit, match=r"empty|does not exist"):
+            run(tmp_path / "run", "32x1:1", *wrong)
