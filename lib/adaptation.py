@@ -9,9 +9,6 @@ template (changed copies of the one, reverse Dice) were tried and let harmful co
 from __future__ import annotations
 
 import copy
-import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.adapters import adapt as prepared
 from lib.augmentation import MILD, STRONG, augment
-from lib.checkpoints import weights_hash
 from lib.episodes import SMALLEST, STORED_SIZE, Episode
 from lib.networks import OnePrompt
 from lib.optimizers import OptimizerName, make_optimizer
@@ -33,7 +30,6 @@ from lib.training import TrainingConfig, training_step
 from lib.transforms import normalise, resize_image, resize_mask
 from lib.volumes import Stack
 
-Parts = Literal["all", "norms", "decoder"]
 HELD_OUT = 0.25  # part of the templates, at least one
 
 
@@ -43,7 +39,7 @@ class AdaptationSettings:
 
     Attributes:
         steps, learning_rate, optimizer: of the training; the rate falls to zero over the second half.
-        parts: what learns: all weights; norms and biases; or the mask decoder and the finest former block.
+        mode: which weights learn, `full` or `norms` of `lib.adapters`.
         queries: of each step, all with one template.
         examined: pairs of the examination.
         least_gain: Dice, 0 to 1, by which the copy must be better there.
@@ -53,7 +49,7 @@ class AdaptationSettings:
     steps: int = 30
     learning_rate: float = 2e-3
     optimizer: OptimizerName = "adamw"
-    parts: Parts = "norms"
+    mode: Literal["full", "norms"] = "norms"
     queries: int = 2
     examined: int = 12
     least_gain: float = 0.01
@@ -102,8 +98,7 @@ def trained(
 ) -> OnePrompt:
     """A copy of the network after `settings.steps` steps on the slices, in evaluation mode."""
     config = TrainingConfig(interactive=0.0, corrected=0.0, template_types={PromptType.SEGLAB: 1.0})
-    learner = copy.deepcopy(network).train()
-    _ask_gradients(learner, settings.parts)
+    learner = prepared(copy.deepcopy(network), settings.mode).train()
     optimizer = make_optimizer(learner, settings.optimizer, settings.learning_rate, 0.0)
     for step in range(settings.steps):
         if checkpoint:
@@ -133,39 +128,6 @@ def examined(network: OnePrompt, pairs: Sequence[tuple[_Slice, _Slice, str]]) ->
         answer, truth = logits > best_line(logits, 0.2), resize_mask(query.masks[name], size) >= 0.5
         found.append(2 * float((answer & truth).sum()) / float(answer.sum() + truth.sum()))
     return float(np.mean(found))
-
-
-class AdaptedNetworks:
-    """Adapted copies of networks, remembered by task: weights, templates and settings; safe between threads.
-
-    Args:
-        room: results that are kept, the least recently used go first; a result may be that nothing helps.
-    """
-
-    def __init__(self, room: int = 4) -> None:
-        self._room, self._lock = room, threading.Lock()
-        self._found: OrderedDict[str, OnePrompt | None] = OrderedDict()
-
-    def get(
-        self,
-        network: OnePrompt,
-        templates: Sequence[Template],
-        settings: AdaptationSettings = AdaptationSettings(),
-        checkpoint: Callable[[float], None] | None = None,
-    ) -> OnePrompt | None:
-        """As `adapt`, from memory where the same was asked before."""
-        task = repr((weights_hash(network), [(one.id, one.checksum) for one in templates], settings))
-        key = hashlib.sha256(task.encode()).hexdigest()
-        with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-                return self._found[key]
-        found = adapt(network, templates, settings, checkpoint)
-        with self._lock:
-            self._found[key] = found
-            while len(self._found) > self._room:
-                self._found.popitem(last=False)
-        return found
 
 
 def _episode(slices: Sequence[_Slice], rng: np.random.Generator, size: int, queries: int) -> Episode:
@@ -214,10 +176,3 @@ def _slices_of(template: Template) -> list[_Slice]:
         if shown:
             found.append(_Slice(template.id, normalise(resize_image(stack.slice(index), STORED_SIZE)), shown))
     return found
-
-
-def _ask_gradients(network: OnePrompt, parts: Parts) -> None:
-    finest = f"former.{len(network.former) - 1}."
-    for name, parameter in network.named_parameters():
-        wanted = {"all": True, "norms": parameter.ndim <= 1, "decoder": name.startswith(("mask_decoder.", finest))}
-        parameter.requires_grad_(wanted[parts])
