@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lib.interaction import own_answers
 from lib.networks import Features, OnePrompt
 from lib.predictor import Predictor, PredictorSettings
 from lib.probabilities import best_line, mean_logits
@@ -71,14 +72,13 @@ class OnePromptImages:
 
     def masks(self, cases: Sequence[Case], prompts: Sequence[Prompt]) -> list[np.ndarray]:
         """See `ClickMethod`: each query is its own template."""
-        questions = []
+        asked = []
         for case, prompt in zip(cases, prompts, strict=True):
-            features, turned = self._features(case), case.stack.prompt(_refining(prompt))
+            turned = case.stack.prompt(_refining(prompt))
             flat = turned.on_slice(case.stack.axis, 0)
-            maps = rasterise(flat, case.stack.slice(0).shape, self.network.size)
-            questions.append(Question(features, features, maps, maps))
+            asked.append((self._features(case), rasterise(flat, case.stack.slice(0).shape, self.network.size)))
         masks = []
-        for case, prompt, logits in zip(cases, prompts, self.network.answers(questions), strict=True):
+        for case, prompt, logits in zip(cases, prompts, own_answers(self.network, asked), strict=True):
             mask = self._restored(_resized(logits, case) > 0, case)
             masks.append(mask & _inside_box(prompt, mask.shape))
         return masks
