@@ -149,6 +149,7 @@ class Run:
             "device": self.device.type,
             "optimizer": self.options.optimizer,
             "synthetic": self.options.synthetic,
+            "foreign": self.options.foreign,
             "parents": [read_provenance(path) for path in self.options.start or []],
         }
 
@@ -273,6 +274,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     switches = ["prompt_parser", "gaussian_masking", "dense_correspondence"]
     parser.add_argument("--without", nargs="*", default=[], choices=switches, help="ablations")
     parser.add_argument("--synthetic", type=float, default=Mix().synthetic, help="share of synthetic episodes")
+    parser.add_argument("--foreign", type=float, default=Mix().foreign, help="share of foreign bodies in real images")
     parser.add_argument(
         "--start", type=Path, nargs="+", help="begin with these weights (safetensors); of several runs, with their mean"
     )
@@ -318,7 +320,7 @@ def main(arguments: list[str] | None = None) -> None:
 def train(run: Run, tasks: list[RealTasks], held_out: list[RealTasks]) -> None:
     """Steps until the stages are done."""
     options = run.options
-    mix = Mix(synthetic=options.synthetic)
+    mix = Mix(synthetic=options.synthetic, foreign=options.foreign)
     sources = {s.size: EpisodeSource(tasks, s.size, options.queries, mix, options.seed) for s in options.stages}
     plateau = int(run.total * (1 - options.cooldown))
     log = Log(options.run, options.log_every) if run.rank == 0 else None
