@@ -19,7 +19,6 @@ from lib.prompts import PREVIOUS, Prompt, PromptError, rasterise
 from lib.slice_network import Checkpoint, Question, SliceNetwork, mask_maps
 from lib.transforms import resize_mask
 from lib.volumes import Stack
-from lib.voting import Guide, vote
 
 AHEAD = 4  # slices encoded together on the way outward
 PASSES = 3  # of a first answer: boxes and strokes gain 2 Dice by their own answer as the previous one, clicks nothing
@@ -51,11 +50,6 @@ class Answer:
     logits: dict[int, np.ndarray] = field(default_factory=dict)
     trusted: dict[int, np.ndarray] = field(default_factory=dict)
     agreements: list[float] = field(default_factory=list)
-
-
-def touched(prompt: Prompt, axis: int) -> list[int]:
-    """Slices that a prompt says anything about."""
-    return prompt.slices(axis)
 
 
 def is_refinement(prompt: Prompt) -> bool:
@@ -109,11 +103,7 @@ def own_answers(network: SliceNetwork, asked: Sequence[tuple[Features, np.ndarra
 
 
 class Interaction:
-    """One stack with the prompts on it, in canonical orientation.
-
-    Args:
-        guides: for structures that templates show too, their guides; each structure has at least one.
-    """
+    """One stack with the prompts on it, in canonical orientation."""
 
     def __init__(
         self,
@@ -121,11 +111,8 @@ class Interaction:
         stack: Stack,
         prompts: Mapping[str, Prompt],
         settings: InteractionSettings,
-        guides: Mapping[str, Sequence[Guide]] | None = None,
-        slices_per_query: int = 3,
     ) -> None:
         self.network, self.stack, self.prompts, self.settings = network, stack, prompts, settings
-        self.guides, self.slices_per_query = guides or {}, slices_per_query
         self.answers = {name: Answer() for name in prompts}
 
     def run(self, only_slice: bool, checkpoint: Checkpoint | None = None) -> dict[str, Answer]:
@@ -136,20 +123,20 @@ class Interaction:
         """
         direct, fronts = {}, []
         for name, prompt in self.prompts.items():
-            known = is_refinement(prompt) or name in self.guides
+            known = is_refinement(prompt)
+            said = prompt.slices(self.stack.axis)
             seeds = seeds_of(prompt, self.stack.axis)
             if not seeds and not known:
                 raise PromptError(
                     f"{name!r} needs a click, stroke, box or mask inside the structure on a first answer, got "
-                    f"{'background only' if touched(prompt, self.stack.axis) else 'nothing'}: add one"
+                    f"{'background only' if said else 'nothing'}: add one"
                 )
-            direct[name] = touched(prompt, self.stack.axis) if known or only_slice else seeds
+            direct[name] = said if known or only_slice else seeds
             if not known and not only_slice:
                 fronts.append(name)
         self._keep_what_stands(only_slice)
         self._answer_prompted(direct)
         if not only_slice:
-            self._ask_templates(direct, checkpoint)
             self._pass_outward({name: direct[name] for name in fronts}, checkpoint)
         return self.answers
 
@@ -164,7 +151,7 @@ class Interaction:
             if is_refinement(prompt) and not only_slice:
                 assert prompt.previous is not None
                 before = np.moveaxis(prompt.previous > 0.5, axis, 0)
-                untouched = set(range(len(self.stack))) - set(touched(prompt, axis))
+                untouched = set(range(len(self.stack))) - set(prompt.slices(axis))
                 trusted.update({index: before[index] for index in untouched})
 
     def _answer_prompted(self, direct: Mapping[str, Sequence[int]]) -> None:
@@ -173,10 +160,6 @@ class Interaction:
         maps = {key: self._maps(*key) for key in asked}
         own = own_answers(self.network, [(features[index], maps[name, index]) for name, index in asked])
         for (name, index), logits in zip(asked, own, strict=True):
-            if name in self.guides:
-                said = {(index, 0): maps[name, index]}
-                shown = vote(self.network, {index: features[index]}, [self.guides[name]], self.slices_per_query, said)
-                logits = (logits + shown[index][0]) / 2
             self.answers[name].logits[index] = logits
         self._measure_agreement(asked, features)
 
@@ -189,25 +172,6 @@ class Interaction:
         ]
         for (name, _), mask, logits in zip(asked, masks, self.network.answers(back), strict=True):
             self.answers[name].agreements.append(_dice(mask, logits > 0))
-
-    def _ask_templates(self, direct: Mapping[str, Sequence[int]], checkpoint: Checkpoint | None) -> None:
-        """The other slices of a volume that templates, but no earlier answer, say something about."""
-        names = [name for name in self.guides if name in direct and not is_refinement(self.prompts[name])]
-        if not names:
-            return
-        queries = self.network.encode(self.stack, range(len(self.stack)))
-        logits = vote(
-            self.network,
-            queries,
-            [self.guides[name] for name in names],
-            self.slices_per_query,
-            checkpoint=checkpoint,
-        )
-        for place, name in enumerate(names):
-            answer = self.answers[name]
-            for index in queries:
-                if index not in answer.trusted:
-                    answer.logits.setdefault(index, logits[index][place])
 
     def _pass_outward(self, seeds: Mapping[str, Sequence[int]], checkpoint: Checkpoint | None) -> None:
         fronts = [front for name, indices in seeds.items() for front in self._fronts(name, indices)]

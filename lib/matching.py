@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 
@@ -22,27 +21,17 @@ from lib.volumes import Stack, align
 LOOK = 12  # pixels a side: pose and large organs, not their details, which differ between patients
 
 
-class Method(Enum):
-    """How slices find each other."""
-
-    ALIGN = "align"  # by similarity, monotonically through both stacks
-    SIMILARITY = "similarity"  # each slice on its own
-    POSITION = "position"  # by relative place in the stack
-
-
 @dataclass(frozen=True)
 class MatchSettings:
     """Numbers of the matching.
 
     Attributes:
-        method: see `Method`.
         slices_per_query: template slices whose answers are averaged for a query slice, an odd number.
         step_mm: distance between those slices, at least one slice.
         stretch_cost: price of one step by which one anatomy is longer than the other; similarities lie in -1 to 1.
         position_weight: price of lying at different relative places in the two stacks, 0 to 1 apart, squared.
     """
 
-    method: Method = Method.ALIGN
     slices_per_query: int = 3
     step_mm: float = 1.0
     stretch_cost: float = 0.3
@@ -69,12 +58,6 @@ class Match:
         places = (int(self.path[query]) + self.step * offset for offset in range(-reach, reach + 1))
         return [place for place in places if 0 <= place < self.similarity.shape[1]]
 
-    def nearest(self, query: int, allowed: np.ndarray, count: int) -> list[int]:
-        """The `count` template slices of the (T,) bool `allowed` that are nearest to a query slice's place."""
-        places = np.flatnonzero(allowed)
-        order = np.argsort(np.abs(places - self.path[query]), kind="stable")
-        return [int(place) for place in places[order[:count]]]
-
 
 def match(query: Stack, template: Stack, settings: MatchSettings) -> Match:
     """Match two stacks that are cut in the same plane."""
@@ -89,13 +72,8 @@ def match_looks(
     places = [np.arange(len(stack)) / max(1, len(stack) - 1) for stack in (query, template)]
     apart = np.subtract.outer(*places) ** 2
     step = max(1, round(settings.step_mm / template.thickness))
-    if settings.method is Method.ALIGN:
-        gain = similarity - settings.position_weight * apart
-        path = align(gain, (query.thickness, template.thickness), settings.stretch_cost)
-    elif settings.method is Method.SIMILARITY:
-        path = (similarity - settings.position_weight * apart).argmax(axis=1)
-    else:
-        path = apart.argmin(axis=1)
+    gain = similarity - settings.position_weight * apart
+    path = align(gain, (query.thickness, template.thickness), settings.stretch_cost)
     return Match(similarity, path, step)
 
 

@@ -2,7 +2,8 @@
 
 The unit of work is a study. Its slices are encoded once, whatever the number of structures; each is compared with the
 template slices that correspond to it (`lib.matching`, `lib.voting`), all structures go through the decoder in the same
-batches, and the averaged logits are brought back to the image's grid, where structures and background compete.
+batches, and the logits of the averaged probabilities are brought back to the image's grid, where structures and
+background compete.
 
 A predictor may be called from several threads: the network keeps no state, its cache has a lock, and calls do not wait
 for each other. Whoever needs an order calls in that order.
@@ -204,7 +205,6 @@ class Predictor:
         prompts: Mapping[str, Prompt],
         labels: Mapping[str, int],
         *,
-        templates: Sequence[Template] = (),
         axis: int | None = None,
         only_slice: bool = False,
         checkpoint: Checkpoint | None = None,
@@ -212,13 +212,11 @@ class Predictor:
         """Segment what prompts on the image point at.
 
         In a volume the prompted slices answer and the mask passes outward; a prompt with a previous mask changes only
-        the slices it touches. Structures that templates show are segmented by both. Only prompted structures are in
-        the result.
+        the slices it touches. Only prompted structures are in the result.
 
         Args:
             prompts: structure name to prompt, in voxel indices of `image`.
             labels: structure name to index (1 or more), for at least the prompted ones.
-            templates: studies that show some of the structures too.
             axis: array axis to slice along; by default as `Stack.of` chooses.
             only_slice: answer the prompted slices and nothing else.
             checkpoint: as in `segment`.
@@ -238,23 +236,13 @@ class Predictor:
         report = _Report(checkpoint)
         stack = Stack.of(image, axis=axis)
         turned = {name: stack.prompt(prompt) for name, prompt in said.items()}
-        chosen = {name: found for name in said if (found := self._showing(name, templates))}
-        guides = self._guides(stack, chosen, self._template_masks(chosen))
-        interaction = Interaction(
-            self._network,
-            stack,
-            turned,
-            self.settings.interaction,
-            guides,
-            self.settings.match.slices_per_query,
-        )
+        interaction = Interaction(self._network, stack, turned, self.settings.interaction)
         answers = interaction.run(only_slice, report.part(0, 0.95))
         volumes = ((labels[name], self._filled(stack, answers[name], turned[name])) for name in said)
         slices = self._competing(stack, volumes, {})
         quality = {name: round(float(np.mean(answers[name].agreements or [1.0])), 4) for name in said}
         types = {name: _values(prompt.types) for name, prompt in said.items()}
-        asked = list(dict.fromkeys(template.id for found in chosen.values() for template in found))
-        return self._prediction(stack, slices, labels, asked, types, {"quality": quality})
+        return self._prediction(stack, slices, labels, [], types, {"quality": quality})
 
     # Templates
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from lib.networks import Features
 from lib.slice_network import Question, SliceNetwork, mask_maps
-from lib.transforms import resize_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +48,6 @@ def reverse_answers(network: SliceNetwork, cases: Sequence[ReverseCase]) -> list
     answers = dict(zip(map(id, asked), network.answers(questions), strict=True))
     nothing = np.zeros((network.size, network.size), bool)
     return [answers[id(case)] > 0 if id(case) in answers else nothing for case in cases]
-
-
-def reverse_dice(network: SliceNetwork, cases: Sequence[ReverseCase]) -> float:
-    """Dice, 0 to 1, of the templates' true masks and the answers that the predicted masks lead to, over all cases.
-
-    No case at all gives 0.
-    """
-    truths = [resize_mask(case.truth, network.size) >= 0.5 for case in cases]
-    return pooled_dice(truths, reverse_answers(network, cases))
 
 
 def pooled_dice(ones: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -215,12 +215,6 @@ class TemplateBank:
             order = varied(similarity[near], found @ found.T, n, DIVERSITY)
             places = [places[near[place]] for place in order]
         return tuple(ids[place] for place in places[:n])
-
-    def fingerprint(self, structures: Iterable[str]) -> str:
-        """Changes when the set of templates that show any of the structures changes, or one of them does."""
-        wanted = set(structures)
-        chosen = [(id, self._records[id]) for id in self.ids if wanted & set(self._summary(id).structures)]
-        return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
 
     def _summary(self, id: str) -> Summary:
         with self._lock:

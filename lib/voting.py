@@ -1,8 +1,7 @@
 """Templates vote on query slices: each of several template slices gives its answer; their probabilities are averaged.
 
 A template slice that does not show the structure is not asked, for the network was not trained on empty prompts; it
-votes against the structure all the same, and so the votes around a structure's end decide where it ends. Where an
-annotator has said that the structure is on the query slice, only template slices that show it vote.
+votes against the structure all the same, and so the votes around a structure's end decide where it ends.
 """
 
 from __future__ import annotations
@@ -77,7 +76,6 @@ def vote(
     queries: Mapping[int, Features],
     guides: Sequence[Sequence[Guide]],
     count: int,
-    said: Mapping[tuple[int, int], np.ndarray] | None = None,
     checkpoint: Checkpoint | None = None,
     tally: Tally | None = None,
 ) -> dict[int, np.ndarray]:
@@ -87,23 +85,19 @@ def vote(
         queries: slice index to features.
         guides: of each structure, one for each template that shows it.
         count: template slices compared with a query slice, of each template.
-        said: (query slice, structure) to prompt maps on the query itself.
         tally: takes down how the votes were cast.
 
     Returns:
         Query slice to logits (structures, S, S), ABSENT_LOGIT where no template slice around it shows the structure.
     """
-    size, said = network.size, said or {}
+    size = network.size
     votes: list[_Vote] = []
     weights = np.zeros((len(guides), 1 + max(queries, default=0)))
     sums = {query: np.zeros((len(guides), size, size), np.float32) for query in queries}
     for query in queries:
         for structure, candidates in enumerate(guides):
             for guide in candidates:
-                if (query, structure) in said:
-                    chosen = guide.match.nearest(query, guide.shown, count)
-                else:
-                    chosen = guide.match.around(query, count)
+                chosen = guide.match.around(query, count)
                 asked = [index for index in chosen if guide.shown[index]]
                 votes.extend(_Vote(query, structure, guide, index) for index in asked)
                 sums[query][structure] += ABSENT * (len(chosen) - len(asked))
@@ -111,9 +105,7 @@ def vote(
     if tally is not None:
         tally.cast = {query: weights[:, query] for query in queries}
         tally.yes = {query: np.zeros((len(guides), size, size), np.uint8) for query in queries}
-    for done, (one, answer) in enumerate(
-        zip(votes, network.answers(_questions(votes, queries, said, size)), strict=True)
-    ):
+    for done, (one, answer) in enumerate(zip(votes, network.answers(_questions(votes, queries, size)), strict=True)):
         if checkpoint and done % network.batch_size == 0:
             checkpoint(done / len(votes))
         sums[one.query][one.structure] += to_probability(answer)
@@ -122,13 +114,7 @@ def vote(
     return {query: to_logit(sums[query] / weights[:, query, None, None]).astype(np.float32) for query in queries}
 
 
-def _questions(
-    votes: Sequence[_Vote], queries: Mapping[int, Features], said: Mapping[tuple[int, int], np.ndarray], size: int
-) -> Iterator[Question]:
+def _questions(votes: Sequence[_Vote], queries: Mapping[int, Features], size: int) -> Iterator[Question]:
     for one in votes:
-        yield Question(
-            queries[one.query],
-            one.guide.features[one.slice],
-            mask_maps(one.guide.masks[one.slice], size),
-            said.get((one.query, one.structure)),
-        )
+        maps = mask_maps(one.guide.masks[one.slice], size)
+        yield Question(queries[one.query], one.guide.features[one.slice], maps)

@@ -2,10 +2,17 @@ import numpy as np
 import pytest
 
 from lib.images import Image
-from lib.reverse import ReverseCase, reverse_dice, spread
+from lib.reverse import ReverseCase, pooled_dice, reverse_answers, spread
 from lib.slice_network import SliceNetwork
+from lib.transforms import resize_mask
 from lib.volumes import Stack
 from tests.lib.fakes import SIZE, GreyNetwork
+
+
+def reverse_dice(network, cases):
+    """Of the templates' true masks and what the predicted masks lead to."""
+    truths = [resize_mask(case.truth, network.size) >= 0.5 for case in cases]
+    return pooled_dice(truths, reverse_answers(network, cases))
 
 
 def encoded(network, mask):

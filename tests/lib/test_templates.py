@@ -163,18 +163,6 @@ def test_similarity_can_come_from_elsewhere():
     assert [t.id for t in bank.select(wanted.image, "liver", 1)] == ["b"]
 
 
-def test_fingerprint_follows_the_templates_of_the_asked_structures_only():
-    spleen = Template("s", study(1), label_with(1), {"spleen": 1})
-    bank, shelf = bank_of(liver_template(), spleen)
-    before = bank.fingerprint(["liver"])
-    shelf.templates["s"] = Template("s", study(1), label_with(1, 1), {"spleen": 1})
-    bank.refresh(shelf.records)
-    assert bank.fingerprint(["liver"]) == before
-    shelf.templates["a"] = liver_template(label=label_with(2, 2))
-    bank.refresh(shelf.records)
-    assert bank.fingerprint(["liver"]) != before
-
-
 def test_bank_serves_several_threads():
     bank, shelf = bank_of(*(liver_template(f"t{seed}", seed) for seed in range(6)), capacity=2)
     found, errors = [], []
