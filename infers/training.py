@@ -1,7 +1,7 @@
 """Trainings as the server sees them: start, queue, stop, go on after a kill, and start by themselves after N labels.
 
 The training itself is MONAI Label's subprocess (`trainers/oneprompt.py`), one at a time. What it says about itself is
-in `training.json` (`trainers/record.py`); whether it still lives, only the processes know.
+in `training.json` (`lib/training_record.py`); whether it still lives, only the processes know.
 """
 
 from __future__ import annotations

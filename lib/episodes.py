@@ -1,6 +1,6 @@
 """Episodes: one template image, a few query images, and one structure that all of them are about.
 
-Drawn over data sets, then structures, then subjects, so that a large data set does not drown a small one. Beside the
+Drawn over data sets, then structures, then images, so that a large data set does not drown a small one. Beside the
 real tasks there are synthetic ones (`lib/synthetic.py`), foreign bodies in the images of several real subjects, and
 tasks made of one real image: a random region of it, to be found again in strongly changed copies. Prompts are simulated
 in `lib/simulated_prompts.py`.
@@ -70,7 +70,8 @@ class RealTasks:
         labels: uint8 (n, R, R).
         subjects: subject of each image.
         places: of slices of a stack, where in it they lie, 0 to 1; partners are then taken from about the same place.
-        showing: structure value to the indices of images that show it.
+        showing: structure value to the indices of images that show at least twice `SMALLEST` pixels of it; only of
+            structures that two subjects or more show.
     """
 
     name: str
@@ -122,7 +123,15 @@ def load_real_tasks(dataset: Dataset, as_one_class: bool = False) -> RealTasks:
 
 
 class EpisodeSource:
-    """Draws episodes; the same generator state gives the same episode."""
+    """Draws episodes; the same generator state gives the same episode.
+
+    Args:
+        real: data sets.
+        size: side S of the episodes' images, in pixels.
+        queries: Q, of each episode.
+        mix: shares of the kinds of episodes.
+        seed: of the synthetic tasks.
+    """
 
     def __init__(self, real: Sequence[RealTasks], size: int, queries: int, mix: Mix = Mix(), seed: int = 0) -> None:
         self.real, self.size, self.queries, self.mix, self.seed = list(real), size, queries, mix, seed

@@ -37,7 +37,7 @@ HELD_OUT = "held-out studies"
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Every number of a fine-tuning; docs/finetuning.md has what they were chosen by.
+    """Every number of a fine-tuning; docs/finetuning.md has what was measured with them.
 
     Attributes:
         mode: which weights learn, one of `lib.adapters.MODES`.

@@ -2,8 +2,8 @@
 
 A `Prompt` lives in voxel indices of its own image, (i, j) or (i, j, k), the order of the array's axes. `rasterise`
 turns a 2-D prompt into dense maps at the network's resolution, because a dense map reaches every token of every
-One-Prompt Former block, where a list of coordinates reaches only the tokens that attend to it. Training simulates
-prompts in `lib/episodes.py` and rasterises them with the same function.
+One-Prompt Former block, where a list of coordinates reaches only the tokens that attend to it. Training draws prompts
+with `lib/simulated_prompts.py` and rasterises them with the same function.
 """
 
 from __future__ import annotations

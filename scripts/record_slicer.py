@@ -1,7 +1,7 @@
 """Records what the released 3D Slicer extension of MONAI Label sends: `python -m scripts.record_slicer --out FOLDER`.
 
 A person's session is played on the extension's own panel, outside Slicer (`scripts.slicer`), against a real server
-whose list grows by one small study at a time, because the next sample is drawn by lot. Each step's requests go to
+whose list grows by one small study at a time, so that the next sample is always the new one. Each step's requests go to
 FOLDER/NN-STEP.http, byte for byte, and FOLDER/recorded.json says which release of the extension made them. Nothing in
 a recording is written by hand.
 """

@@ -60,7 +60,7 @@ class NetworkConfig:
 
     @classmethod
     def small(cls) -> NetworkConfig:
-        """About 4 M parameters at 128 px: trained and served on CPUs."""
+        """3.5 M parameters at 128 px: trained and served on CPUs."""
         return cls()
 
     @classmethod
