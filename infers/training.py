@@ -114,16 +114,20 @@ class Trainings:
         return True
 
     def resume(self) -> bool:
-        """At the server's start: let a training go on that a kill or a power cut ended; whether there was one."""
+        """At the server's start: let a training go on that a kill or a power cut ended; whether there was one.
+
+        Nothing keeps the server from starting. The record stays as it is until the new process writes its own, so
+        that what cannot go on now (a DICOMweb server is away, the disk is full) goes on at the next start.
+        """
         record = read_record(self._models)
         if record.get("state") != RUNNING or _alive(record.get("pid")):
             return False
         logger.info("a training was interrupted and goes on")
-        update_record(self._models, state=FAILED, reason=INTERRUPTED)
         try:
             self.start({key: value for key, value in (record.get("params") or {}).items() if key != "model"})
-        except ClientError as error:
-            logger.warning("the interrupted training does not go on: %s", error)
+        except Exception as error:
+            expected = isinstance(error, (ClientError, OSError))
+            logger.warning("the interrupted training does not go on: %s", error, exc_info=not expected)
             return False
         return True
 

@@ -311,8 +311,12 @@ class OnePromptTrainer(BasicTrainTask):
         update_record(self.models, version=name, parent=before, **told)
 
     def stats(self) -> dict[str, Any]:
-        """MONAI Label's statistics, with the time a run took also where it ended early."""
-        stats: dict[str, Any] = super().stats()
+        """MONAI Label's statistics, with the time a run took also where it ended early; {} where they are torn."""
+        try:
+            stats: dict[str, Any] = super().stats()
+        except (OSError, ValueError) as error:  # MONAI Label writes them in place: a kill or a full disk leaves a part
+            logger.warning("the statistics of the last training cannot be read: %s", error)
+            return {}
         if stats and "total_time" not in stats and read_record(self.models).get("seconds") is not None:
             stats["total_time"] = str(datetime.timedelta(seconds=int(read_record(self.models)["seconds"])))
         return stats

@@ -3,11 +3,12 @@
 import os
 
 import pytest
+import requests
 from monailabel.utils.async_tasks import utils as processes
 
 from infers.errors import ClientError
 from infers.training import Trainings
-from lib.training_record import RUNNING, read_record, write_record
+from lib.training_record import RUNNING, write_record
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
 
@@ -117,8 +118,26 @@ def test_a_training_that_a_power_cut_ended_goes_on_at_the_next_start(bench):
     write_record(bench.models, state=RUNNING, pid=GONE, params={"max_epochs": 7, "model": "oneprompt"})
     assert bench.trainings().resume()
     assert bench.asked == [{"max_epochs": 7}]
-    assert read_record(bench.models)["state"] == "failed"  # until the new process says otherwise
+    assert bench.trainings().status()["state"] == "failed"  # until the new process says otherwise
+    write_record(bench.models, state="published")
     assert not bench.trainings().resume()
+
+
+@pytest.mark.parametrize("error", [requests.ConnectionError("the server is away"), ValueError("torn"), OSError("full")])
+def test_a_training_that_cannot_go_on_keeps_no_server_from_starting_and_goes_on_at_a_later_start(
+    bench, monkeypatch, error
+):
+    def away():
+        raise error
+
+    bench.submit("s0")
+    write_record(bench.models, state=RUNNING, pid=GONE, params={"max_epochs": 7})
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.studies, "templates", away)
+        assert not bench.trainings().resume()
+    assert "was killed" in bench.trainings().status()["reason"]
+    assert bench.trainings().resume()
+    assert bench.asked == [{"max_epochs": 7}]
 
 
 def test_a_torn_record_is_no_training(bench):

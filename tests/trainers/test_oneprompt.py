@@ -99,6 +99,14 @@ def test_clients_read_progress_from_the_statistics(make):
     assert "tracking_uri" not in trainer.info()["config"]
 
 
+def test_torn_statistics_are_told_as_none_until_a_training_writes_them_anew(make):
+    trainer = make(1)
+    (trainer.models / "train_stats.json").write_text('{"total_epochs": 6, "best_m')
+    assert trainer.stats() == {}
+    run(trainer)
+    assert trainer.stats()["total_epochs"] == 2
+
+
 def test_a_killed_training_goes_on_after_its_last_epoch_and_ends_the_same(make, monkeypatch):
     begun, step, begin = [], FineTune.step, FineTune.begin_epoch
 
