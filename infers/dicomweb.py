@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,10 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                     self.save_label(image_id, str(mask.path), FINAL, info)
                     done.add(image_id)
         return done
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """Nothing: no lock is held while the server is asked."""
+        return nullcontext()
 
     def withdraw(self, image_id: str) -> bool:
         """Refused: the label is on the server, and DICOMweb cannot remove anything. Raises ClientError."""
