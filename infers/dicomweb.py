@@ -14,8 +14,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +172,10 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                     done.add(image_id)
         return done
 
-    def at_once(self) -> AbstractContextManager[None]:
-        """Nothing: no lock is held while the server is asked."""
-        return nullcontext()
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Each change goes to the index by itself: no lock is held while the server is asked."""
+        yield
 
     def withdraw(self, image_id: str) -> bool:
         """Refused: the label is on the server, and DICOMweb cannot remove anything. Raises ClientError."""
