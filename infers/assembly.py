@@ -42,7 +42,7 @@ from infers.scoring import DiceScoring, score_study
 from infers.strategies import strategies
 from infers.studies import CHECKED, MODEL, Studies
 from infers.training import Trainings
-from infers.watch import FolderWatch
+from infers.watch import FolderWatch, if_other
 from lib.checkpoints import SHIPPED_WEIGHTS
 from lib.config import AppConfig
 from lib.images import Image, read_image, read_label, write_image
@@ -105,6 +105,8 @@ class Assembly:
             self.studies, self.job, self.acceptance, self._templates_changed, self.corrections, self.health
         )
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
+        # Training writes into that folder all the time: only other weights are news for the list
+        self._weights_changed = if_other(self.model.weights_on_disk, self._list_changed)
         self._tasks: dict[str, Any] = {}
         self._app: Any = None
 
@@ -145,7 +147,7 @@ class Assembly:
         self._app = app
         install(monailabel.app.app, self)
         self.datastore.on_change(self._list_changed)
-        FolderWatch(self.models, self._list_changed)  # published weights
+        FolderWatch(self.models, self._weights_changed)
         self.job.start()
         self.acceptance.start()
         self._list_changed()
@@ -298,7 +300,7 @@ class Assembly:
     def serve_version(self, name: str) -> dict[str, Any]:
         """Roll back or forward to a version, or to `base`."""
         self.model.serve(name, self.versions)
-        self._list_changed()
+        self._weights_changed()
         return {"weights": self.model.weights_hash}
 
     def check_batch(self, name: str, params: Mapping[str, Any]) -> None:

@@ -70,7 +70,9 @@ class Corrections:
                 continue
             key = (mask.checksum, final.checksum)
             try:
-                known[key] = self._known.get(key) or self._case(image_id, final, mask)
+                if key not in self._known:  # kept at once: who is stopped here goes on from here the next time
+                    self._known[key] = self._case(image_id, final, mask)
+                known[key] = self._known[key]
             except (ImageError, OSError, ValueError) as error:
                 logger.warning("the correction of %s teaches nothing: %s", image_id, error)
         self._known = known

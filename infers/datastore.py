@@ -111,7 +111,9 @@ class StudyStore(StudyFiles):
             mask = self.record(image_id, AUTOMATIC)
             if mask is None or mask.checksum != final.checksum:
                 self._write(image_id, final.path, WITHDRAWN, final.info)
-            self.remove_label(image_id, FINAL)
+            self._unlink(image_id, FINAL)
+            del self._tags(image_id)[FINAL]
+            self._update_datastore_file(lock=False)
             return True
 
     # MONAI Label's interface

@@ -14,15 +14,14 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import requests
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
-from monailabel.datastore.local import LocalDatastore
 from monailabel.datastore.utils.dicom import dicom_web_download_series
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -79,7 +78,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         """Ids of the images for which the server, or the state folder, has a final label."""
         listed = self.list_images()
         there = self._segmentations()
-        here = set(LocalDatastore.get_labeled_images(self))
+        here = set(StudyStore.get_labeled_images(self))
         return [image_id for image_id in listed if image_id in here or image_id in there]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
@@ -89,9 +88,10 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
 
     def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
         """{tag: info} of an image's labels; an image that was never opened has none but what the server has."""
-        obj = self._datastore.objects.get(image_id)
-        found = {tag: dict(label.info) for tag, label in obj.labels.items()} if obj else {}
-        if FINAL not in found and image_id in self.get_labeled_images():
+        found: dict[str, dict[str, Any]] = {}
+        with suppress(NotFound):
+            found = StudyStore.tags(self, image_id)
+        if FINAL not in found and image_id in self._segmentations():
             found[FINAL] = {}
         return found
 
@@ -126,7 +126,8 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
 
     def status(self) -> dict[str, Any]:
         """MONAI Label's counts."""
-        labels = [obj.labels for obj in list(self._datastore.objects.values())]
+        with self._lock:
+            labels = [set(obj.labels) for obj in self._datastore.objects.values()]
         tags = {tag: sum(tag in own for own in labels) for own in labels for tag in own}
         return {"total": len(self.list_images()), "completed": len(self.get_labeled_images()), "label_tags": tags}
 
@@ -170,6 +171,11 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                     self.save_label(image_id, str(mask.path), FINAL, info)
                     done.add(image_id)
         return done
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Each change goes to the index by itself: no lock is held while the server is asked."""
+        yield
 
     def withdraw(self, image_id: str) -> bool:
         """Refused: the label is on the server, and DICOMweb cannot remove anything. Raises ClientError."""
@@ -260,7 +266,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                 found[image_id][-1].uid,
                 image_id,
             )
-        return found
+        return {image_id: segs for image_id, segs in found.items() if image_id in listed}
 
     def _fetch_newer(self, image_id: str) -> None:
         """Take over the newest of the server's segmentations of an image, unless the label that is here is newer."""

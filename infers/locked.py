@@ -45,6 +45,7 @@ class LockedDatastore(LocalDatastore):
         self._lock = threading.RLock()
         self._process_lock = FileLock(str(self.state / "datastore.lock"))
         self._config_ts: Any = 0
+        self._together, self._changed = False, False  # within `at_once`; something changed since it began
         _set_aside_if_broken(Path(datastore_path) / "datastore_v2.json")
         super().__init__(datastore_path, auto_reload=False, **options)
 
@@ -78,6 +79,18 @@ class LockedDatastore(LocalDatastore):
             self._update_datastore_file(lock=False)
 
     @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Changes that are made within go to the index together; others wait for that long."""
+        with self._exclusive():
+            self._together, self._changed = True, False
+            try:
+                yield
+            finally:
+                self._together = False
+                if self._changed:
+                    self._update_datastore_file(lock=False)
+
+    @contextmanager
     def _exclusive(self, read: bool = True) -> Iterator[None]:
         """Nobody else changes the list meanwhile; begins with what others wrote."""
         with self._lock, self._process_lock:
@@ -109,6 +122,9 @@ class LockedDatastore(LocalDatastore):
     def _update_datastore_file(self, lock: bool = True) -> None:
         path = Path(self._datastore_config_path)
         with self._exclusive(read=False):
+            if self._together:
+                self._changed = True
+                return
             write_atomically(path, self._datastore.model_dump_json(exclude={"base_path"}, indent=2).encode())
             self._config_ts = _stamp(path)
 

@@ -68,6 +68,11 @@ class ServedModel:
         """Hash of the weights that the next request will use."""
         return self.predictor.weights_hash
 
+    def weights_on_disk(self) -> str:
+        """The same once what is on disk is loaded; waits for that, so not for a request."""
+        self._refresh(wait=True)
+        return self._served[0].weights_hash
+
     @property
     def path(self) -> Path:
         """The file of these weights."""

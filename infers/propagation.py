@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 ANOTHER_LOOK = 10.0  # seconds
+TRY_AGAIN = 60.0  # seconds after which a job that stopped goes on: a drive or a server was away for a moment
 Aside = Callable[[Checkpoint], None]
 
 
@@ -122,6 +123,7 @@ class Propagation:
         self.cancel()
         with self._condition:
             self._note.touch()
+            self._news += 1  # what goes with a run ends too, also after the last mask, where there is no run to cancel
             if not self._cancelled:  # nothing runs
                 self._status = replace(self._status, state="cancelled", done=0, total=0, failed={})
         with self._storing:
@@ -135,9 +137,13 @@ class Propagation:
             return self._status
 
     def _work(self) -> None:
+        pause = None
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._wanted or self._cancelled)
+                asked = self._condition.wait_for(lambda: self._wanted or self._cancelled, pause)
+                pause = None
+                if not asked and self._status.state != "failed":
+                    continue  # somebody undid the job meanwhile
             try:
                 with self._process_lock.acquire(timeout=0):
                     self._run()
@@ -146,6 +152,7 @@ class Propagation:
                 time.sleep(ANOTHER_LOOK)
             except Exception as error:
                 logger.exception("the job stopped")
+                pause = TRY_AGAIN
                 self._wanted, self._cancelled, self._looked = False, False, self._news
                 self._set(
                     state="failed", current=None, eta_seconds=None, failed={"": f"the job stopped: {reason_of(error)}"}

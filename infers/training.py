@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,17 @@ class Trainings:
         """Start a training, or let it wait for the one under way; MONAI Label's task.
 
         Raises:
-            ClientError: 409 without a template, 429 while one runs and none is to wait, 409 on a full disk.
+            ClientError: 409 without a template, 429 while one runs and none is to wait, 409 on a full disk. One that
+                outlived an earlier server is not waited for: two would write the same record and checkpoint.
         """
         self._check()
         with self._lock:
+            if self._orphaned():
+                raise ClientError(
+                    "a training that an earlier run of this server began still runs: wait for its end, or stop it with "
+                    "DELETE",
+                    429,
+                )
             if self._busy() and not enqueue:
                 raise ClientError(
                     "a train task is already running: wait for its end, stop it with DELETE, or say enqueue=true", 429
@@ -75,14 +83,18 @@ class Trainings:
                 executor.shutdown(wait=False, cancel_futures=True)
             for task in waiting:
                 task["status"] = "STOPPED"
-            task = train.stop() or (waiting[-1] if waiting else None)
+            task = None
+            with suppress(psutil.Error):  # whatever ends by itself meanwhile need not be stopped
+                task = train.stop()
+            task = task or (waiting[-1] if waiting else None)
             record = read_record(self._models)
             if record.get("state") == RUNNING and _alive(record.get("pid")):  # it outlived an earlier server
-                psutil.Process(record["pid"]).kill()
                 task = task or {"status": "STOPPED"}
+                with suppress(psutil.Error):
+                    psutil.Process(record["pid"]).kill()
         if task and not task.get("details"):  # 3D Slicer's panel shows the last of them, whatever there is
             task["details"] = ["stopped before the training said anything"]
-        if task and record.get("state") == RUNNING:
+        if task and read_record(self._models).get("state") == RUNNING:
             update_record(self._models, state=STOPPED, reason="stopped; Train goes on after the last whole epoch")
         return task
 
@@ -114,24 +126,33 @@ class Trainings:
         return True
 
     def resume(self) -> bool:
-        """At the server's start: let a training go on that a kill or a power cut ended; whether there was one."""
+        """At the server's start: let a training go on that a kill or a power cut ended; whether there was one.
+
+        Nothing keeps the server from starting. The record stays as it is until the new process writes its own, so
+        that what cannot go on now (a DICOMweb server is away, the disk is full) goes on at the next start.
+        """
         record = read_record(self._models)
         if record.get("state") != RUNNING or _alive(record.get("pid")):
             return False
         logger.info("a training was interrupted and goes on")
-        update_record(self._models, state=FAILED, reason=INTERRUPTED)
         try:
             self.start({key: value for key, value in (record.get("params") or {}).items() if key != "model"})
-        except ClientError as error:
-            logger.warning("the interrupted training does not go on: %s", error)
+        except Exception as error:
+            expected = isinstance(error, (ClientError, OSError))
+            logger.warning("the interrupted training does not go on: %s", error, exc_info=not expected)
             return False
         return True
 
     def _busy(self) -> bool:
         """A training waits or runs, here or as the orphan of a server that was killed."""
+        waits = any(task["status"] in ("SUBMITTED", "RUNNING") for task in processes.tasks("train"))
+        return waits or self._orphaned()
+
+    def _orphaned(self) -> bool:
+        """The training that runs is none of this server's."""
         record = read_record(self._models)
-        orphan = record.get("state") == RUNNING and _alive(record.get("pid"))
-        return orphan or any(task["status"] in ("SUBMITTED", "RUNNING") for task in processes.tasks("train"))
+        own = any(task["status"] == "RUNNING" for task in processes.tasks("train"))
+        return not own and record.get("state") == RUNNING and _alive(record.get("pid"))
 
     def _check(self) -> None:
         if not self._studies.templates():

@@ -16,8 +16,21 @@ SETTLE = 0.3  # seconds: copying a series makes hundreds of events, one look at 
 LOOK_AGAIN = 60.0  # seconds: network mounts send no events
 
 
+def if_other(look: Callable[[], object], changed: Callable[[], None]) -> Callable[[], None]:
+    """What calls `changed` only where `look` gives something else than it gave the last time."""
+    last = look()
+
+    def compare() -> None:
+        nonlocal last
+        if (now := look()) != last:
+            changed()
+            last = now
+
+    return compare
+
+
 class FolderWatch(FileSystemEventHandler):
-    """Calls `changed` from a thread of its own soon after something below `folder` changed."""
+    """Calls `changed` from a thread of its own soon after something below `folder` changed, and now and then."""
 
     def __init__(self, folder: Path, changed: Callable[[], None]) -> None:
         self._folder, self._changed = folder, changed

@@ -97,8 +97,10 @@ class OnePromptTrainer(BasicTrainTask):
         params = {key: value for key, value in request.items() if key in self._config}
         write_record(self.models, state=RUNNING, started=round(time.time(), 3), params=params, reason="", curve=[])
         common = {"val_batch_size": 1, "pretrained": False}
+        # The course knows when it is finished; 3D Slicer sends this number of MONAI Label's back all the same
+        never = {"early_stop_patience": -1}
         try:
-            stats: dict[str, Any] = super().__call__({**common, **request}, datastore)
+            stats: dict[str, Any] = super().__call__({**common, **request, **never}, datastore)
             return stats
         except Exception as error:
             update_record(self.models, state=FAILED, reason=_reason(error))
@@ -264,7 +266,9 @@ class OnePromptTrainer(BasicTrainTask):
 
         def epoch_done() -> None:
             if context.local_rank == 0:
-                save_progress(checkpoint, course)
+                # A finished course could not go on from there: what is killed now repeats its last epoch
+                if not course.finished:
+                    save_progress(checkpoint, course)
                 update_record(self.models, epoch=course.epoch, curve=course.curve)
             if self._agreed(course.finished, context):
                 trainer.terminate()
@@ -281,9 +285,11 @@ class OnePromptTrainer(BasicTrainTask):
         return said[0]
 
     def _conclude(self, parent: Path) -> None:
-        """Publish the candidate if it is better than its parent and that is still what is served."""
+        """Publish the candidate if it is whole and better than its parent and that is still what is served."""
         course = self.course
         better, reason = course.verdict()
+        if better and course.epoch < course.epochs:  # the verdict is about other networks than this half-trained one
+            better, reason = False, f"it ended after {course.epoch} of {course.epochs} epochs; what it had was {reason}"
         seconds = round(time.time() - float(read_record(self.models)["started"]))
         before = weights_hash(course.parent)
         # The parent's file may have been replaced while this one learnt
@@ -311,8 +317,12 @@ class OnePromptTrainer(BasicTrainTask):
         update_record(self.models, version=name, parent=before, **told)
 
     def stats(self) -> dict[str, Any]:
-        """MONAI Label's statistics, with the time a run took also where it ended early."""
-        stats: dict[str, Any] = super().stats()
+        """MONAI Label's statistics, with the time a run took also where it ended early; {} where they are torn."""
+        try:
+            stats: dict[str, Any] = super().stats()
+        except (OSError, ValueError) as error:  # MONAI Label writes them in place: a kill or a full disk leaves a part
+            logger.warning("the statistics of the last training cannot be read: %s", error)
+            return {}
         if stats and "total_time" not in stats and read_record(self.models).get("seconds") is not None:
             stats["total_time"] = str(datetime.timedelta(seconds=int(read_record(self.models)["seconds"])))
         return stats

@@ -15,7 +15,7 @@ from infers.locked import NO_IMAGE
 from infers.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours
 from lib.images import ImageError
 
-AT_ONCE = 16  # masks promoted under one lock: others wait for that long only
+AT_ONCE = 16  # studies decided on under one lock, and written to the index together: others wait for that long only
 HAS_FINAL = "it has a final label already, which is never overwritten"
 CHANGED = "its mask or label changed since it was shown: look at it again"
 
@@ -148,15 +148,20 @@ class Decisions:
             saved = self._acceptance.accept_now(image_id, user)
             return None if saved else "the result is empty, or a person submitted a label, which stays"
 
-        return self._each(ids, act)
+        outcome = Outcome()
+        for image_id in self._known(ids):  # one by one: what follows a saved label must not wait for the list's lock
+            outcome.add(image_id, act)
+        return outcome
 
     def _each(
         self, ids: Sequence[str], act: Callable[[str], str | None], then: Callable[[], object] | None = None
     ) -> Outcome:
         """Act on each study, and then say once that something was done."""
-        outcome = Outcome()
-        for image_id in self._known(ids):
-            outcome.add(image_id, act)
+        outcome, known = Outcome(), list(self._known(ids))
+        for start in range(0, len(known), AT_ONCE):
+            with self._studies.store.at_once():
+                for image_id in known[start : start + AT_ONCE]:
+                    outcome.add(image_id, act)
         if outcome.done and then:
             then()
         return outcome

@@ -1,12 +1,15 @@
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import infers.corrections
 from infers.corrections import Corrections
 from infers.datastore import ACCEPTED, AUTOMATIC, FINAL
 from lib.estimator import Estimator
-from lib.predictor import Prediction
+from lib.images import read_label
+from lib.predictor import Cancelled, Prediction
 from lib.quality import judge, told
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
@@ -76,6 +79,48 @@ def test_a_corrected_study_lowers_what_is_expected_of_the_others(studies, correc
     assert after.dice < before.dice - 0.03
     assert after.low <= after.dice <= after.high
     assert after.reason == before.reason
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The masks that were read to learn from them."""
+    paths = []
+
+    def counted(path, image):
+        paths.append(path)
+        return read_label(path, image)
+
+    monkeypatch.setattr(infers.corrections, "read_label", counted)
+    return paths
+
+
+def test_learning_that_is_stopped_again_and_again_goes_on_where_it_was(studies, corrections, read):
+    save(studies, 0)
+    for number in (1, 2, 3):
+        segment(studies, number)
+    for number in (1, 2, 3):
+        save(studies, number)
+    for done in range(3):
+
+        def news(fraction, done=done):
+            if len(read) > done:
+                raise Cancelled("there is news")
+
+        with suppress(Cancelled):
+            corrections.learn(news)
+    corrections.learn(nothing)
+    assert corrections.cases() == {"organ": 3}
+    assert len(read) == 3
+
+
+def test_a_case_that_teaches_nothing_is_read_once(studies, corrections, read):
+    save(studies, 0)
+    segment(studies, 1)
+    save(studies, 1, label_info=[{"name": "another", "idx": 1}])
+    corrections.learn(nothing)
+    corrections.learn(nothing)
+    assert corrections.cases() == {}
+    assert len(read) == 1
 
 
 def test_a_mask_accepted_as_it_was_teaches_nothing(studies, corrections):

@@ -176,6 +176,15 @@ def test_a_segmentation_that_another_viewer_stored_is_a_final_label(store, serve
     assert store.datalist()[0]["label"] == str(record.path)
 
 
+def test_what_is_known_of_one_series_is_told_without_a_look_at_all_others(store, server, tmp_path, monkeypatch):
+    store.save_automatic(SERIES[0], mask_for(store, SERIES[0], tmp_path), {"model": "oneprompt"})
+    stored_by_another(store, server, SERIES[0], mask=read_image(store.get_image_uri(SERIES[0])).array > 50)
+    store.forget()
+    monkeypatch.setattr(store, "get_labeled_images", lambda *rest: pytest.fail("it went through the whole list"))
+    assert store.tags(SERIES[0]).keys() == {AUTOMATIC, FINAL}
+    assert store.tags(SERIES[1]) == {}
+
+
 def test_the_newest_segmentation_replaces_the_label_and_a_later_label_replaces_it(store, server, tmp_path):
     first, second = np.zeros((2, 6, 5, 4), np.uint8)
     first[1, 1, 1], second[2:5, 2, 2] = 1, 1

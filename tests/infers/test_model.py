@@ -109,7 +109,8 @@ def test_who_asks_while_weights_are_loaded_is_answered_by_the_old_ones(tiny_weig
     loading.start()
     assert entered.wait(10)
     assert model.predictor.weights_hash == model.base_hash  # at once
-    leave.set()
+    threading.Timer(0.2, leave.set).start()
+    assert model.weights_on_disk() == after  # who waits is told of the new ones
     loading.join()
     assert model.weights_hash == after
 

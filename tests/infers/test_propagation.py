@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import infers.propagation
 from infers.acceptance import Acceptance
 from infers.board.decisions import Decisions
 from infers.datastore import AUTOMATIC, FINAL
@@ -271,6 +272,45 @@ def test_a_mask_that_is_just_being_made_is_undone_too(job, studies, predictor):
     wait_until(finished(job))
     assert undone[0] == ["s1"]
     assert all(AUTOMATIC not in studies.store.tags(f"s{number}") for number in range(COUNT))
+
+
+def test_undoing_the_job_stops_what_goes_on_after_its_masks(studies, tmp_path):
+    began, over = threading.Event(), threading.Event()
+
+    def checks(checkpoint):
+        began.set()
+        while not over.wait(0.01):
+            checkpoint(0.0)
+
+    job = Propagation(studies, Gate(), tmp_path, after=checks)
+    job.start()
+    save(studies, 0)
+    job.trigger()
+    assert began.wait(20)
+    assert job.status().state == "done"
+    threading.Timer(5, over.set).start()  # so that a job that does not stop ends this test
+    assert len(job.undo()) == COUNT - 1
+    assert not over.is_set()
+    assert job.status().state == "cancelled"
+
+
+def test_a_job_that_stopped_goes_on_by_itself(job, studies, monkeypatch):
+    pending, asked = studies.pending, []
+
+    def away():
+        asked.append(1)
+        if len(asked) == 1:
+            raise OSError("the drive is away")
+        return pending()
+
+    monkeypatch.setattr(studies, "pending", away)
+    monkeypatch.setattr(infers.propagation, "TRY_AGAIN", 0.5)
+    save(studies, 0)
+    job.trigger()
+    wait_until(lambda: job.status().state == "failed")
+    assert "the drive is away" in job.status().failed[""]
+    wait_until(lambda: job.status().state == "done")
+    assert job.status().failed == {}
 
 
 def test_nothing_happens_to_a_list_of_one_study(tmp_path, predictor):

@@ -1,14 +1,19 @@
 """When a training starts, and what is told of it; MONAI Label's processes are played by a list."""
 
 import os
+import subprocess
+import sys
 
+import psutil
 import pytest
+import requests
 from monailabel.utils.async_tasks import utils as processes
 
+import infers.training
 from infers.errors import ClientError
 from infers.training import Trainings
 from lib.training_record import RUNNING, read_record, write_record
-from tests.infers.fakes import FakePredictor, make_studies
+from tests.infers.fakes import FakePredictor, make_studies, wait_until
 from tests.samples import organ_volume, write_nifti
 
 GONE = 2**22 + 1  # no process has this number
@@ -102,6 +107,40 @@ def test_stopping_drops_what_waits(bench):
     assert trainings.status()["queued"] == 0
 
 
+@pytest.fixture
+def orphan(bench):
+    """The process of a training that outlived its server."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "train"]) as process:
+        wait_until(lambda: "train" in psutil.Process(process.pid).cmdline())
+        write_record(bench.models, state=RUNNING, pid=process.pid)
+        yield process
+        process.kill()
+
+
+def test_while_a_training_of_a_killed_server_lives_none_starts_and_none_waits(bench, orphan):
+    bench.submit("s0")
+    trainings = bench.trainings(every=1)
+    for enqueue in (False, True):
+        with pytest.raises(ClientError, match="earlier run") as refused:
+            trainings.start({}, enqueue=enqueue)
+        assert refused.value.status == 429
+    assert not trainings.label_saved()
+    assert trainings.stop()["status"] == "STOPPED"
+    assert orphan.wait(20) != 0
+    assert read_record(bench.models)["state"] == "stopped"
+    trainings.start({}, enqueue=True)
+
+
+def test_a_training_that_ends_while_it_is_being_stopped_is_no_error(bench, orphan, monkeypatch):
+    def gone(*process):
+        raise psutil.NoSuchProcess(orphan.pid)
+
+    monkeypatch.setattr(psutil.Process, "kill", gone)
+    monkeypatch.setattr(infers.training.train, "stop", gone)
+    assert bench.trainings().stop()["status"] == "STOPPED"
+    assert read_record(bench.models)["state"] == "stopped"
+
+
 def test_a_training_whose_process_is_gone_has_failed_and_says_what_to_do(bench):
     write_record(bench.models, state=RUNNING, pid=GONE, epoch=3)
     told = bench.trainings().status()
@@ -117,8 +156,26 @@ def test_a_training_that_a_power_cut_ended_goes_on_at_the_next_start(bench):
     write_record(bench.models, state=RUNNING, pid=GONE, params={"max_epochs": 7, "model": "oneprompt"})
     assert bench.trainings().resume()
     assert bench.asked == [{"max_epochs": 7}]
-    assert read_record(bench.models)["state"] == "failed"  # until the new process says otherwise
+    assert bench.trainings().status()["state"] == "failed"  # until the new process says otherwise
+    write_record(bench.models, state="published")
     assert not bench.trainings().resume()
+
+
+@pytest.mark.parametrize("error", [requests.ConnectionError("the server is away"), ValueError("torn"), OSError("full")])
+def test_a_training_that_cannot_go_on_keeps_no_server_from_starting_and_goes_on_at_a_later_start(
+    bench, monkeypatch, error
+):
+    def away():
+        raise error
+
+    bench.submit("s0")
+    write_record(bench.models, state=RUNNING, pid=GONE, params={"max_epochs": 7})
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.studies, "templates", away)
+        assert not bench.trainings().resume()
+    assert "was killed" in bench.trainings().status()["reason"]
+    assert bench.trainings().resume()
+    assert bench.asked == [{"max_epochs": 7}]
 
 
 def test_a_torn_record_is_no_training(bench):

@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from ignite.engine import Events
 from monailabel.config import settings
 
 import trainers.oneprompt
@@ -99,6 +100,14 @@ def test_clients_read_progress_from_the_statistics(make):
     assert "tracking_uri" not in trainer.info()["config"]
 
 
+def test_torn_statistics_are_told_as_none_until_a_training_writes_them_anew(make):
+    trainer = make(1)
+    (trainer.models / "train_stats.json").write_text('{"total_epochs": 6, "best_m')
+    assert trainer.stats() == {}
+    run(trainer)
+    assert trainer.stats()["total_epochs"] == 2
+
+
 def test_a_killed_training_goes_on_after_its_last_epoch_and_ends_the_same(make, monkeypatch):
     begun, step, begin = [], FineTune.step, FineTune.begin_epoch
 
@@ -127,6 +136,43 @@ def test_a_killed_training_goes_on_after_its_last_epoch_and_ends_the_same(make, 
     whole = read_record(trainer.models)
     assert whole["curve"] == resumed["curve"]
     assert whole["version"] == resumed["version"]
+
+
+def test_a_training_whose_weights_could_not_be_kept_repeats_its_last_epoch_and_ends_the_same(make, monkeypatch):
+    def full(*rest):
+        raise OSError(errno.ENOSPC, "No space left on device", "versions")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Versions, "add", full)
+        with pytest.raises(OSError, match="No space"):
+            run(make(2))
+    run(make(2))
+    resumed = read_record(make(2).models)
+    run(make(2))  # from the beginning
+    whole = read_record(make(2).models)
+    assert (resumed["version"], resumed["curve"]) == (whole["version"], whole["curve"])
+
+
+def test_clients_cannot_have_a_training_end_early(make):
+    trainer = make(2)
+    run(trainer, learning_rate=0.0, early_stop_patience=1)
+    assert read_record(trainer.models)["epoch"] == 4  # all of the cross-validation, though nothing became better
+
+
+def test_a_training_that_ends_before_its_last_epoch_publishes_nothing(make, monkeypatch):
+    finalize = OnePromptTrainer.finalize
+
+    def ends_early(self, context):
+        finalize(self, context)
+        context.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=5), context.trainer.terminate)
+
+    monkeypatch.setattr(OnePromptTrainer, "finalize", ends_early)
+    trainer = make(3)  # as the one that is published where it runs to its end
+    run(trainer)
+    assert not trainer.versions.published.exists()
+    [candidate] = trainer.versions.all()
+    assert candidate["state"] == "candidate"
+    assert "ended after 5 of 6 epochs" in candidate["reason"]
 
 
 def test_memory_that_runs_out_halves_the_batch_once(make, monkeypatch):

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+import infers.locked
 from infers.acceptance import Acceptance
 from infers.board.board import Board
 from infers.board.rows import Wanted
 from infers.corrections import Corrections
-from infers.datastore import AUTOMATIC, FINAL, WITHDRAWN
+from infers.datastore import AUTOMATIC, FINAL, WITHDRAWN, StudyStore
 from infers.errors import NotFound
 from infers.gate import Gate
 from infers.health import TemplateHealth
 from infers.offers import Offers
 from infers.propagation import Propagation
+from lib.files import write_atomically
 from lib.predictor import Prediction
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
@@ -187,6 +189,30 @@ def test_masks_can_be_made_again_though_nothing_changed(office):
     assert office.decisions.run_again(["s1", "s3"]).done == ["s1", "s3"]
     assert office.studies.pending() == ["s1", "s3"]
     assert [row.id for row in office.board.rows() if row.outdated] == ["s1", "s3"]
+
+
+def test_decisions_on_many_studies_are_written_together(office, monkeypatch):
+    written = []
+
+    def counted(path, data):
+        written.append(path.name)
+        write_atomically(path, data)
+
+    monkeypatch.setattr(infers.locked, "write_atomically", counted)
+    ids = ["s1", "s2", "s3", "s4"]
+    for decide in (
+        lambda: office.decisions.reject(ids, "Ada", {}),
+        lambda: office.decisions.undo(ids),
+        lambda: office.decisions.accept(ids, "Ada", {}),
+        lambda: office.decisions.use_as_template(ids, False),
+        lambda: office.decisions.undo(ids),
+        lambda: office.decisions.run_again(ids),
+    ):
+        written.clear()
+        assert decide().done == ids
+        assert written == ["datastore_v2.json"]
+        again = StudyStore(office.store._datastore_path, read_only=True)  # another process
+        assert [again.tags(image_id) for image_id in ids] == [office.store.tags(image_id) for image_id in ids]
 
 
 def test_one_unknown_study_stops_everything_before_anything_is_done(office):
