@@ -19,6 +19,7 @@ import numpy as np
 from infers.datastore import ACCEPTED, FINAL, LabelRecord
 from infers.errors import ClientError, NotFound
 from infers.offers import Offer, Offers
+from infers.studies import CHECKED
 from lib.images import Image, ImageError, read_image, read_label, write_label
 from lib.predictor import Prediction
 
@@ -141,7 +142,8 @@ class Acceptance:
         image: Image = read_image(self._store.get_image_uri(image_id))
         if any(mask.shape != image.array.shape for mask in offer.masks.values()):
             raise ClientError(f"the image {image_id!r} changed since the result was made: segment it again", 409)
-        names = dict(former.info.get("label_names", {})) if former else {}
+        told = former.info if former else {}
+        names = dict(told.get(CHECKED) or told.get("label_names") or {})  # of the board's acceptances, and of these
         label = read_label(former.path, image) if former else np.zeros(image.array.shape, np.uint8)
         names = {**names, **self._learn(list(offer.masks))}
         for name, mask in offer.masks.items():
