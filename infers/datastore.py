@@ -62,16 +62,20 @@ class StudyStore(StudyFiles):
                 return None
 
     def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool:
-        """Store a mask that this app made, with the tag `original`; never where a person's label is.
+        """Store a mask that this app made, with the tag `original`; never over a label that anybody else made.
 
         Returns:
-            False where a person saved a final label for the image in the meantime.
+            False where a person saved a final label for the image in the meantime, or somebody else a mask.
 
         Raises:
             NotFound: the image was removed in the meantime.
         """
         with self._exclusive():
             if self._tags(image_id).get(FINAL):
+                return False
+            former = self._info_now(image_id, AUTOMATIC)
+            if former is not None and former.get("model") != info.get("model"):
+                self.refresh()  # else the list would go on saying that there is none, or one of ours
                 return False
             self._store(image_id, label, AUTOMATIC, info)
             return True
@@ -182,6 +186,7 @@ class StudyStore(StudyFiles):
         What lies beside a final label stays: it tells how good the mask was that a person corrected or accepted.
         """
         with self._exclusive():
+            self.refresh()  # a mask that somebody just put there is not judged by the record of the one before
             objects = self._datastore.objects.items()
             masks = ((image_id, obj.labels.get(AUTOMATIC)) for image_id, obj in objects if not obj.labels.get(FINAL))
             fitting = [image_id for image_id, mask in masks if mask and which(mask.info)]

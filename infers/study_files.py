@@ -6,6 +6,7 @@ label lies its record.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -124,6 +125,19 @@ class StudyFiles(LockedDatastore):
 
     def _sidecar(self, image_id: str, tag: str) -> Path:
         return Path(self._datastore.label_path(tag)) / f"{image_id}.oneprompt.json"
+
+    def _info_now(self, image_id: str, tag: str) -> dict[str, Any] | None:
+        """What is recorded about a label as the files are now, those included that the list does not know yet.
+
+        None where there is no label.
+        """
+        known = self._tags(image_id).get(tag)
+        folder = Path(self._datastore.label_path(tag))
+        for file in sorted(folder.glob(f"{glob.escape(image_id)}.*")):
+            if self._matches(file.name) and self._to_id(file.name)[0] == image_id:
+                info = read_sidecar(self._sidecar(image_id, tag), file)
+                return info if info is not None else dict(known.info) if known else {}
+        return None
 
     def _shape(self) -> dict[str, dict[str, Any]]:
         objects = self._datastore.objects.items()

@@ -184,6 +184,20 @@ def test_a_mask_that_somebody_else_made_is_not_touched(job, studies, predictor, 
     assert len(predictor.asked) == COUNT - 2
 
 
+def test_a_mask_that_somebody_submits_while_its_study_is_segmented_is_kept(job, studies, predictor, tmp_path):
+    save(studies, 0)
+
+    def submit():
+        predictor.between_batches = lambda: None
+        studies.store.save_label("s1", str(tmp_path / "label1.nii.gz"), AUTOMATIC, {"user": "anna"})
+
+    predictor.between_batches = submit
+    job.trigger()
+    wait_until(finished(job))
+    assert studies.store.tags("s1")[AUTOMATIC]["user"] == "anna"
+    assert len(predictor.asked) == COUNT - 1
+
+
 def test_people_are_let_in_between_batches(job, studies, predictor):
     gate, order = job._gate, []
 
