@@ -99,6 +99,25 @@ class StudyStore(StudyFiles):
             self._update_datastore_file(lock=False)
         return done
 
+    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool:
+        """Store an accepted result as the final label; never over a label that a person submitted.
+
+        Args:
+            image_id, label, info: whose it is, its file and its record.
+            over: the final label that it was made from, which it replaces; None where there was none.
+
+        Returns:
+            False where the final label is another one by now.
+
+        Raises:
+            NotFound: the image was removed in the meantime.
+        """
+        with self._exclusive():
+            if not is_still(over, StudyStore.record(self, image_id, FINAL)):
+                return False
+            self._store(image_id, label, FINAL, info)
+            return True
+
     def problems(self) -> dict[str, str]:
         """{image id: what is wrong with its labels elsewhere}; there is no elsewhere here."""
         return {}
@@ -251,6 +270,13 @@ class StudyStore(StudyFiles):
         if former and former.ext != extension:
             (folder / self._filename(image_id, former.ext)).unlink(missing_ok=True)
         labels[tag] = DataModel(info=info, ext=extension)
+
+
+def is_still(seen: LabelRecord | None, now: LabelRecord | None) -> bool:
+    """Whether an accepted label, or that there was none, is as it was seen."""
+    if seen is None or now is None:
+        return seen is now
+    return ACCEPTED in now.info and seen.checksum == now.checksum
 
 
 def _now() -> int:

@@ -27,7 +27,7 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from infers.datastore import AUTOMATIC, FINAL, LabelRecord, StudyStore
+from infers.datastore import AUTOMATIC, FINAL, LabelRecord, StudyStore, is_still
 from infers.dicomseg import read_headers
 from infers.errors import ClientError, NotFound, reason_of
 from infers.guards import safe_name
@@ -170,6 +170,15 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                     self.save_label(image_id, str(mask.path), FINAL, info)
                     done.add(image_id)
         return done
+
+    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool:
+        """As `StudyStore.save_accepted`; the label also goes to the server, unless it has a newer one by now."""
+        with self._finals:
+            self.forget()
+            if not is_still(over, self.record(image_id, FINAL)):
+                return False
+            self.save_label(image_id, str(label), FINAL, info)
+            return True
 
     def withdraw(self, image_id: str) -> bool:
         """Refused: the label is on the server, and DICOMweb cannot remove anything. Raises ClientError."""
