@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infers.datastore import ACCEPTED, FINAL, LabelRecord
+from infers.datastore import ACCEPTED, FINAL, PROVENANCE, LabelRecord
 from infers.errors import ClientError, NotFound, reason_of
 from infers.offers import Offer, Offers
 from infers.studies import CHECKED
@@ -68,12 +68,12 @@ class Acceptance:
                     self._offers[image_id] = offer
                     self._wait(image_id)
 
-    def offer(self, image_id: str, prediction: Prediction) -> None:
-        """Take a result as the study's newest."""
+    def offer(self, image_id: str, prediction: Prediction, user: str = "") -> None:
+        """Take a result as the study's newest; `user` asked for it."""
         with self._lock:
             former = self._offers.get(image_id)
             masks = {name: prediction.mask == index for name, index in prediction.labels.items()}
-            offer = Offer({**(former.masks if former else {}), **masks}, dict(prediction.provenance))
+            offer = Offer({**(former.masks if former else {}), **masks}, dict(prediction.provenance), user)
             self._kept.put(image_id, offer)
             self._offers[image_id] = offer
             self._wait(image_id)
@@ -84,7 +84,7 @@ class Acceptance:
             return list(self._offers)
 
     def accept_now(self, image_id: str, user: str) -> bool:
-        """Do not wait any longer: save the newest result for a study.
+        """Do not wait any longer: save the newest result for a study, as a decision of `user`.
 
         Returns:
             False where a person submitted a label for it, or the result is empty.
@@ -177,6 +177,6 @@ class Acceptance:
             path = Path(folder) / "label.nii.gz"
             write_label(path, label, image)
             names = {name: value for name, value in names.items() if (label == value).any()}
-            info = {ACCEPTED: "interactive result", "label_names": names, "provenance": offer.provenance}
-            info |= {"user": user} if user else {}
+            info = {ACCEPTED: "interactive result", "label_names": names, PROVENANCE: offer.provenance}
+            info |= {"user": author} if (author := user or offer.user) else {}
             return self._store.save_accepted(image_id, path, info, over=former) or None

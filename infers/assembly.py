@@ -21,8 +21,9 @@ from pydicom.dataset import Dataset
 from infers.acceptance import Acceptance
 from infers.batch import TolerantBatchInfer
 from infers.board.board import Board
+from infers.board.rows import REJECTED
 from infers.corrections import Corrections
-from infers.datastore import AUTOMATIC, FINAL, FORMER, StudyStore
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, FORMER, PROVENANCE, StudyStore
 from infers.dicomseg import Maker, read_headers
 from infers.errors import ClientError, NotFound
 from infers.gate import Gate
@@ -38,9 +39,9 @@ from infers.pacs_labels import inferred_seg
 from infers.propagation import Propagation
 from infers.routes import install
 from infers.rtstruct import write_rtstruct
-from infers.scoring import DiceScoring, score_study
+from infers.scoring import SCORE, DiceScoring, score_study
 from infers.strategies import strategies
-from infers.studies import CHECKED, MODEL, Studies
+from infers.studies import CHECKED, IS_TEMPLATE, MODEL, Studies
 from infers.training import Trainings
 from infers.watch import FolderWatch
 from lib.checkpoints import SHIPPED_WEIGHTS
@@ -51,6 +52,9 @@ from lib.slice_network import Checkpoint
 from lib.versions import FOLDER, Versions
 
 logger = logging.getLogger(__name__)
+
+# What only this app says of a label: a client that sends a record back as it got it has decided nothing
+OWN_RECORD = frozenset({ACCEPTED, CHECKED, IS_TEMPLATE, PROVENANCE, REJECTED, SCORE})
 
 
 class Assembly:
@@ -186,6 +190,7 @@ class Assembly:
         """Store a label that a client submitted; a final one is checked first and becomes a template."""
         safe_name("tag", tag)
         self.image_path(image_id)
+        params = {key: value for key, value in params.items() if key not in OWN_RECORD}
         if tag == FINAL:
             params = {**params, CHECKED: self.studies.check_label(image_id, path, params)}
         before = self.datastore.tags(image_id).get(FORMER)

@@ -23,12 +23,14 @@ from infers.guards import (
     check_archive,
     check_names,
     check_params,
+    check_role,
     check_sender,
     json_object,
     received,
     stem,
 )
 from infers.ohif import add_ohif
+from infers.oneprompt import USE_AS_TEMPLATE, is_marked
 from infers.proxy import add_proxy
 from infers.studies import MODEL
 
@@ -92,7 +94,9 @@ def _add_inference(router: APIRouter, app: Any) -> None:
         request = json_object(params, "params")
         for key in ("image", "session", "label_file", "image_id", "save_label", "label_tag"):
             request.pop(key, None)  # said by the address, or not at all
-        request["model"] = model
+        request |= {"model": model, "user": user.username}
+        if is_marked(request):
+            check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{USE_AS_TEMPLATE}, which saves a label,")
         if session_id:
             found = app.sessions().get_session(session_id) if app.sessions() else None
             if not found:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import BackgroundTasks, Request, UploadFile
 from monailabel.config import settings
+from monailabel.endpoints.user.auth import User
 from monailabel.utils.others.generic import remove_file
 
 from infers.errors import ClientError
@@ -92,6 +93,12 @@ def check_sender(request: Request) -> None:
     """
     if request.method not in READING:
         check_origin(request)
+
+
+def check_role(user: User, role: str, doing: str) -> None:
+    """Refuse what needs a further role than the route that it is asked of. Raises ClientError, 403, with `doing`."""
+    if settings.MONAI_LABEL_AUTH_ENABLE and role not in ("*", *user.roles):
+        raise ClientError(f"{doing} needs the role {role}, which {user.username} does not have", 403)
 
 
 def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:

@@ -101,7 +101,7 @@ class InteractiveTask(OnePromptTask):
         prompts = self.prompts(request, image)
         labels = engine.labels.with_new(prompts)
         flat = self.dimension == 2 and image.array.ndim == 3
-        marked = request.get(USE_AS_TEMPLATE) in (True, "true", "True", 1) and request.get("image_id")
+        marked = is_marked(request) and request.get("image_id")
         if marked and flat:
             raise ClientError(
                 f"{USE_AS_TEMPLATE} needs a result for the whole volume, and this model says nothing about the slices "
@@ -112,7 +112,7 @@ class InteractiveTask(OnePromptTask):
                 image, prompts, labels, axis=CLIENT_AXIS if flat else None, only_slice=flat
             )
         if marked:
-            engine.acceptance.offer(request["image_id"], prediction)
+            engine.acceptance.offer(request["image_id"], prediction, request.get("user", ""))
         return prediction
 
     def prompts(self, request: Mapping[str, Any], image: Image) -> dict[str, Prompt]:
@@ -174,6 +174,11 @@ def tasks(engine: Engine) -> dict[str, InferTask]:
             engine, InferType.SCRIBBLES, 3, "Segments from scribbles, or from masks painted on some slices"
         ),
     }
+
+
+def is_marked(request: Mapping[str, Any]) -> bool:
+    """Whether the result of a request shall become a template."""
+    return request.get(USE_AS_TEMPLATE) in (True, "true", "True", 1)
 
 
 def numbered_for(request: Mapping[str, Any], prediction: Prediction) -> Prediction:

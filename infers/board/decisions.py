@@ -9,7 +9,7 @@ from typing import Any
 
 from infers.acceptance import Acceptance
 from infers.board.rows import BOARD, REJECTED
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, LabelRecord
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, PROVENANCE, LabelRecord
 from infers.errors import ClientError, NotFound
 from infers.locked import NO_IMAGE
 from infers.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours
@@ -195,5 +195,5 @@ def _accepted(params: Mapping[str, Any], names: Mapping[str, int], user: str) ->
         "user": user,
         "label_info": [{"name": name, "idx": index} for name, index in names.items()],
         CHECKED: dict(names),
-        "provenance": dict(params),
+        PROVENANCE: dict(params),
     }

@@ -96,13 +96,15 @@ def test_a_result_that_waited_when_the_server_was_killed_waits_again(tmp_path):
     (tmp_path / "studies").mkdir()
     killed = Annotator(tmp_path / "studies", quiet=3600)
     killed.offer(box(1, 5), "organ")
-    killed.offer(box(10, 15), "lesion")
+    prediction = Prediction(box(10, 15).astype(np.uint8), {"lesion": 1}, {}, {"weights": "w"})
+    killed.acceptance.offer("s0", prediction, "anna")
     after = Annotator(tmp_path / "studies")
     assert after.acceptance.waiting() == []
     after.acceptance.start()
     wait_until(lambda: after.accepted)
     np.testing.assert_array_equal(after.final(), box(1, 5) + 2 * box(10, 15))
-    assert after.store.record("s0", FINAL).info["provenance"] == {"weights": "w"}
+    info = after.store.record("s0", FINAL).info
+    assert (info["provenance"], info["user"]) == ({"weights": "w"}, "anna")
     assert list(after.offers.read()) == []
 
 
