@@ -243,7 +243,11 @@ class Assembly:
         """A DICOM series as one temporary NIfTI file, for clients that open only files."""
         handle, path = tempfile.mkstemp(suffix=".nii.gz", prefix="oneprompt-")
         os.close(handle)
-        write_image(path, read_image(folder))
+        try:
+            write_image(path, read_image(folder))
+        except BaseException:
+            os.unlink(path)  # nobody else knows of it
+            raise
         return Path(path)
 
     def next_sample(self, sample: dict[str, Any]) -> dict[str, Any]:

@@ -231,5 +231,9 @@ def _write(mask: np.ndarray, image: Image, extension: Any) -> Path:
         raise ClientError(f"result_extension must be one of {', '.join(LABEL_SUFFIXES)}, got {suffix!r}")
     handle, path = tempfile.mkstemp(suffix=suffix, prefix="oneprompt-")
     os.close(handle)
-    write_label(path, mask, image)
+    try:
+        write_label(path, mask, image)
+    except BaseException:
+        os.unlink(path)  # nobody else knows of it
+        raise
     return Path(path)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from dataclasses import dataclass
 from types import SimpleNamespace
 from urllib.parse import urlencode
@@ -12,6 +13,7 @@ from monailabel.config import settings
 from monailabel.endpoints.user import auth
 from requests_toolbelt import MultipartEncoder
 
+from infers.errors import ClientError
 from infers.routes import install
 
 LOOKS, SAVES = settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR
@@ -111,3 +113,70 @@ def test_who_may_only_look_cannot_store_a_label_through_the_proxy(login, app, mo
     assert SAVES in answer.detail
     for server, method in ((looks, "GET"), (saves, "POST")):  # refused only because there is no DICOMweb server
         assert server.ask(method, "/proxy/dicom/stow/studies").status == 404
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The folder for temporary files, only for the app's own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return lambda: [path.name for path in tmp_path.glob("oneprompt-*")]
+
+
+def refuse(*args):
+    raise ClientError("refused")
+
+
+class Sessions:
+    def get_session(self, id):
+        return SimpleNamespace(image="image")
+
+
+LABEL = ("label.nii.gz", b"content")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "field"),
+    [
+        ("PUT", "/datastore/label", {"image": "s0"}, "label"),
+        ("PUT", "/datastore/image", {"image": "s0"}, "file"),
+        ("PUT", "/model/oneprompt", {}, "file"),
+        ("POST", "/infer/oneprompt_click", {"image": "s0"}, "label"),
+        ("POST", "/infer/oneprompt_click", {}, "file"),
+        ("POST", "/infer/oneprompt_click", {"session_id": "s"}, "label"),
+    ],
+)
+def test_an_upload_leaves_no_file_whether_it_is_taken_or_refused(temporary, method, path, query, field):
+    seen = []
+
+    def take(*args):
+        seen.append(temporary())
+        return {"file": None, "params": {}}
+
+    for act, status in ((take, 200), (refuse, 400)):
+        app = SimpleNamespace(
+            infer=act, save_label=act, add_image=act, publish_upload=act, datastore=None, sessions=Sessions
+        )
+        assert Server(app).ask(method, path, {**query, "output": "json"}, {field: LABEL}).status == status
+        assert temporary() == []
+    assert [len(names) for names in seen] == [1]
+
+
+@pytest.mark.parametrize("output", ["dicom_seg", "rtstruct"])
+def test_a_result_that_cannot_be_given_as_dicom_leaves_no_file(temporary, tmp_path, output):
+    result = tmp_path / "oneprompt-result.nii.gz"
+    result.touch()
+    app = SimpleNamespace(
+        infer=lambda request: {"file": str(result), "params": {}}, as_dicom_seg=refuse, as_rtstruct=refuse
+    )
+    query = {"image": "s0", "output": output}
+    assert Server(app).ask("POST", "/infer/oneprompt", query).status == 400
+    assert temporary() == []
+
+
+def test_a_downloaded_dataset_leaves_no_file(temporary, tmp_path):
+    archive = tmp_path / "oneprompt-1.zip"
+    archive.write_bytes(b"PK")
+    app = SimpleNamespace(datastore=SimpleNamespace(get_dataset_archive=lambda limit: str(archive)))
+    answer = Server(app).ask("GET", "/datastore/dataset")
+    assert (answer.status, answer.body) == (200, b"PK")
+    assert temporary() == []
