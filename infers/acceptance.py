@@ -11,14 +11,16 @@ import logging
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from infers.datastore import ACCEPTED, FINAL, LabelRecord
-from infers.errors import ClientError, NotFound
+from infers.datastore import ACCEPTED, FINAL, PROVENANCE, LabelRecord
+from infers.errors import ClientError, NotFound, reason_of
 from infers.offers import Offer, Offers
+from infers.studies import CHECKED
 from lib.images import Image, ImageError, read_image, read_label, write_label
 from lib.predictor import Prediction
 
@@ -30,7 +32,7 @@ class FinalStore(Protocol):
 
     def get_image_uri(self, image_id: str) -> str: ...
     def record(self, image_id: str, tag: str) -> LabelRecord | None: ...
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str: ...
+    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool: ...
 
 
 class Acceptance:
@@ -66,12 +68,12 @@ class Acceptance:
                     self._offers[image_id] = offer
                     self._wait(image_id)
 
-    def offer(self, image_id: str, prediction: Prediction) -> None:
-        """Take a result as the study's newest."""
+    def offer(self, image_id: str, prediction: Prediction, user: str = "") -> None:
+        """Take a result as the study's newest; `user` asked for it."""
         with self._lock:
             former = self._offers.get(image_id)
             masks = {name: prediction.mask == index for name, index in prediction.labels.items()}
-            offer = Offer({**(former.masks if former else {}), **masks}, dict(prediction.provenance))
+            offer = Offer({**(former.masks if former else {}), **masks}, dict(prediction.provenance), user)
             self._kept.put(image_id, offer)
             self._offers[image_id] = offer
             self._wait(image_id)
@@ -82,7 +84,7 @@ class Acceptance:
             return list(self._offers)
 
     def accept_now(self, image_id: str, user: str) -> bool:
-        """Do not wait any longer: save the newest result for a study.
+        """Do not wait any longer: save the newest result for a study, as a decision of `user`.
 
         Returns:
             False where a person submitted a label for it, or the result is empty.
@@ -98,13 +100,21 @@ class Acceptance:
         try:
             saved = self._save(image_id, offer, user)
         except Exception:
-            with self._lock:
-                if image_id not in self._offers:  # not lost: the person can try again
-                    self._offers[image_id] = offer
-                    self._wait(image_id)
+            self._put_back(image_id, offer)  # not lost: the person can try again
             raise
         self._done(image_id, saved)
         return saved
+
+    def _put_back(self, image_id: str, offer: Offer) -> None:
+        """Let a result wait again that could not be saved."""
+        with self._lock:
+            newer = self._offers.get(image_id)
+            if newer is None:
+                self._offers[image_id] = offer
+                self._wait(image_id)
+            else:  # it waits already, without the structures that only the older one has
+                self._offers[image_id] = replace(newer, masks={**offer.masks, **newer.masks})
+                self._kept.put(image_id, self._offers[image_id])
 
     def _wait(self, image_id: str) -> None:
         if former := self._timers.get(image_id):
@@ -122,8 +132,13 @@ class Acceptance:
         saved = False
         try:
             saved = self._save(image_id, offer)
-        except (ClientError, ImageError, OSError) as error:
+        except (ClientError, ImageError) as error:  # which no waiting mends
             logger.error("the result for %s did not become a template: %s", image_id, error)
+        except Exception as error:  # a full disk, or a DICOMweb server that is away: it may be otherwise the next time
+            known = isinstance(error, OSError)  # those of requests are, too
+            logger.error("the result for %s waits again: %s", image_id, reason_of(error), exc_info=not known)
+            self._put_back(image_id, offer)
+            return
         self._done(image_id, saved)
 
     def _done(self, image_id: str, saved: bool) -> None:
@@ -134,6 +149,13 @@ class Acceptance:
             self._accepted(image_id)
 
     def _save(self, image_id: str, offer: Offer, user: str = "") -> bool:
+        """Save a result; False where a person submitted a label, or the result is empty."""
+        while (saved := self._try(image_id, offer, user)) is None:
+            logger.info("the label of %s changed while a result was added to it: that is done again", image_id)
+        return saved
+
+    def _try(self, image_id: str, offer: Offer, user: str) -> bool | None:
+        """As `_save`; None where the final label changed meanwhile."""
         former = self._store.record(image_id, FINAL)
         if former and ACCEPTED not in former.info:
             logger.info("the result for %s does not replace the label that was submitted", image_id)
@@ -141,7 +163,8 @@ class Acceptance:
         image: Image = read_image(self._store.get_image_uri(image_id))
         if any(mask.shape != image.array.shape for mask in offer.masks.values()):
             raise ClientError(f"the image {image_id!r} changed since the result was made: segment it again", 409)
-        names = dict(former.info.get("label_names", {})) if former else {}
+        told = former.info if former else {}
+        names = dict(told.get(CHECKED) or told.get("label_names") or {})  # of the board's acceptances, and of these
         label = read_label(former.path, image) if former else np.zeros(image.array.shape, np.uint8)
         names = {**names, **self._learn(list(offer.masks))}
         for name, mask in offer.masks.items():
@@ -154,6 +177,6 @@ class Acceptance:
             path = Path(folder) / "label.nii.gz"
             write_label(path, label, image)
             names = {name: value for name, value in names.items() if (label == value).any()}
-            info = {ACCEPTED: "interactive result", "label_names": names, "provenance": offer.provenance}
-            self._store.save_label(image_id, str(path), FINAL, {**info, **({"user": user} if user else {})})
-        return True
+            info = {ACCEPTED: "interactive result", "label_names": names, PROVENANCE: offer.provenance}
+            info |= {"user": author} if (author := user or offer.user) else {}
+            return self._store.save_accepted(image_id, path, info, over=former) or None

@@ -21,8 +21,9 @@ from pydicom.dataset import Dataset
 from infers.acceptance import Acceptance
 from infers.batch import TolerantBatchInfer
 from infers.board.board import Board
+from infers.board.rows import REJECTED
 from infers.corrections import Corrections
-from infers.datastore import AUTOMATIC, FINAL, FORMER, StudyStore
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, FORMER, PROVENANCE, StudyStore
 from infers.dicomseg import Maker, read_headers
 from infers.errors import ClientError, NotFound
 from infers.gate import Gate
@@ -38,9 +39,9 @@ from infers.pacs_labels import inferred_seg
 from infers.propagation import Propagation
 from infers.routes import install
 from infers.rtstruct import write_rtstruct
-from infers.scoring import DiceScoring, score_study
+from infers.scoring import SCORE, DiceScoring, score_study
 from infers.strategies import strategies
-from infers.studies import CHECKED, MODEL, Studies
+from infers.studies import CHECKED, IMAGE, IS_TEMPLATE, MODEL, Studies
 from infers.training import Trainings
 from infers.watch import FolderWatch, if_other
 from lib.checkpoints import SHIPPED_WEIGHTS
@@ -51,6 +52,9 @@ from lib.slice_network import Checkpoint
 from lib.versions import FOLDER, Versions
 
 logger = logging.getLogger(__name__)
+
+# What only this app says of a label: a client that sends a record back as it got it has decided nothing
+OWN_RECORD = frozenset({ACCEPTED, CHECKED, IS_TEMPLATE, PROVENANCE, REJECTED, SCORE})
 
 
 class Assembly:
@@ -174,10 +178,11 @@ class Assembly:
             image_id = request["image"]
         if image_id is not None:
             request |= {"image_id": image_id, "image": str(self.image_path(image_id))}
+        stamp = self.datastore.image_stamp(image_id) if image_id is not None else ""
         path, params = task(request)
         tag, label = request.get("label_tag") or AUTOMATIC, path
         if request.get("save_label") and image_id is not None:
-            label, info = image_id, {"model": MODEL, "params": params}
+            label, info = image_id, {"model": MODEL, "params": {**params, IMAGE: stamp}}
             if tag == AUTOMATIC and not params.get("stored"):
                 self.datastore.save_automatic(image_id, Path(path), info)
             elif tag != AUTOMATIC:
@@ -188,6 +193,7 @@ class Assembly:
         """Store a label that a client submitted; a final one is checked first and becomes a template."""
         safe_name("tag", tag)
         self.image_path(image_id)
+        params = {key: value for key, value in params.items() if key not in OWN_RECORD}
         if tag == FINAL:
             params = {**params, CHECKED: self.studies.check_label(image_id, path, params)}
         before = self.datastore.tags(image_id).get(FORMER)
@@ -240,7 +246,11 @@ class Assembly:
         """A DICOM series as one temporary NIfTI file, for clients that open only files."""
         handle, path = tempfile.mkstemp(suffix=".nii.gz", prefix="oneprompt-")
         os.close(handle)
-        write_image(path, read_image(folder))
+        try:
+            write_image(path, read_image(folder))
+        except BaseException:
+            os.unlink(path)  # nobody else knows of it
+            raise
         return Path(path)
 
     def next_sample(self, sample: dict[str, Any]) -> dict[str, Any]:

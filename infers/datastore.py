@@ -33,6 +33,7 @@ FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
 FORMER = "former"  # tag of a person's label that another person replaced: the last such one is kept
 ACCEPTED = "accepted"  # in a final label's record: how it came to be one without being submitted
+PROVENANCE = "provenance"  # in an accepted label's record: what made it
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,20 @@ class StudyStore(StudyFiles):
                 return None
 
     def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool:
-        """Store a mask that this app made, with the tag `original`; never where a person's label is.
+        """Store a mask that this app made, with the tag `original`; never over a label that anybody else made.
 
         Returns:
-            False where a person saved a final label for the image in the meantime.
+            False where a person saved a final label for the image in the meantime, or somebody else a mask.
 
         Raises:
             NotFound: the image was removed in the meantime.
         """
         with self._exclusive():
             if self._tags(image_id).get(FINAL):
+                return False
+            former = self._info_now(image_id, AUTOMATIC)
+            if former is not None and former.get("model") != info.get("model"):
+                self.refresh()  # else the list would go on saying that there is none, or one of ours
                 return False
             self._store(image_id, label, AUTOMATIC, info)
             return True
@@ -94,6 +99,25 @@ class StudyStore(StudyFiles):
                     done.add(image_id)
             self._update_datastore_file(lock=False)
         return done
+
+    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool:
+        """Store an accepted result as the final label; never over a label that a person submitted.
+
+        Args:
+            image_id, label, info: whose it is, its file and its record.
+            over: the final label that it was made from, which it replaces; None where there was none.
+
+        Returns:
+            False where the final label is another one by now.
+
+        Raises:
+            NotFound: the image was removed in the meantime.
+        """
+        with self._exclusive():
+            if not is_still(over, StudyStore.record(self, image_id, FINAL)):
+                return False
+            self._store(image_id, label, FINAL, info)
+            return True
 
     def problems(self) -> dict[str, str]:
         """{image id: what is wrong with its labels elsewhere}; there is no elsewhere here."""
@@ -184,6 +208,7 @@ class StudyStore(StudyFiles):
         What lies beside a final label stays: it tells how good the mask was that a person corrected or accepted.
         """
         with self._exclusive():
+            self.refresh()  # a mask that somebody just put there is not judged by the record of the one before
             objects = self._datastore.objects.items()
             masks = ((image_id, obj.labels.get(AUTOMATIC)) for image_id, obj in objects if not obj.labels.get(FINAL))
             fitting = [image_id for image_id, mask in masks if mask and which(mask.info)]
@@ -248,6 +273,13 @@ class StudyStore(StudyFiles):
         if former and former.ext != extension:
             (folder / self._filename(image_id, former.ext)).unlink(missing_ok=True)
         labels[tag] = DataModel(info=info, ext=extension)
+
+
+def is_still(seen: LabelRecord | None, now: LabelRecord | None) -> bool:
+    """Whether an accepted label, or that there was none, is as it was seen."""
+    if seen is None or now is None:
+        return seen is now
+    return ACCEPTED in now.info and seen.checksum == now.checksum
 
 
 def _now() -> int:

@@ -26,7 +26,7 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from infers.datastore import AUTOMATIC, FINAL, LabelRecord, StudyStore
+from infers.datastore import AUTOMATIC, FINAL, LabelRecord, StudyStore, is_still
 from infers.dicomseg import read_headers
 from infers.errors import ClientError, NotFound, reason_of
 from infers.guards import safe_name
@@ -119,6 +119,10 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                 self._add_copy(image_id, folder / image_id)
             return str(kept)
 
+    def image_stamp(self, image_id: str) -> str:
+        """Not known: a series is fetched whole, and the copy of it does not change."""
+        return ""
+
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The file of a label by its image's id."""
         record = self.record(label_id, label_tag)
@@ -176,6 +180,15 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
     def at_once(self) -> Iterator[None]:
         """Each change goes to the index by itself: no lock is held while the server is asked."""
         yield
+
+    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool:
+        """As `StudyStore.save_accepted`; the label also goes to the server, unless it has a newer one by now."""
+        with self._finals:
+            self.forget()
+            if not is_still(over, self.record(image_id, FINAL)):
+                return False
+            self.save_label(image_id, str(label), FINAL, info)
+            return True
 
     def withdraw(self, image_id: str) -> bool:
         """Refused: the label is on the server, and DICOMweb cannot remove anything. Raises ClientError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,12 +24,14 @@ from infers.guards import (
     check_archive,
     check_names,
     check_params,
+    check_role,
     check_sender,
     json_object,
     received,
     stem,
 )
 from infers.ohif import add_ohif
+from infers.oneprompt import USE_AS_TEMPLATE, is_marked
 from infers.proxy import add_proxy
 from infers.studies import MODEL
 
@@ -92,27 +95,43 @@ def _add_inference(router: APIRouter, app: Any) -> None:
         request = json_object(params, "params")
         for key in ("image", "session", "label_file", "image_id", "save_label", "label_tag"):
             request.pop(key, None)  # said by the address, or not at all
-        request["model"] = model
+        request |= {"model": model, "user": user.username}
+        if is_marked(request):
+            check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{USE_AS_TEMPLATE}, which saves a label,")
+        with ExitStack() as uploads:
+            result = app.infer(_on_image(request, image, session_id, file, label, uploads))
+        if output in ("dicom_seg", "rtstruct"):
+            try:
+                made = app.as_dicom_seg(image, result) if output == "dicom_seg" else app.as_rtstruct(image, result)
+            finally:
+                remove_file(result["file"])
+            background_tasks.add_task(remove_file, made)
+            return FileResponse(made, media_type="application/dicom", filename=f"{output}.dcm")
+        return infer.send_response(app.datastore, result, output, background_tasks)
+
+    def _on_image(
+        request: dict[str, Any],
+        image: str,
+        session_id: str,
+        file: UploadFile | None,
+        label: UploadFile | None,
+        uploads: ExitStack,
+    ) -> dict[str, Any]:
+        """The request with its image and label; `uploads` removes those that were sent along."""
         if session_id:
             found = app.sessions().get_session(session_id) if app.sessions() else None
             if not found:
                 raise NotFound(f"there is no session {session_id!r} (any more): upload the image again")
             request["image"] = found.image
         elif file:
-            request["image"] = str(received(file, background_tasks))
+            request["image"] = str(uploads.enter_context(received(file)))
         elif image:
             request["image_id"] = image
         else:
             raise ClientError("say which image: image=ID of the study list, session_id=ID, or a `file`")
         if label:
-            request["label_file"] = str(received(label, background_tasks))
-        result = app.infer(request)
-        if output in ("dicom_seg", "rtstruct"):
-            background_tasks.add_task(remove_file, result["file"])
-            made = app.as_dicom_seg(image, result) if output == "dicom_seg" else app.as_rtstruct(image, result)
-            background_tasks.add_task(remove_file, made)
-            return FileResponse(made, media_type="application/dicom", filename=f"{output}.dcm")
-        return infer.send_response(app.datastore, result, output, background_tasks)
+            request["label_file"] = str(uploads.enter_context(received(label)))
+        return request
 
     @router.post("/batch/infer/{model}", tags=["Infer"])
     def batch(
@@ -131,7 +150,6 @@ def _add_inference(router: APIRouter, app: Any) -> None:
 def _add_studies(router: APIRouter, app: Any) -> None:
     @router.put("/datastore/label", tags=["Datastore"])
     def save_label(
-        background_tasks: BackgroundTasks,
         image: str,
         label: Upload,
         params: str = Form("{}"),
@@ -139,12 +157,12 @@ def _add_studies(router: APIRouter, app: Any) -> None:
         user: User = ANNOTATOR,
     ) -> dict[str, Any]:
         told = {**json_object(params, "params"), "user": user.username}
-        return app.save_label(image, received(label, background_tasks), tag or FINAL, told)
+        with received(label) as path:
+            return app.save_label(image, path, tag or FINAL, told)
 
     @router.put("/datastore/", tags=["Datastore"])
     @router.put("/datastore/image", tags=["Datastore"])
     def add_image(
-        background_tasks: BackgroundTasks,
         file: Upload,
         image: str | None = None,
         params: str = Form("{}"),
@@ -152,7 +170,8 @@ def _add_studies(router: APIRouter, app: Any) -> None:
     ) -> dict[str, Any]:
         told = {**json_object(params, "params"), "user": user.username}
         name = image or stem(file.filename or "")
-        return {"image": app.add_image(name, received(file, background_tasks), told)}
+        with received(file) as path:
+            return {"image": app.add_image(name, path, told)}
 
     @router.get("/datastore/image", tags=["Datastore"])
     def download_image(image: str, background_tasks: BackgroundTasks, user: User = USER) -> FileResponse:
@@ -168,6 +187,14 @@ def _add_studies(router: APIRouter, app: Any) -> None:
         if app.image_path(image).is_dir():
             return {}
         return datastore.download_image(image, check_only=True, check_sum=check_sum)
+
+    @router.get("/datastore/dataset", tags=["Datastore"])
+    def download_dataset(
+        background_tasks: BackgroundTasks, limit_cases: int | None = None, user: User = ANNOTATOR
+    ) -> FileResponse:
+        path = app.datastore.get_dataset_archive(limit_cases)  # MONAI Label would leave it where it is
+        background_tasks.add_task(remove_file, path)
+        return FileResponse(path, media_type=get_mime_type(path), filename="dataset.zip")
 
     @router.put("/session/", tags=["Session"])
     def create_session(
@@ -228,10 +255,9 @@ def _add_training(router: APIRouter, app: Any) -> None:
         return scoring.run_method(method, params, run_sync=True)
 
     @router.put("/model/{model}", tags=["Model"])
-    def upload_weights(
-        model: str, file: Upload, background_tasks: BackgroundTasks, user: User = ADMIN
-    ) -> dict[str, Any]:
-        return app.publish_upload(model, received(file, background_tasks))
+    def upload_weights(model: str, file: Upload, user: User = ADMIN) -> dict[str, Any]:
+        with received(file) as path:
+            return app.publish_upload(model, path)
 
     @router.delete("/model/{model}", tags=["Model"])
     def remove_weights(model: str, user: User = ADMIN) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fastapi import BackgroundTasks, Request, UploadFile
+from fastapi import Request, UploadFile
 from monailabel.config import settings
-from monailabel.utils.others.generic import remove_file
+from monailabel.endpoints.user.auth import User
 
 from infers.errors import ClientError
 
@@ -94,6 +95,12 @@ def check_sender(request: Request) -> None:
         check_origin(request)
 
 
+def check_role(user: User, role: str, doing: str) -> None:
+    """Refuse what needs a further role than the route that it is asked of. Raises ClientError, 403, with `doing`."""
+    if settings.MONAI_LABEL_AUTH_ENABLE and role not in ("*", *user.roles):
+        raise ClientError(f"{doing} needs the role {role}, which {user.username} does not have", 403)
+
+
 def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:
     """Refuse parameters of a subprocess that are not on its list, and run names that are paths.
 
@@ -136,13 +143,21 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     return value
 
 
-def received(file: UploadFile, background_tasks: BackgroundTasks) -> Path:
-    """Write an upload to a private temporary file, removed after the answer; only its suffix comes from the client."""
+@contextmanager
+def received(file: UploadFile) -> Iterator[Path]:
+    """An upload as a private temporary file, removed at the end, also where the upload is refused.
+
+    Only its suffix comes from the client. A background task would not do: there are none after an error.
+    """
     suffix = re.search(r"(\.nii\.gz|\.seg\.nrrd|\.[a-z0-9]{1,12})?$", (file.filename or "upload.nii.gz").lower())
     with tempfile.NamedTemporaryFile(suffix=suffix[0] if suffix else "", prefix="oneprompt-", delete=False) as target:
-        background_tasks.add_task(remove_file, target.name)
-        shutil.copyfileobj(file.file, target)
-    return Path(target.name)
+        path = Path(target.name)
+        try:
+            shutil.copyfileobj(file.file, target)
+            target.flush()
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def stem(name: str) -> str:

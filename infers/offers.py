@@ -26,10 +26,12 @@ class Offer:
     Attributes:
         masks: {structure: bool array of the image's shape}.
         provenance: what made the newest of them.
+        user: who asked for the newest of them.
     """
 
     masks: dict[str, np.ndarray] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    user: str = ""
 
 
 class Offers:
@@ -44,7 +46,7 @@ class Offers:
 
     def put(self, image_id: str, offer: Offer) -> None:
         """Keep an offer, whole or not at all."""
-        about = {"names": list(offer.masks), "provenance": offer.provenance}
+        about = {"names": list(offer.masks), "provenance": offer.provenance, "user": offer.user}
         arrays = {f"mask{number}": mask for number, mask in enumerate(offer.masks.values())}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, about=np.array(json.dumps(about, default=str)), **arrays)
@@ -61,7 +63,7 @@ class Offers:
                 with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
                     about = json.loads(str(found["about"]))
                     masks = {name: found[f"mask{number}"] for number, name in enumerate(about["names"])}
-                yield path.name.removesuffix(_SUFFIX), Offer(masks, about["provenance"])
+                yield path.name.removesuffix(_SUFFIX), Offer(masks, about["provenance"], about.get("user", ""))
             except Exception as error:  # a zip file can be broken in many ways
                 logger.error("%s holds no result that can be read, it is kept as .broken: %s", path, error)
                 path.replace(path.with_suffix(".broken"))

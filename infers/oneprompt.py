@@ -27,7 +27,7 @@ from infers.gate import Gate
 from infers.labels import LabelMap, names_by_value
 from infers.model import ServedModel
 from infers.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
-from infers.studies import CHECKED, Studies, result_params
+from infers.studies import CHECKED, IMAGE, Studies, result_params
 from lib.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
 from lib.predictor import Prediction
 from lib.prompts import Prompt
@@ -101,7 +101,7 @@ class InteractiveTask(OnePromptTask):
         prompts = self.prompts(request, image)
         labels = engine.labels.with_new(prompts)
         flat = self.dimension == 2 and image.array.ndim == 3
-        marked = request.get(USE_AS_TEMPLATE) in (True, "true", "True", 1) and request.get("image_id")
+        marked = is_marked(request) and request.get("image_id")
         if marked and flat:
             raise ClientError(
                 f"{USE_AS_TEMPLATE} needs a result for the whole volume, and this model says nothing about the slices "
@@ -112,7 +112,7 @@ class InteractiveTask(OnePromptTask):
                 image, prompts, labels, axis=CLIENT_AXIS if flat else None, only_slice=flat
             )
         if marked:
-            engine.acceptance.offer(request["image_id"], prediction)
+            engine.acceptance.offer(request["image_id"], prediction, request.get("user", ""))
         return prediction
 
     def prompts(self, request: Mapping[str, Any], image: Image) -> dict[str, Prompt]:
@@ -176,6 +176,11 @@ def tasks(engine: Engine) -> dict[str, InferTask]:
     }
 
 
+def is_marked(request: Mapping[str, Any]) -> bool:
+    """Whether the result of a request shall become a template."""
+    return request.get(USE_AS_TEMPLATE) in (True, "true", "True", 1)
+
+
 def numbered_for(request: Mapping[str, Any], prediction: Prediction) -> Prediction:
     """The prediction with the numbers that the client expects: Slicer takes value 1 for the structure it prompted."""
     if not one_structure_from_slicer(request) or len(prediction.labels) != 1:
@@ -192,7 +197,7 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
     if stored is not None and wanted == known:
         params = stored.info["params"]
         mask = read_label(stored.path, image)
-        named = ("label_names", CHECKED, "quality")
+        named = ("label_names", CHECKED, "quality", IMAGE)
         provenance = {key: value for key, value in params.items() if key not in named}
         return Prediction(mask, params["label_names"], params["quality"], {**provenance, "stored": True})
     with engine.gate.interactive():
@@ -226,5 +231,9 @@ def _write(mask: np.ndarray, image: Image, extension: Any) -> Path:
         raise ClientError(f"result_extension must be one of {', '.join(LABEL_SUFFIXES)}, got {suffix!r}")
     handle, path = tempfile.mkstemp(suffix=suffix, prefix="oneprompt-")
     os.close(handle)
-    write_label(path, mask, image)
+    try:
+        write_label(path, mask, image)
+    except BaseException:
+        os.unlink(path)  # nobody else knows of it
+        raise
     return Path(path)

@@ -19,7 +19,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from infers.datastore import ACCEPTED, LabelRecord
+from infers.datastore import ACCEPTED, PROVENANCE, LabelRecord
 from infers.dicomseg import AUTOMATIC_SERIES, Maker, read_seg, write_seg
 from infers.labels import names_by_value
 from infers.studies import CHECKED
@@ -144,7 +144,7 @@ def final_seg(
     if not names:
         values = [int(value) for value in np.unique(label) if value]
         names = {name: value for value, name in names_by_value(values, info, ()).items()}
-    made = info.get("provenance") or (automatic.info.get("params") if automatic else None) or {}
+    made = info.get(PROVENANCE) or (automatic.info.get("params") if automatic else None) or {}
     by = Maker.SEMIAUTOMATIC if ACCEPTED in info or automatic else Maker.MANUAL
     return write_seg(series, image, label, names, by=by, provenance=_told(made))
 

@@ -50,10 +50,16 @@ def add_proxy(router: APIRouter, stored: Callable[[], None]) -> None:
             stored()
         return StreamingResponse(_content(answer), answer.status_code, _headers(answer.headers))
 
-    role = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
-    router.add_api_route(
-        "/proxy/dicom/{path:path}", forward, methods=["GET", "POST"], dependencies=[role], include_in_schema=False
-    )
+    # A segmentation that is stored there is a final label, and labels are the annotators' to save
+    roles = {"GET": settings.MONAI_LABEL_AUTH_ROLE_USER, "POST": settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR}
+    for method, role in roles.items():
+        router.add_api_route(
+            "/proxy/dicom/{path:path}",
+            forward,
+            methods=[method],
+            dependencies=[Depends(RBAC(role))],
+            include_in_schema=False,
+        )
 
 
 def address(service: str, path: str) -> str:

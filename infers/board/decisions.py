@@ -9,7 +9,7 @@ from typing import Any
 
 from infers.acceptance import Acceptance
 from infers.board.rows import BOARD, REJECTED
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, LabelRecord
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, PROVENANCE, LabelRecord
 from infers.errors import ClientError, NotFound
 from infers.locked import NO_IMAGE
 from infers.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours
@@ -72,6 +72,8 @@ class Decisions:
                 return CHANGED
             params = mask.info["params"]
             names = dict(params.get(CHECKED, params.get("label_names")) or {})
+            if not self._studies.is_of_image(image_id, mask.info):
+                return "its image changed since the mask was made: have it made again"
             if not names:
                 return "its mask is empty: there is nothing to accept"
             masks[image_id] = (mask.checksum, _accepted(params, names, user))
@@ -200,5 +202,5 @@ def _accepted(params: Mapping[str, Any], names: Mapping[str, int], user: str) ->
         "user": user,
         "label_info": [{"name": name, "idx": index} for name, index in names.items()],
         CHECKED: dict(names),
-        "provenance": dict(params),
+        PROVENANCE: dict(params),
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, PROVENANCE
 from infers.errors import ClientError, NotFound
 from infers.scoring import SCORE
 from infers.studies import IS_TEMPLATE, KEY, Studies, is_ours
@@ -121,7 +121,7 @@ def _row(
 ) -> Row:
     final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
     if final is not None:
-        made = final.get("provenance") or {}
+        made = final.get(PROVENANCE) or {}
         accepted = final.get(ACCEPTED)
         status = "accepted" if accepted == BOARD else "template"
         if final.get(IS_TEMPLATE) is False:
@@ -146,7 +146,7 @@ def _made(tags: Mapping[str, Any]) -> Mapping[str, Any]:
     """The record of what made the mask that is shown, or was accepted; empty for a label that a person submitted."""
     final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
     if final is not None:
-        return (final.get("provenance") or {}) if final.get(ACCEPTED) == BOARD else {}
+        return (final.get(PROVENANCE) or {}) if final.get(ACCEPTED) == BOARD else {}
     params = mask.get("params") if mask else None
     return params if isinstance(params, Mapping) else {}
 

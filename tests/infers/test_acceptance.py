@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 from infers.acceptance import Acceptance
 from infers.datastore import FINAL, StudyStore
@@ -45,6 +46,10 @@ def box(i0, i1, k0=0, k1=8):
     mask = np.zeros(SHAPE, bool)
     mask[i0:i1, 3:9, k0:k1] = True
     return mask
+
+
+def full_disk(*args, **options):
+    raise OSError("disk full")
 
 
 def test_the_last_result_before_quiet_becomes_the_final_label(annotator):
@@ -91,13 +96,15 @@ def test_a_result_that_waited_when_the_server_was_killed_waits_again(tmp_path):
     (tmp_path / "studies").mkdir()
     killed = Annotator(tmp_path / "studies", quiet=3600)
     killed.offer(box(1, 5), "organ")
-    killed.offer(box(10, 15), "lesion")
+    prediction = Prediction(box(10, 15).astype(np.uint8), {"lesion": 1}, {}, {"weights": "w"})
+    killed.acceptance.offer("s0", prediction, "anna")
     after = Annotator(tmp_path / "studies")
     assert after.acceptance.waiting() == []
     after.acceptance.start()
     wait_until(lambda: after.accepted)
     np.testing.assert_array_equal(after.final(), box(1, 5) + 2 * box(10, 15))
-    assert after.store.record("s0", FINAL).info["provenance"] == {"weights": "w"}
+    info = after.store.record("s0", FINAL).info
+    assert (info["provenance"], info["user"]) == ({"weights": "w"}, "anna")
     assert list(after.offers.read()) == []
 
 
@@ -114,11 +121,74 @@ def test_a_result_accepted_now_does_not_come_back(annotator):
 def test_a_result_that_cannot_be_saved_now_is_kept(annotator, monkeypatch):
     annotator.acceptance._quiet = 3600
     annotator.offer(box(1, 5))
-    monkeypatch.setattr(annotator.store, "save_label", lambda *args: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(annotator.store, "save_accepted", full_disk)
     with pytest.raises(OSError, match="disk full"):
         annotator.acceptance.accept_now("s0", "anna")
     assert annotator.acceptance.waiting() == ["s0"]
     assert [image_id for image_id, _ in annotator.offers.read()] == ["s0"]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), requests.ConnectionError("refused")])
+def test_a_result_that_cannot_be_saved_after_quiet_waits_until_it_can(annotator, monkeypatch, error):
+    tried, save = [], annotator.store.save_accepted
+
+    def fail_twice(*args, **options):
+        tried.append(args)
+        if len(tried) <= 2:
+            raise error
+        return save(*args, **options)
+
+    monkeypatch.setattr(annotator.store, "save_accepted", fail_twice)
+    annotator.offer(box(1, 5))
+    wait_until(lambda: annotator.accepted)
+    np.testing.assert_array_equal(annotator.final(), box(1, 5))
+    assert list(annotator.offers.read()) == []
+
+
+def test_a_structure_that_could_not_be_saved_is_not_lost_to_one_that_came_meanwhile(annotator, monkeypatch):
+    def click_the_next_one(*args, **options):
+        monkeypatch.undo()
+        annotator.offer(box(10, 15), "lesion")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(annotator.store, "save_accepted", click_the_next_one)
+    annotator.offer(box(1, 5), "organ")
+    wait_until(lambda: annotator.accepted)
+    names = annotator.store.record("s0", FINAL).info["label_names"]
+    np.testing.assert_array_equal(annotator.final(), names["organ"] * box(1, 5) + names["lesion"] * box(10, 15))
+
+
+def test_a_label_that_is_submitted_while_a_result_is_saved_is_not_replaced(annotator, tmp_path, monkeypatch):
+    submitted = write_nifti(tmp_path / "label.nii.gz", box(8, 9).astype(np.uint8))
+    save = annotator.store.save_accepted
+
+    def submit_before(*args, **options):
+        annotator.store.save_label("s0", str(submitted), FINAL, {"label_info": [{"name": "organ", "idx": 1}]})
+        return save(*args, **options)
+
+    monkeypatch.setattr(annotator.store, "save_accepted", submit_before)
+    annotator.acceptance._quiet = 3600
+    annotator.offer(box(1, 5))
+    assert annotator.acceptance.accept_now("s0", "anna") is False
+    np.testing.assert_array_equal(annotator.final(), box(8, 9))
+    assert annotator.accepted == []
+
+
+def test_a_label_that_is_accepted_while_a_result_is_saved_keeps_its_structures(annotator, tmp_path, monkeypatch):
+    other = write_nifti(tmp_path / "label.nii.gz", 2 * box(10, 15).astype(np.uint8))
+    annotator.labels.learn(["organ", "lesion"])
+    save = annotator.store.save_accepted
+
+    def accept_before(*args, **options):
+        monkeypatch.undo()
+        info = {"accepted": "elsewhere", "label_names": {"lesion": 2}}
+        assert save("s0", other, info, over=None)
+        return save(*args, **options)
+
+    monkeypatch.setattr(annotator.store, "save_accepted", accept_before)
+    annotator.offer(box(1, 5))
+    wait_until(lambda: annotator.accepted)
+    np.testing.assert_array_equal(annotator.final(), box(1, 5) + 2 * box(10, 15))
 
 
 def test_a_torn_file_of_a_waiting_result_is_set_aside(annotator, caplog):

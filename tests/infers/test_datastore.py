@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -83,6 +84,29 @@ def test_a_persons_label_is_never_replaced_by_a_mask(folder):
     assert store.tags("s0").keys() == {FINAL}
     with pytest.raises(ClientError, match="person"):
         store.save_label("s1", label_of(folder), FINAL, {"model": "oneprompt"})
+
+
+def test_a_mask_that_somebody_else_made_is_never_replaced_by_one_of_ours(folder, tmp_path):
+    store, ours = StudyStore(str(folder)), {"model": "oneprompt", "params": {}}
+    mask = write_nifti(tmp_path / "ours.nii.gz", organ_volume(7)[1])
+    store.save_label("s0", label_of(folder), AUTOMATIC, {"user": "anna"})  # submitted as a draft
+    store.save_automatic("s1", mask, ours)
+    stored = folder / "labels" / AUTOMATIC
+    for image_id in ("s1", "s2"):  # copied there by hand, which the list does not know yet
+        shutil.copy(label_of(folder), stored / f"{image_id}.nii.gz")
+    for image_id in ("s0", "s1", "s2"):
+        assert store.save_automatic(image_id, mask, ours) is False
+        assert (stored / f"{image_id}.nii.gz").read_bytes() == Path(label_of(folder)).read_bytes()
+        assert "model" not in store.tags(image_id)[AUTOMATIC]  # the list says so, so that nobody tries again
+
+
+def test_a_mask_that_was_just_replaced_by_hand_is_not_removed_with_ours(folder):
+    store = StudyStore(str(folder))
+    for image_id in ("s0", "s1"):
+        store.save_automatic(image_id, Path(label_of(folder)), {"model": "oneprompt"})
+    write_nifti(folder / "labels" / AUTOMATIC / "s0.nii.gz", organ_volume(5)[1])
+    assert store.remove_automatic(lambda info: info.get("model") == "oneprompt") == ["s1"]
+    assert store.record("s0", AUTOMATIC) is not None
 
 
 def test_a_mask_of_a_removed_study_is_not_stored(folder):

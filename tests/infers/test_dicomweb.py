@@ -197,6 +197,26 @@ def test_the_newest_segmentation_replaces_the_label_and_a_later_label_replaces_i
     assert store.record(SERIES[0], FINAL).info["label_info"][0]["name"] == "organ"
 
 
+def test_an_accepted_result_replaces_no_label_that_came_meanwhile(store, server, tmp_path):
+    label, info = mask_for(store, SERIES[0], tmp_path), {"accepted": "interactive result", "label_names": {"organ": 1}}
+    assert store.save_accepted(SERIES[0], label, info, over=None)
+    seen = store.record(SERIES[0], FINAL)
+    assert store.save_accepted(SERIES[0], label, info, over=None) is False
+    assert store.save_accepted(SERIES[0], label, info, over=seen)
+    mask = np.zeros((6, 5, 4), np.uint8)
+    mask[1:4, 2:5, 1:3] = 1
+    image = read_image(store.get_image_uri(SERIES[0]))
+    store.get_labeled_images()  # what the server has is remembered for a while
+    seg = write_seg(server.instances[SERIES[0]], image, mask, {"organ": 1}, by=Maker.MANUAL)
+    seg.ContentDate = "20991231"
+    server.store_instances([seg])
+    assert store.save_accepted(SERIES[0], label, info, over=seen) is False
+    record = store.record(SERIES[0], FINAL)
+    np.testing.assert_array_equal(read_label(record.path, image), mask)
+    store.save_label(SERIES[0], str(record.path), FINAL, {"label_names": {"organ": 1}})
+    assert store.save_accepted(SERIES[0], label, info, over=seen) is False
+
+
 def test_automatic_masks_in_the_archive_are_no_final_labels(store, server):
     stored_by_another(store, server, SERIES[0], np.ones((6, 5, 4), np.uint8), by=Maker.AUTOMATIC)
     assert store.get_labeled_images() == []

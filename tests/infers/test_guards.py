@@ -1,9 +1,10 @@
 import io
 import tarfile
+import tempfile
 import zipfile
 
 import pytest
-from fastapi import BackgroundTasks, UploadFile
+from fastapi import UploadFile
 
 from infers.errors import ClientError
 from infers.guards import TRAIN_PARAMS, check_archive, check_params, json_object, received, safe_name, stem
@@ -92,13 +93,25 @@ def test_form_fields_must_be_objects():
     ],
 )
 def test_of_an_uploads_name_only_the_suffix_is_used(name, suffix):
-    tasks = BackgroundTasks()
-    path = received(UploadFile(io.BytesIO(b"content"), filename=name), tasks)
-    assert path.read_bytes() == b"content"
-    assert path.name.startswith("oneprompt-")
-    assert path.name.endswith(suffix)
-    assert len(tasks.tasks) == 1  # removed after the answer
-    path.unlink()
+    with received(UploadFile(io.BytesIO(b"content"), filename=name)) as path:
+        assert path.read_bytes() == b"content"
+        assert path.name.startswith("oneprompt-")
+        assert path.name.endswith(suffix)
+    assert not path.exists()
+
+
+class Torn(io.BytesIO):
+    def read(self, *size):
+        raise OSError("disk full")
+
+
+def test_an_upload_that_is_refused_or_torn_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ClientError), received(UploadFile(io.BytesIO(b"content"), filename="a.nii.gz")):
+        raise ClientError("refused")
+    with pytest.raises(OSError, match="disk full"), received(UploadFile(Torn(), filename="a.nii.gz")):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_uploads_name_without_its_suffix_is_its_id():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import time
 from collections.abc import Callable
@@ -165,6 +166,27 @@ def test_an_automatic_mask_cannot_be_saved_as_a_persons(server: Server) -> None:
     answer = server.request("POST", "/batch/infer/oneprompt", json={"label_tag": "final"})
     assert answer.status_code == 400
     assert "original" in answer.json()["detail"]
+
+
+def test_what_only_the_app_records_of_a_label_is_not_taken_from_a_client(server: Server, folder: Path) -> None:
+    own = {"accepted": "review board", "provenance": {"weights": "w"}, "structures": {"lesion": 1}, "template": False,
+           "score": {"organ": 1.0}, "rejected": {"user": "x"}}  # fmt: skip
+    params = {**own, "label_info": [{"name": "organ", "idx": 1}], "client_id": "tests"}
+    for tag in ("original", "final"):
+        answer = server.request(
+            "PUT",
+            "/datastore/label",
+            params={"image": "s2", "tag": tag},
+            data={"params": json.dumps(params)},
+            files={"label": ("label2.nii.gz", (folder / "label2.nii.gz").read_bytes())},
+        )
+        assert answer.status_code == 200, answer.text
+        info = server.get(f"/datastore/label/info?label=s2&tag={tag}")
+        assert info["client_id"] == "tests"
+        assert {key: info[key] for key in own if key in info} == (
+            {"structures": {"organ": 1}} if tag == "final" else {}
+        )
+    assert "s2" in server.status()["templates"]
 
 
 def test_uploaded_weights_that_do_not_fit_change_nothing(server: Server, tmp_path: Path, tiny_weights: Path) -> None:

@@ -19,6 +19,7 @@ from infers.health import TemplateHealth
 from infers.offers import Offers
 from infers.propagation import Propagation
 from lib.files import write_atomically
+from lib.images import read_label
 from lib.predictor import Prediction
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
@@ -235,6 +236,27 @@ def test_a_waiting_result_is_accepted_at_once_and_can_be_taken_back_without_loss
     assert office.decisions.undo(["s1"]).done == ["s1"]
     assert office.store.record("s1", WITHDRAWN).checksum == final.checksum
     assert office.status()["s1"] == "automatic"
+
+
+def test_a_click_on_an_accepted_study_keeps_its_other_structures(office):
+    organ = np.zeros(organ_volume(0)[0].shape, np.uint8)
+    organ[4:9, 4:9, 2:4] = 1
+    lesion = np.zeros_like(organ)
+    lesion[12:15, 4:9, 2:4] = 2
+    office.studies.labels.learn(["organ", "lesion"])
+    names = {"organ": 1, "lesion": 2}
+    mask = write_nifti(office.label.parent / "two.nii.gz", organ + lesion, office.studies.image("s1").affine)
+    params = {"label_names": names, "structures": names}
+    assert office.store.save_automatic("s1", mask, {"model": "oneprompt", "params": params})
+    assert office.decisions.accept(["s1"], "Ada", {}).done == ["s1"]
+    clicked = np.roll(organ, 1, axis=1)
+    office.acceptance.offer("s1", Prediction(clicked, {"organ": 1}, {}, {"templates": []}))
+    assert office.decisions.accept_results(["s1"], "Ada").done == ["s1"]
+    final = office.store.record("s1", FINAL)
+    assert final.info["label_names"] == names
+    np.testing.assert_array_equal(read_label(final.path), clicked + lesion)
+    assert "s1" in office.studies.templates()
+    assert office.studies.problems == {}
 
 
 def test_pictures_are_kept_until_the_label_changes(office, monkeypatch):
