@@ -41,7 +41,7 @@ from infers.routes import install
 from infers.rtstruct import write_rtstruct
 from infers.scoring import SCORE, DiceScoring, score_study
 from infers.strategies import strategies
-from infers.studies import CHECKED, IS_TEMPLATE, MODEL, Studies
+from infers.studies import CHECKED, IMAGE, IS_TEMPLATE, MODEL, Studies
 from infers.training import Trainings
 from infers.watch import FolderWatch
 from lib.checkpoints import SHIPPED_WEIGHTS
@@ -176,10 +176,11 @@ class Assembly:
             image_id = request["image"]
         if image_id is not None:
             request |= {"image_id": image_id, "image": str(self.image_path(image_id))}
+        stamp = self.datastore.image_stamp(image_id) if image_id is not None else ""
         path, params = task(request)
         tag, label = request.get("label_tag") or AUTOMATIC, path
         if request.get("save_label") and image_id is not None:
-            label, info = image_id, {"model": MODEL, "params": params}
+            label, info = image_id, {"model": MODEL, "params": {**params, IMAGE: stamp}}
             if tag == AUTOMATIC and not params.get("stored"):
                 self.datastore.save_automatic(image_id, Path(path), info)
             elif tag != AUTOMATIC:

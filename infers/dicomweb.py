@@ -119,6 +119,10 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                 self._add_copy(image_id, folder / image_id)
             return str(kept)
 
+    def image_stamp(self, image_id: str) -> str:
+        """Not known: a series is fetched whole, and the copy of it does not change."""
+        return ""
+
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The file of a label by its image's id."""
         record = self.record(label_id, label_tag)

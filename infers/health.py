@@ -49,9 +49,10 @@ class TemplateHealth:
         self._set(Health(typical, most_typical(looks, templates)))
         for image_id in self._trials:
             try:
+                stamp = self._studies.store.image_stamp(image_id)
                 image = self._studies.image(image_id)
                 prediction = self._studies.segment(image_id, image, checkpoint=checkpoint)
-                self._studies.store_automatic(image_id, image, prediction)
+                self._studies.store_automatic(image_id, image, prediction, stamp)
             except (ImageError, NotFound, OSError, ValueError) as error:  # the job will say so
                 logger.info("the trial leaves %s out: %s", image_id, error)
         self._set(Health(typical, most_typical(looks, templates), *self._tried()))

@@ -27,7 +27,7 @@ from infers.gate import Gate
 from infers.labels import LabelMap, names_by_value
 from infers.model import ServedModel
 from infers.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
-from infers.studies import CHECKED, Studies, result_params
+from infers.studies import CHECKED, IMAGE, Studies, result_params
 from lib.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
 from lib.predictor import Prediction
 from lib.prompts import Prompt
@@ -197,7 +197,7 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
     if stored is not None and wanted == known:
         params = stored.info["params"]
         mask = read_label(stored.path, image)
-        named = ("label_names", CHECKED, "quality")
+        named = ("label_names", CHECKED, "quality", IMAGE)
         provenance = {key: value for key, value in params.items() if key not in named}
         return Prediction(mask, params["label_names"], params["quality"], {**provenance, "stored": True})
     with engine.gate.interactive():

@@ -79,7 +79,7 @@ class Propagation:
         self._cancelled = False
         self._news = 0  # counts triggers: a study that began before the newest one may have to begin again
         self._looked = 0  # the news that the status takes into account
-        self._failed: dict[str, tuple[str, str]] = {}  # image id: (key it failed with, reason)
+        self._failed: dict[str, tuple[tuple[str, str], str]] = {}  # image id: ((key, image) it failed with, reason)
         self._status = JobStatus(state="cancelled" if self._note.exists() else "idle")
         self._thread: threading.Thread | None = None
 
@@ -158,7 +158,8 @@ class Propagation:
             with self._condition:
                 self._wanted, news = False, self._news
             key = self._studies.key()
-            reasons = {image_id: reason for image_id, (at, reason) in self._failed.items() if at == key}
+            stamp = self._studies.store.image_stamp
+            reasons = {id: reason for id, (at, reason) in self._failed.items() if at == (key, stamp(id))}
             pending = self._studies.pending()
             todo = [image_id for image_id in pending if image_id not in reasons]
             done = self._studies.count_without_final() - len(pending)
@@ -182,8 +183,9 @@ class Propagation:
             if todo[0] not in self._studies.pending():
                 finished += 1
                 continue
+            tried = (key, stamp(todo[0]))  # before it is read: it may be in the middle of being copied
             if reason := self._segment(todo[0], news):
-                self._failed[todo[0]] = (key, reason)
+                self._failed[todo[0]] = (tried, reason)
             finished += 1
 
     def _aside(self, act: Aside, news: int) -> None:
@@ -216,6 +218,7 @@ class Propagation:
             self._gate.give_way()
 
         try:
+            stamp = self._studies.store.image_stamp(image_id)
             image = self._studies.image(image_id)
             if self._studies.automatic(image_id, image):
                 return None  # nobody had looked at the study, so its mask might have been out of date
@@ -225,7 +228,7 @@ class Propagation:
             with self._storing:
                 if self._cancelled:
                     raise Cancelled("cancelled")
-                self._studies.store_automatic(image_id, image, prediction)
+                self._studies.store_automatic(image_id, image, prediction, stamp)
         except (Cancelled, NotFound) as error:
             logger.info("%s is left: %s", image_id, error)
         except requests.ConnectionError:

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 MODEL = "oneprompt"  # name in the records of masks that this app made
 KEY = "key"
 BASIS = "basis"  # the same but for the weights
+IMAGE = "image_stamp"  # in the record of a mask: the stamp of the image that it was made from
 CHECKED = "structures"  # in a final label's record: {structure: value}, as found in the label when it was saved
 IS_TEMPLATE = "template"  # in a final label's record: False where a person wants it kept out of the bank
 MASK_SUFFIX = ".nii.gz"
@@ -43,6 +44,7 @@ class Store(Protocol):
     def get_labeled_images(self) -> list[str]: ...
     def get_unlabeled_images(self) -> list[str]: ...
     def get_image_uri(self, image_id: str) -> str: ...
+    def image_stamp(self, image_id: str) -> str: ...
     def tags(self, image_id: str) -> dict[str, dict[str, Any]]: ...
     def record(self, image_id: str, tag: str) -> LabelRecord | None: ...
     def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool: ...
@@ -79,7 +81,7 @@ class Studies:
         self._predictor, self._most, self._refreshed = predictor, most_templates, refreshed
         self._lock = threading.RLock()
         self._names: dict[str, dict[str, int]] = {}  # by record checksum
-        self._problems: dict[str, tuple[str, str]] = {}  # image id: (record checksum, reason)
+        self._problems: dict[str, tuple[str, str]] = {}  # image id: (label and image, reason)
         self._keys: tuple[str, dict[str, str]] = ("", {})  # what they depend on, {image id: key}
         self.bank = TemplateBank(self._template, summarise=self._summary)
 
@@ -155,6 +157,8 @@ class Studies:
         if record is None or not is_ours(record.info):
             return None
         params = record.info["params"]
+        if not self.is_of_image(image_id, record.info):
+            return None
         if params.get(KEY) == self.key_now(image_id, image):
             return record
         if older_weights and self._refreshed:
@@ -194,9 +198,19 @@ class Studies:
         prediction.provenance.update({KEY: key, BASIS: self._basis(choice)})
         return prediction
 
-    def store_automatic(self, image_id: str, image: Image, prediction: Prediction) -> bool:
-        """Save a prediction as the study's automatic mask; False where a person's label came first."""
-        params = result_params(prediction, self.labels.names)
+    def is_of_image(self, image_id: str, info: Mapping[str, Any]) -> bool:
+        """Whether an automatic mask with this record was made from the image as it is now, as far as is known."""
+        made_from, now = info["params"].get(IMAGE), self.store.image_stamp(image_id)
+        return made_from == now or not made_from or not now
+
+    def store_automatic(self, image_id: str, image: Image, prediction: Prediction, stamp: str = "") -> bool:
+        """Save a prediction as the study's automatic mask; False where somebody else's label came first.
+
+        Args:
+            image_id, image, prediction: the study and what was predicted for it.
+            stamp: the image's in the store, as it was before the image was read; nothing where that is not known.
+        """
+        params = {**result_params(prediction, self.labels.names), **({IMAGE: stamp} if stamp else {})}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"mask{MASK_SUFFIX}"
             write_label(path, prediction.mask, image)
@@ -250,16 +264,19 @@ class Studies:
             return False
         mask = tags.get(AUTOMATIC)
         # A mask with this tag that somebody else put there is theirs: never overwritten
-        return mask is None or (is_ours(mask) and mask["params"].get(KEY) != key_of(image_id))
+        if mask is None or not is_ours(mask):
+            return mask is None
+        return mask["params"].get(KEY) != key_of(image_id) or not self.is_of_image(image_id, mask)
 
     def _structures(self, image_id: str, record: LabelRecord) -> dict[str, int]:
         if isinstance(record.info.get(CHECKED), dict):
             return dict(record.info[CHECKED])
         checksum = _record_checksum(record)
+        seen = checksum + self.store.image_stamp(image_id)  # what was wrong with the label may have been the image
         known, problem = self._names.get(checksum), self._problems.get(image_id)
         if known is not None:
             return known
-        if problem and problem[0] == checksum:
+        if problem and problem[0] == seen:
             return {}
         try:
             self._names[checksum] = self.check_label(image_id, record.path, record.info)
@@ -267,7 +284,7 @@ class Studies:
             return self._names[checksum]
         except (ClientError, ImageError, OSError) as error:
             logger.warning("the final label of %s is no template: %s", image_id, error)
-            self._problems[image_id] = (checksum, str(error))
+            self._problems[image_id] = (seen, str(error))
             return {}
 
     def _template(self, image_id: str) -> Template:

@@ -45,6 +45,7 @@ class StudyFiles(LockedDatastore):
         views = root / STATE_FOLDER / "series"
         self._scanner = SeriesScanner(root, views) if self.folders_are_series else None
         self._series: dict[str, Series] = {}
+        self._stamps: dict[str, str] = {}
         self._listeners: list[Callable[[], None]] = []
         super().__init__(datastore_path, extensions=list(extensions), read_only=read_only)
         self._watch = FolderWatch(root, self.refresh) if auto_reload else None
@@ -52,7 +53,8 @@ class StudyFiles(LockedDatastore):
     # What others call
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after files outside this process's doing changed which images and labels there are."""
+        """Call `listener` after files outside this process's doing changed which images and labels there are, or what
+        an image holds."""
         self._listeners.append(listener)
 
     def refresh(self) -> None:
@@ -64,6 +66,10 @@ class StudyFiles(LockedDatastore):
         if changed:
             for listener in self._listeners:
                 listener()
+
+    def image_stamp(self, image_id: str) -> str:
+        """Changes when an image's file, or which files its folder holds, does; empty where that is not known."""
+        return self._stamps.get(image_id, "")
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """What is known about an image, its path included; a folder's path is left out, viewers open only files."""
@@ -102,6 +108,7 @@ class StudyFiles(LockedDatastore):
     def _reconcile_datastore(self) -> None:
         self._series = self._scanner.scan() if self._scanner else {}
         super()._reconcile_datastore()
+        self._stamps = {image_id: self._stamp(image_id) for image_id in self._datastore.objects}
 
     def _add_non_existing_images(self) -> int:
         count = super()._add_non_existing_images()
@@ -139,6 +146,16 @@ class StudyFiles(LockedDatastore):
                 return info if info is not None else dict(known.info) if known else {}
         return None
 
-    def _shape(self) -> dict[str, dict[str, Any]]:
+    def _stamp(self, image_id: str) -> str:
+        name = self._filename(image_id, self._datastore.objects[image_id].image.ext)
+        try:
+            stat = (Path(self._datastore.image_path()) / name).stat()
+        except OSError:  # removed meanwhile
+            return ""
+        return f"{stat.st_mtime_ns}-{stat.st_size}"
+
+    def _shape(self) -> dict[str, Any]:
         objects = self._datastore.objects.items()
-        return {image_id: {tag: label.info for tag, label in obj.labels.items()} for image_id, obj in objects}
+        labels = {image_id: {tag: label.info for tag, label in obj.labels.items()} for image_id, obj in objects}
+        # An image that was still being copied when it was read is news once it is whole
+        return {"labels": labels, "images": self._stamps}

@@ -72,6 +72,8 @@ class Decisions:
                 return CHANGED
             params = mask.info["params"]
             names = dict(params.get(CHECKED, params.get("label_names")) or {})
+            if not self._studies.is_of_image(image_id, mask.info):
+                return "its image changed since the mask was made: have it made again"
             if not names:
                 return "its mask is empty: there is nothing to accept"
             masks[image_id] = (mask.checksum, _accepted(params, names, user))

@@ -11,6 +11,7 @@ from infers.gate import Gate
 from infers.offers import Offers
 from infers.propagation import Propagation
 from infers.strategies import strategies
+from lib.images import read_label
 from tests.infers.fakes import FakePredictor, make_studies, wait_until
 from tests.samples import organ_volume, write_nifti
 
@@ -118,6 +119,40 @@ def test_one_bad_study_is_reported_and_the_rest_goes_on(job, studies, predictor)
     job.trigger()  # somebody who asks is
     wait_until(lambda: job.status().run == 2 and job.status().state == "done")
     assert set(job.status().failed) == {"s4"}
+
+
+def test_an_image_that_was_read_while_it_was_copied_is_segmented_once_it_is_whole(job, studies):
+    folder = Path(studies.store._datastore_path)
+    whole = (folder / "s4.nii.gz").read_bytes()
+    (folder / "s4.nii.gz").write_bytes(whole[:500])
+    studies.store.refresh()
+    studies.store.on_change(lambda: job.trigger(resume=False))  # as the server does
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    assert set(job.status().failed) == {"s4"}
+    (folder / "s4.nii.gz").write_bytes(whole)
+    studies.store.refresh()  # what the watch of the folder does
+    wait_until(lambda: job.status().state == "done" and job.status().done == COUNT - 1)
+    assert job.status().failed == {}
+
+
+def test_a_mask_of_an_image_that_was_replaced_is_not_accepted_and_is_made_again(job, studies, tmp_path):
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    other = organ_volume(9, (12, 10, 6))[0]
+    write_nifti(Path(studies.store._datastore_path) / "s1.nii.gz", other)
+    studies.store.refresh()
+    acceptance = Acceptance(studies.store, Offers(tmp_path / "offers"), 60, lambda _: None, studies.labels.learn)
+    decisions = Decisions(studies, acceptance, lambda: None, lambda: None)
+    outcome = decisions.accept(["s1", "s2"], "Ada", {})
+    assert outcome.done == ["s2"]
+    assert "image changed" in outcome.refused["s1"]
+    assert studies.automatic("s1", studies.image("s1")) is None
+    job.trigger(resume=False)
+    wait_until(lambda: decisions.accept(["s1"], "Ada", {}).done == ["s1"])
+    np.testing.assert_array_equal(read_label(studies.store.record("s1", FINAL).path, studies.image("s1")), other > 3)
 
 
 def test_when_every_study_fails_so_does_the_job(job, studies, predictor):
