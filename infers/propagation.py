@@ -190,9 +190,9 @@ class Propagation:
             if todo[0] not in self._studies.pending():
                 finished += 1
                 continue
-            state = (key, stamp(todo[0]))  # before it is read: it may be in the middle of being copied
+            tried = (key, stamp(todo[0]))  # before it is read: it may be in the middle of being copied
             if reason := self._segment(todo[0], news):
-                self._failed[todo[0]] = (state, reason)
+                self._failed[todo[0]] = (tried, reason)
             finished += 1
 
     def _aside(self, act: Aside, news: int) -> None:
