@@ -36,7 +36,8 @@ _STUDY_UID, _PATIENT_ID = "0020000D", "00100020"
 
 def main(arguments: list[str] | None = None) -> int:
     options, others = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script that starts this in the background has Ctrl-C ignored
+        signal.signal(number, _end)
     try:
         with _study_list(options) as (url, own):
             study = first_study(url)
