@@ -191,7 +191,7 @@ class Propagation:
                 finished += 1
                 continue
             tried = (key, stamp(todo[0]))  # before it is read: it may be in the middle of being copied
-            if reason := self._segment(todo[0], news):
+            if reason := self._segment(todo[0], news, tried[1]):
                 self._failed[todo[0]] = (tried, reason)
             finished += 1
 
@@ -211,8 +211,8 @@ class Propagation:
         except Exception:
             logger.exception("the masks are made without it")
 
-    def _segment(self, image_id: str, news: int) -> str | None:
-        """Segment one study and store its mask; returns why that failed, or None."""
+    def _segment(self, image_id: str, news: int, stamp: str) -> str | None:
+        """Segment one study and store its mask with the stamp of its image; returns why that failed, or None."""
 
         def between_batches(fraction: float) -> None:
             nonlocal news
@@ -225,7 +225,6 @@ class Propagation:
             self._gate.give_way()
 
         try:
-            stamp = self._studies.store.image_stamp(image_id)
             image = self._studies.image(image_id)
             if self._studies.automatic(image_id, image):
                 return None  # nobody had looked at the study, so its mask might have been out of date

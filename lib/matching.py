@@ -43,20 +43,20 @@ class Match:
     """Correspondence of one query stack to one template stack.
 
     Attributes:
-        similarity: (Q, T) of slice looks, -1 to 1.
         path: (Q,) the template slice at each query slice's place.
+        slices: T, of the template.
         step: template slices from one that is compared to the next.
     """
 
-    similarity: np.ndarray
     path: np.ndarray
+    slices: int
     step: int
 
     def around(self, query: int, count: int) -> list[int]:
         """The template slice at a query slice's place and those on either side, `count` of them, fewer at an end."""
         reach = count // 2
         places = (int(self.path[query]) + self.step * offset for offset in range(-reach, reach + 1))
-        return [place for place in places if 0 <= place < self.similarity.shape[1]]
+        return [place for place in places if 0 <= place < self.slices]
 
 
 def match(query: Stack, template: Stack, settings: MatchSettings) -> Match:
@@ -74,7 +74,7 @@ def match_looks(
     step = max(1, round(settings.step_mm / template.thickness))
     gain = similarity - settings.position_weight * apart
     path = align(gain, (query.thickness, template.thickness), settings.stretch_cost)
-    return Match(similarity, path, step)
+    return Match(path, len(template), step)
 
 
 def looks(stack: Stack) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_neighbours_lie_a_millimetre_apart_or_one_slice(thickness, step):
 
 
 def test_neighbours_stay_within_the_template():
-    found = Match(np.zeros((3, 4)), np.array([0, 2, 3]), step=1)
+    found = Match(np.array([0, 2, 3]), slices=4, step=1)
     assert found.around(0, 3) == [0, 1]
     assert found.around(1, 5) == [0, 1, 2, 3]
     assert found.around(2, 1) == [3]
