@@ -108,7 +108,9 @@ class Propagation:
     def cancel(self) -> JobStatus:
         """Stop the run that is under way after the batch it is at; what is done stays."""
         with self._condition:
-            if self._status.state == "running" or self._wanted:
+            state = self._status.state
+            looking = self._looked != self._news and state not in ("cancelling", "cancelled")  # at what there is to do
+            if state == "running" or self._wanted or looking:
                 self._wanted, self._cancelled = False, True
                 self._status = replace(self._status, state="cancelling")
                 self._note.touch()

@@ -180,6 +180,23 @@ def test_cancel_stops_between_batches_and_news_do_not_wake_it(job, studies, pred
     assert len(predictor.asked) == 2 + COUNT - 2  # the finished one is not repeated, the interrupted one is
 
 
+def test_cancel_counts_while_the_job_is_still_looking_for_work(job, studies, predictor, monkeypatch):
+    save(studies, 0)
+    job.trigger()
+    wait_until(finished(job))
+    made, pending = len(predictor.asked), studies.pending
+
+    def cancelled_meanwhile():
+        job.cancel()
+        return pending()
+
+    monkeypatch.setattr(studies, "pending", cancelled_meanwhile)
+    save(studies, 1)  # every mask is to be made again
+    job.trigger()
+    wait_until(lambda: job.status().state == "cancelled")
+    assert len(predictor.asked) == made
+
+
 def test_cancelling_an_idle_job_changes_nothing(job):
     assert job.cancel().state == "idle"
 
