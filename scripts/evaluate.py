@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from scripts.evaluation.plan import Settings
 from scripts.evaluation.report import report
 from scripts.evaluation.store import FinishedRows, Record, source_fingerprint
 from scripts.evaluation.summary import summarise
-from scripts.evaluation.work import Unit, units_of
+from scripts.evaluation.work import ASKED_BY, Unit, units_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = Path("evaluation")  # of results without --json; ignored by git
@@ -45,6 +45,7 @@ class Evaluation:
         methods: for 2-D and 3-D data.
         rows: where finished work is kept.
         seconds: after which no further unit of work is begun.
+        prompts: of `work.ASKED_BY`, what is asked.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Evaluation:
         settings: Settings,
         rows: FinishedRows,
         seconds: float,
+        prompts: Collection[str] = ASKED_BY,
     ) -> None:
         self.folders, self.methods, self.settings, self.rows = folders, methods, settings, rows
         self.started, self.seconds = time.monotonic(), seconds
@@ -64,7 +66,8 @@ class Evaluation:
         self._units: dict[str, list[Unit]] = {}
         for folder in folders:
             units, refused = units_of(folder, methods[folder.dataset.dims], settings, source)
-            self._units[folder.name], self.left_out = units, self.left_out | refused
+            self._units[folder.name] = [unit for unit in units if unit.asked_by in prompts]
+            self.left_out |= refused
 
     def run(self) -> None:
         """Do what is not finished yet, the dear baselines last."""
@@ -144,6 +147,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--templates", type=int, default=Settings.singles, help="single templates")
     parser.add_argument("--clicks", type=int, default=Settings.clicks, help="clicks after which the clicker gives up")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="by default all")
+    parser.add_argument("--prompts", nargs="+", choices=ASKED_BY, default=ASKED_BY, help="by default all, and clicks")
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument(
         "--minutes", type=float, default=50, help="begin nothing new after this time; run again to go on"
@@ -170,9 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hashed = weights_hash(network)
     out = options.json or PLACE / f"{options.split or options.data.name}-{hashed}.json"
     methods = panels(network, options.device, settings.seed, options.threads, options.methods)
-    run = Evaluation(
-        folders, methods, settings, FinishedRows(out.with_suffix(".jsonl"), options.fresh), 60 * options.minutes
-    )
+    rows = FinishedRows(out.with_suffix(".jsonl"), options.fresh)
+    run = Evaluation(folders, methods, settings, rows, 60 * options.minutes, options.prompts)
     about = {"weights": {"hash": hashed, **read_provenance(options.weights)}, "data": options.data.name}
     try:
         run.run()

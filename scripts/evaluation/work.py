@@ -10,10 +10,14 @@ from functools import partial
 from lib.prompts import PromptType
 from scripts.evaluation.cases import CaseFolder
 from scripts.evaluation.methods import ClickMethod, TemplateMethod
+from scripts.evaluation.one_prompt import EVERY_PROMPT
 from scripts.evaluation.panel import DEAR, Panel
 from scripts.evaluation.plan import Settings, Task, tasks_of
 from scripts.evaluation.records import click_records, template_records
 from scripts.evaluation.store import Record
+
+CLICKS = "clicks"
+ASKED_BY = (*(kind.value for kind in EVERY_PROMPT), CLICKS)
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,14 @@ class Unit:
 
     Attributes:
         name: for people.
+        asked_by: kind of prompt on the templates, or `CLICKS`.
         key: everything that its records depend on.
         dear: done after everything that is not.
         make: does the work.
     """
 
     name: str
+    asked_by: str
     key: str
     dear: bool
     make: Callable[[], Iterable[Record]]
@@ -43,20 +49,20 @@ def units_of(folder: CaseFolder, methods: Panel, settings: Settings, source: str
     units = []
     for task in tasks:
         where = f"{folder.name} / " + ", ".join(folder.dataset.labels[value] for value in task.values)
-        work: list[tuple[TemplateMethod | ClickMethod, str, Callable[[], Iterable[Record]]]] = [
-            (method, f"{kind.value}, {name}", partial(template_records, folder, part, method, kind))
+        work: list[tuple[TemplateMethod | ClickMethod, str, str, Callable[[], Iterable[Record]]]] = [
+            (method, kind.value, f"{kind.value}, {name}", partial(template_records, folder, part, method, kind))
             for method in methods.by_template
             for kind in method.prompts
             for name, part in _parts(task, method, kind, folder.dataset.dims)
         ]
         work += [
-            (clicker, "clicks", partial(click_records, folder, task, clicker, settings))
+            (clicker, CLICKS, CLICKS, partial(click_records, folder, task, clicker, settings))
             for clicker in methods.by_clicks
         ]
-        for method, what, make in work:
+        for method, asked_by, what, make in work:
             depends = [source, folder.fingerprint, folder.name, task.values, method.name, method.fingerprint, what]
             key = json.dumps([*depends, asdict(settings)])
-            units.append(Unit(f"{where}: {method.name}, {what}", key, method.name in DEAR, make))
+            units.append(Unit(f"{where}: {method.name}, {what}", asked_by, key, method.name in DEAR, make))
     return units, {f"{folder.name} / {labels}": reason for labels, reason in refused.items()}
 
 

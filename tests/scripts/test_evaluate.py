@@ -96,6 +96,14 @@ def test_time_that_runs_out_is_reported_and_the_next_run_goes_on(data, tmp_path,
     assert not then["unfinished"]
 
 
+def test_only_the_prompts_that_were_wanted_are_asked(data, tmp_path, tiny_weights, capsys):
+    wanted = ("--methods", "One-Prompt", "copy", "--prompts")
+    boxes = run(data / "squares", tmp_path / "boxes.json", tiny_weights, *wanted, "bbox")
+    assert {(row["method"], row["prompt"]) for row in boxes["rows"]} == {("One-Prompt", "bbox")}
+    clicks = run(data / "squares", tmp_path / "clicks.json", tiny_weights, *wanted, "clicks")
+    assert {row["prompt"] for row in clicks["rows"]} == {"1 click", "3 clicks", "5 clicks"}
+
+
 def test_a_bad_file_is_named_and_the_rest_is_measured(data, tmp_path, tiny_weights, capsys):
     Picture.fromarray(np.zeros((8, 8), np.uint8)).save(data / "squares" / "labels" / "1.png")
     with pytest.raises(SystemExit) as stopped:
