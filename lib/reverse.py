@@ -33,12 +33,13 @@ class ReverseCase:
 
 
 def spread(items: Sequence[int], count: int) -> list[int]:
-    """At most `count` of the items, evenly over the sequence, ends included; of one, the middle."""
+    """At most `count` of the items, each from the middle of its share of the sequence.
+
+    Never the ends of a long one: where a structure begins, a slice shows a few of its voxels, and says little.
+    """
     if len(items) <= count:
         return list(items)
-    if count == 1:
-        return [items[len(items) // 2]]
-    return [items[place] for place in np.linspace(0, len(items) - 1, count).round().astype(int)]
+    return [items[int((place + 0.5) * len(items) / count)] for place in range(count)]
 
 
 def reverse_answers(network: SliceNetwork, cases: Sequence[ReverseCase]) -> list[np.ndarray]:

@@ -1,9 +1,9 @@
 """Fit the predicted quality to weights: `python -m scripts.calibrate --data DIR [--weights FILE] [--out FILE]`.
 
-Studies of the split `train`, whose truth is known, and synthetic tasks are segmented as the server does it, and a small
-regressor learns to tell the Dice from what speaks for each mask (`lib.evidence`). The JSON it writes lies beside the
-weights and ships with them; do this again for every new version of them. Masks are kept in a second file: start the
-same command again and it goes on where it stopped. `python -m scripts.evaluate_quality` measures the result.
+Studies of the split `train`, whose truth is known, synthetic tasks and phantom volumes are segmented as the server does
+it, and a small regressor learns to tell the Dice from what speaks for each mask (`lib.evidence`). The JSON it writes
+lies beside the weights and ships with them; do this again for every new version of them. Masks are kept in a second
+file: start the same command again and it goes on where it stopped. `python -m scripts.evaluate_quality` measures it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lib.evidence import FEATURES
 from lib.predictor import Predictor
 from scripts.calibration.fitting import fit
 from scripts.calibration.lists import Collection, Record, of_dataset, synthetic_lists
+from scripts.calibration.phantom_lists import phantom_lists
 from scripts.pretrain import AS_ONE_CLASS
 
 TEMPLATES = (1, 1, 3)  # of the lists made of a data set, in turn
@@ -36,6 +37,9 @@ def collect(options: argparse.Namespace) -> tuple[list[Record], str]:
     if options.synthetic:
         tasks = synthetic_lists(options.synthetic, 3, options.seed)
         collection.take(f"synthetic, {options.synthetic} tasks", predictor, tasks)
+    if options.phantoms:
+        volumes = phantom_lists(options.phantoms, 3, options.seed)
+        collection.take(f"phantoms, {options.phantoms} lists", predictor, volumes)
     for dataset in datasets:
         one = of_dataset(dataset, dataset.name in AS_ONE_CLASS, TEMPLATES, options.lists, options.studies, options.seed)
         collection.take(dataset.name, predictor, [one])
@@ -46,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
-        "--data", type=Path, help="folder of data sets (lib/datasets.py); without, synthetic tasks only"
+        "--data", type=Path, help="folder of data sets (lib/datasets.py); without, synthetic tasks and phantoms only"
     )
     parser.add_argument("--terms", default="open", help="use data sets with these terms only (%(default)s)")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
@@ -55,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--lists", type=int, default=7, help="lists made of each data set (%(default)s)")
     parser.add_argument("--studies", type=int, default=5, help="studies segmented in each list (%(default)s)")
     parser.add_argument("--synthetic", type=int, default=90, help="synthetic tasks (%(default)s)")
+    parser.add_argument("--phantoms", type=int, default=24, help="lists of phantom volumes (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)

@@ -58,9 +58,7 @@ def test_no_case_has_no_quality(network):
     assert reverse_dice(network, []) == 0
 
 
-def test_spread_keeps_both_ends():
+def test_spread_takes_the_middle_of_each_share_and_never_the_ends():
     assert spread([3, 5, 7], 6) == [3, 5, 7]
-    chosen = spread(range(100), 5)
-    assert chosen[0] == 0
-    assert chosen[-1] == 99
-    assert len(chosen) == 5
+    assert spread(range(100), 5) == [10, 30, 50, 70, 90]
+    assert spread(range(7), 1) == [3]

@@ -49,10 +49,11 @@ def test_calibrate_writes_an_estimator_and_evaluate_quality_measures_it(tmp_path
     out = tmp_path / "quality.json"
     common = ["--data", str(data), "--weights", str(weights)]
     kept = ["--records", str(tmp_path / "kept.json")]
-    arguments = [*common, *kept, "--out", str(out), "--lists", "2", "--studies", "3", "--synthetic", "3"]
+    few = ["--lists", "2", "--studies", "3", "--synthetic", "3", "--phantoms", "1"]
+    arguments = [*common, *kept, "--out", str(out), *few]
     assert calibrate.main(arguments) == 0
     estimator = Estimator.read(out)
-    assert "discs" in estimator.about["lists"]
+    assert {"discs", "phantoms CT"} <= set(estimator.about["lists"])
     assert "others" not in estimator.about["lists"]
     assert estimator.about["weights"] == weights_hash(OnePrompt(TINY)) or estimator.about["weights"]
     assert 0 <= estimator.estimate({}) <= 1
