@@ -12,20 +12,17 @@ the template's structures.
 import argparse
 import json
 import shutil
-import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from lib.images import ImageError, read_image, read_label
-from scripts.client import Client, Server, ServerError
+from scripts.client import Client, Server, ServerError, ended_by_signals
 from scripts.demo_report import Result, percent, short, summarise, table
 from scripts.follow import follow_job
 from scripts.make_demo_data import write_demo_data
@@ -178,7 +175,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
-        with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="oneprompt-demo-") as folder:
+        with ended_by_signals(), tempfile.TemporaryDirectory(prefix="oneprompt-demo-") as folder:
             summary = summarise(run(options, Path(folder)))
     except (ServerError, StudyListError, ImageError) as error:
         print(f"demo: {error}", file=sys.stderr)
@@ -191,20 +188,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if summary["mean_dice"] is not None:
         print(f"\nMean Dice {summary['mean_dice']}, copying the template {summary['mean_dice_copy']}")
     return 0
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that neither the server nor the copy stays behind."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _show_template(template: Template, gallery: Gallery) -> None:

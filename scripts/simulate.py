@@ -20,7 +20,7 @@ from typing import Any
 
 from lib.files import write_atomically
 from lib.images import ImageError
-from scripts.client import ServerError
+from scripts.client import ServerError, ended_by_signals
 from scripts.make_demo_data import write_demo_data
 from scripts.simulation.figures import curves, summary, table
 from scripts.simulation.goals import MOST_CLICKS
@@ -102,7 +102,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
-        run(options)
+        with ended_by_signals():
+            run(options)
     except (ServerError, StudyListError, ImageError) as error:
         print(f"simulate: {error}", file=sys.stderr)
         return 1

@@ -1,10 +1,12 @@
 import json
+import os
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from scripts.client import Client, ServerError
+from scripts.client import Client, ServerError, ended_by_signals
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -83,3 +85,10 @@ def test_an_answer_that_is_no_json_is_quoted(client, server):
 def test_a_server_that_is_gone_is_an_error_of_ours():
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServerError, match=r"GET /info/ got no answer"):
         client.info()
+
+
+def test_a_request_to_end_unwinds_like_ctrl_c_so_that_servers_are_stopped():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), ended_by_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
