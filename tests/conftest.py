@@ -11,7 +11,12 @@ import torch
 
 from lib.checkpoints import save_network
 from lib.networks import OnePrompt
-from tests.programs import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401  (hooks)
+from tests.programs import (  # noqa: F401  (hooks)
+    pytest_collection_modifyitems,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
 from tests.samples import TINY
 
 
