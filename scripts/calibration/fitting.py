@@ -13,8 +13,8 @@ from lib.calibration import COVERED
 from lib.estimator import FARTHEST, Estimator
 from scripts.calibration.lists import Record
 
-HIDDEN = 8
-MEMBERS = 3
+HIDDEN = 4
+MEMBERS = 8
 STEPS = 400
 WEIGHT_DECAY = 0.3
 FOLDS = 6

@@ -34,7 +34,7 @@ def phantom_lists(count: int, queries: int, seed: int) -> Iterator[StudyList]:
             image, label = _cropped(phantom, names, rng) if number % 2 else (phantom.array, phantom.label)
             studies.append(LabelledStudy(f"{number}-{study}", str(study), Image(image, phantom.affine), label))
         shown = {name: LABELS[name] for name in names if (studies[0].label == LABELS[name]).sum() >= SMALLEST}
-        yield StudyList(f"phantoms {modality}", shown, studies, [range(templates)], queries, seed)
+        yield StudyList("phantoms", shown, studies, [range(templates)], queries, seed)
 
 
 def _cropped(phantom: Phantom, names: list[str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -53,7 +53,7 @@ def test_calibrate_writes_an_estimator_and_evaluate_quality_measures_it(tmp_path
     arguments = [*common, *kept, "--out", str(out), *few]
     assert calibrate.main(arguments) == 0
     estimator = Estimator.read(out)
-    assert {"discs", "phantoms CT"} <= set(estimator.about["lists"])
+    assert {"discs", "phantoms"} <= set(estimator.about["lists"])
     assert "others" not in estimator.about["lists"]
     assert estimator.about["weights"] == weights_hash(OnePrompt(TINY)) or estimator.about["weights"]
     assert 0 <= estimator.estimate({}) <= 1

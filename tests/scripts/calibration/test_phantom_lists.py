@@ -5,7 +5,6 @@ from scripts.calibration.phantom_lists import phantom_lists
 
 def test_lists_show_every_structure_in_every_template_and_are_the_same_for_a_seed():
     lists, again = (list(phantom_lists(6, 1, seed=3)) for _ in range(2))
-    assert {one.name for one in lists} == {"phantoms CT", "phantoms MR", "phantoms PT"}
     assert {len(one.groups[0]) for one in lists} == {1, 3}
     for one, other in zip(lists, again, strict=True):
         assert one.names
