@@ -1,9 +1,9 @@
 """Measure the predicted quality: `python -m scripts.evaluate_quality --data DIR [--split dev] [--curves PNG]`.
 
-Each data set becomes study lists with one template or three; every other study is segmented as the server does it, and
-what is predicted of the masks is held against their true Dice: before any correction and after 1, 5 and 20 random ones
-of the same list. Prints the tables of docs/quality.md. Masks are kept in a file: start the same command again and it
-goes on where it stopped.
+Each data set becomes study lists with one template or several; the other studies are segmented as the server does it,
+and what is predicted of the masks is held against their true Dice: before any correction and after 1, 5 and 20 random
+ones of the same list. Prints the tables of docs/quality.md. Masks are kept in a file: start the same command again and
+it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -84,13 +84,15 @@ def collect(options: argparse.Namespace) -> tuple[list[Record], dict[str, dict[s
     datasets = read_datasets(options.data, options.split)
     if options.sets:
         datasets = [dataset for dataset in datasets if dataset.name in options.sets.split(",")]
-    key = {"weights": weights_hash(network), "features": FEATURES, "lists": options.lists, "studies": options.studies}
-    collection = Collection(options.records, key)
+    made = {"lists": options.lists, "studies": options.studies, "templates": options.templates}
+    collection = Collection(options.records, {"weights": weights_hash(network), "features": FEATURES, **made})
     predictor = Predictor(network, options.device)
     costs = {}
     for dataset in sorted(datasets, key=lambda one: one.dims):
         lists = options.lists if dataset.dims == 2 else max(1, options.lists // 3)
-        collection.take(dataset.name, predictor, [of_dataset(dataset, False, TEMPLATES, lists, options.studies)])
+        collection.take(
+            dataset.name, predictor, [of_dataset(dataset, False, options.templates, lists, options.studies)]
+        )
         if options.cost:
             costs[dataset.name] = cost(network, dataset, options.device)
     return [record for record in collection.records if record.list in {d.name for d in datasets}], costs
@@ -123,6 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--estimator", type=Path, default=SHIPPED_ESTIMATOR, help="as scripts.calibrate writes it")
     parser.add_argument("--records", type=Path, default=Path("evaluation/quality.json"), help="where masks are kept")
+    parser.add_argument(
+        "--templates", type=int, nargs="+", default=TEMPLATES, help="of the lists of a data set, in turn (%(default)s)"
+    )
     parser.add_argument(
         "--lists", type=int, default=3, help="lists made of each data set (%(default)s; of volumes a third)"
     )
