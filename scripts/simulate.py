@@ -2,8 +2,8 @@
 
 The annotator knows the truth of every study and works until every structure has 85 %, then 90 % Dice, in four ways:
 drawing by hand, clicking in each study for itself, the One-Prompt loop in random order, and the full loop (first and
-next study by the server's strategies, masks predicted good enough accepted without a look). All but the first speak
-REST to a real server. docs/simulation.md says what counts as a click.
+next study by the server's strategies; once a few were corrected, masks predicted good enough are accepted without a
+look). All but the first speak REST to a real server. docs/simulation.md says what counts as a click.
 
 Without --studies it makes phantoms; with your own, --truth holds a label map for each. An interrupted run goes on where
 it stood when it is started again with the same --output.
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     options.output.mkdir(parents=True, exist_ok=True)
     studies = read_list(options)
     conf = {"weights": str(options.weights.resolve())} if options.weights else {}
-    plan = Plan(options.accept_at, options.most_clicks, options.seed, options.timeout, conf)
+    plan = Plan(options.accept_at, options.correct_first, options.most_clicks, options.seed, options.timeout, conf)
     ways: dict[str, Any] = {}
     logs: dict[str, Any] = {}
     for way in options.ways:
@@ -67,7 +67,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         print(f"\n{table(ways)}", flush=True)
     picture = curves(logs, {way: found["unseen"] for way, found in ways.items()})
     write_atomically(options.output / "clicks.png", picture)
-    result = {"studies": len(studies.studies), "accept_at": plan.accept_at, "seed": plan.seed, "ways": ways}
+    settings = {"accept_at": plan.accept_at, "correct_first": plan.correct_first, "seed": plan.seed}
+    result = {"studies": len(studies.studies), **settings, "ways": ways}
     write_atomically(options.output / "simulation.json", json.dumps(result, indent=1).encode())
     for way, found in ways.items():
         for goal, at in found["goals"].items():
@@ -87,6 +88,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add_study_options(parser)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which ways (default: all)")
     parser.add_argument("--accept-at", type=float, default=0.85, metavar="Q", help="predicted Dice of the full loop")
+    parser.add_argument(
+        "--correct-first", type=int, default=3, metavar="N", help="cases of each structure before it accepts unseen"
+    )
     parser.add_argument("--most-clicks", type=count, default=MOST_CLICKS, metavar="N", help="on one structure")
     parser.add_argument("--seed", type=int, default=0, help="of the random order")
     parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="longest wait for the job's news")

@@ -29,6 +29,16 @@ WAYS = ("hand", "interactive", "random", "full")
 _POLL = 0.25  # seconds
 
 
+def taught(cases: Mapping[str, int], entries: Sequence[Mapping[str, Any]], least: int) -> bool:
+    """Whether so many corrected cases of every structure that was drawn stand behind the predictions.
+
+    Args:
+        cases: {structure: corrected cases}, as the server counts them.
+        entries: of the log, one a study.
+    """
+    return all(cases.get(name, 0) >= least for entry in entries for name in entry["structures"])
+
+
 @dataclass(frozen=True)
 class StudyList:
     """The studies with their truth; every study needs one."""
@@ -52,13 +62,15 @@ class Plan:
     """How to simulate.
 
     Attributes:
-        accept_at: the full loop accepts masks predicted this good without a look.
+        accept_at: the full loop accepts masks predicted this good without a look,
+        correct_first: once so many cases of each structure taught the list what its predictions are worth.
         most_clicks: on one structure of one study.
         patience: seconds without news from the job.
         conf: further settings of the app.
     """
 
     accept_at: float = 0.85
+    correct_first: int = 3
     most_clicks: int = MOST_CLICKS
     seed: int = 0
     patience: float = 900
@@ -130,7 +142,7 @@ class Loop:
     def _next(self, client: Client, server: Server) -> Study | None:
         if self.way != "interactive" and self.log.entries:
             self._settle(client, server)
-            while self.way == "full" and client.accept_above(self.plan.accept_at):
+            while self.way == "full" and self._taught(client) and client.accept_above(self.plan.accept_at):
                 self._settle(client, server)  # what was accepted is a template, so more may reach the bound now
         done = self.log.ids | {row["id"] for row in client.rows() if row["status"] == "accepted"}
         left = [id for id in self.studies if id not in done]
@@ -147,6 +159,9 @@ class Loop:
             random.Random(self.plan.seed).shuffle(order)
             left = [id for id in order if id in left]
         return self.studies[left[0]]
+
+    def _taught(self, client: Client) -> bool:
+        return taught(client.status()["corrections"], self.log.entries, self.plan.correct_first)
 
     def _work_on(self, study: Study, client: Client) -> None:
         image, truth = self.list.image(study), self.list.masks(study)
