@@ -21,6 +21,8 @@ from scripts.evaluation.clicking import next_click
 from scripts.simulation.goals import GOALS, MOST_CLICKS, dice
 from scripts.simulation.outlines import draw
 
+CLEARED = 0.5  # Dice below which a mask is more wrong than right, and a person begins anew
+
 Ask = Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray]
 
 
@@ -30,7 +32,7 @@ class Work:
 
     Attributes:
         start: Dice before the first click; 0 where the annotator began with nothing.
-        dices: after each click.
+        dices: after each click; clearing a mask that is more wrong than right is one, and leaves nothing.
         drawn: {goal: clicks of drawing by hand after the last click}.
     """
 
@@ -89,7 +91,10 @@ class Annotator:
     def _structure(self, name: str, truth: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Work]:
         work, best = Work(dice(mask, truth)), mask
         points: dict[str, list[list[int]]] = {"foreground": [], "background": []}
-        for _ in range(self.most):
+        if mask.any() and work.start < CLEARED:
+            mask = np.zeros_like(mask)
+            work.dices.append(round(dice(mask, truth), 4))
+        while len(work.dices) < self.most:
             if work.start >= self.goals[-1] or (work.dices and work.dices[-1] >= self.goals[-1]):
                 break
             point, inside = next_click(mask, truth, self.axis)

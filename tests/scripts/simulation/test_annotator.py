@@ -53,6 +53,14 @@ def test_too_much_is_clicked_away():
     assert len(server.asked[0][1]["background"]) == 1
 
 
+def test_a_mask_that_is_more_wrong_than_right_is_cleared_with_one_click():
+    server = Server()
+    _, work = annotate(server, {"organ": ~TRUTH})
+    assert (work.start, work.dices[0]) == (0.0, 0.0)
+    assert not server.asked[0][2].any()
+    assert work.clicks(0.85) == 1 + 3
+
+
 def test_after_the_most_clicks_the_rest_is_drawn_and_said_to_be():
     mask, work = annotate(Server(helps=False), most=3)
     assert len(work.dices) == 3
