@@ -1,10 +1,12 @@
 """What a list's own corrected studies teach about the estimates of the others.
 
-A corrected study shows how good its automatic mask really was. A few of them move the estimates of the whole list (by a
-line that is held near "as estimated" until there is reason to leave it), and set how wide the bounds must be, by split
-conformal prediction: as wide as would have held 9 of 10 of the cases seen. Where there are less than `ENOUGH`, the
-cases that the estimator was fitted on stand in for those that are missing. Corrected cases are judged by the others, as
-if they were not known themselves.
+A corrected study shows how good its automatic mask really was. A few of them move the list's estimates that are like
+theirs, and set how wide the bounds must be, by split conformal prediction: as wide as would have held 9 of 10 of the
+cases seen. Where there are less than `ENOUGH`, the cases that the estimator was fitted on stand in for those that are
+missing. Corrected cases are judged by the others, as if they were not known themselves.
+
+Only estimates alike are moved because people correct what looks worst: masks with a low estimate are on average better
+than it, and that says nothing of those with a high one.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from lib.estimator import Estimator
 
 COVERED = 0.9
 ENOUGH = 20  # corrected cases, from which on a list's intervals rest on it alone
-OFFSET_CASES = 2.0  # corrections it takes to believe half of a list's mean error
-SLOPE_CASES = 1.0  # variance of estimates times cases it takes to believe half of a list's slope
+ALIKE = 0.08  # difference of two estimates at which one's error says 0.6 as much of the other
+PRIOR_CASES = 2.0  # corrections with the same estimate that it takes to believe half of their mean error
 
 
 @dataclass(frozen=True)
@@ -28,54 +30,46 @@ class Calibration:
 
     Attributes:
         estimator: whose estimates they are.
-        offset: added to them.
-        slope, centre: and this times their distance from a centre.
+        known: (estimate, true Dice) of the corrected cases that it rests on.
         margin: by how much the bounds are wider than the estimator's own.
-        cases: corrected cases that it rests on.
     """
 
     estimator: Estimator
-    offset: float = 0.0
-    slope: float = 0.0
-    centre: float = 0.5
+    known: tuple[tuple[float, float], ...] = ()
     margin: float = 0.0
-    cases: int = 0
+
+    @property
+    def cases(self) -> int:
+        """Corrected cases that it rests on."""
+        return len(self.known)
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[float, float]], estimator: Estimator) -> Calibration:
         """Learn from (estimate, true Dice) of corrected cases; what is not finite is left out."""
-        known = np.array([pair for pair in pairs if np.isfinite(pair).all()], float).reshape(-1, 2)
-        line = _line(known)
+        known = tuple(pair for pair in pairs if np.isfinite(pair).all())
         scores = [
-            _outside(estimator, _shifted(_line(np.delete(known, place, axis=0)), raw), raw, truth)
+            _outside(estimator, _moved([*known[:place], *known[place + 1 :]], raw), raw, truth)
             for place, (raw, truth) in enumerate(known)
         ]
-        return cls(estimator, *line, _margin(scores, estimator.scores), len(known))
+        return cls(estimator, known, _margin(scores, estimator.scores))
 
     def apply(self, raw: float) -> tuple[float, float, float]:
         """(expected Dice, low, high), each 0 to 1, of an estimate."""
-        dice = _shifted((self.offset, self.slope, self.centre), raw)
+        dice = _moved(self.known, raw)
         low, high = self.estimator.bounds(raw)
         moved = dice - raw
         low, high = max(0.0, low + moved - self.margin), min(1.0, high + moved + self.margin)
         return dice, min(low, dice), max(high, dice)
 
 
-def _line(pairs: np.ndarray) -> tuple[float, float, float]:
-    """Offset, slope and centre of the errors against the estimates, shrunk towards no error."""
-    if not len(pairs):
-        return 0.0, 0.0, 0.5
-    raw, errors = pairs[:, 0], pairs[:, 1] - pairs[:, 0]
-    centre = float(raw.mean())
-    offset = float(errors.sum() / (len(errors) + OFFSET_CASES))
-    around = raw - centre
-    slope = float((around * (errors - errors.mean())).sum() / ((around**2).sum() + SLOPE_CASES))
-    return offset, slope, centre
-
-
-def _shifted(line: tuple[float, float, float], raw: float) -> float:
-    offset, slope, centre = line
-    return min(1.0, max(0.0, raw + offset + slope * (raw - centre)))
+def _moved(known: Sequence[tuple[float, float]], raw: float) -> float:
+    """An estimate, moved by the mean error of cases with estimates like it, shrunk towards no error."""
+    if not known:
+        return raw
+    estimates, truths = np.array(known, float).T
+    alike = np.exp(-0.5 * ((estimates - raw) / ALIKE) ** 2)
+    error = float((alike * (truths - estimates)).sum() / (alike.sum() + PRIOR_CASES))
+    return min(1.0, max(0.0, raw + error))
 
 
 def _outside(estimator: Estimator, dice: float, raw: float, truth: float) -> float:
