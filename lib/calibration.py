@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,30 +44,37 @@ class Calibration:
         """Corrected cases that it rests on."""
         return len(self.known)
 
+    @cached_property
+    def _cases(self) -> np.ndarray:
+        return _array(self.known)  # once: every mask of a long list is asked for
+
     @classmethod
     def of(cls, pairs: Sequence[tuple[float, float]], estimator: Estimator) -> Calibration:
         """Learn from (estimate, true Dice) of corrected cases; what is not finite is left out."""
         known = tuple(pair for pair in pairs if np.isfinite(pair).all())
+        cases = _array(known)
         scores = [
-            _outside(estimator, _moved([*known[:place], *known[place + 1 :]], raw), raw, truth)
+            _outside(estimator, _moved(np.delete(cases, place, axis=0), raw), raw, truth)
             for place, (raw, truth) in enumerate(known)
         ]
         return cls(estimator, known, _margin(scores, estimator.scores))
 
     def apply(self, raw: float) -> tuple[float, float, float]:
         """(expected Dice, low, high), each 0 to 1, of an estimate."""
-        dice = _moved(self.known, raw)
+        dice = _moved(self._cases, raw)
         low, high = self.estimator.bounds(raw)
         moved = dice - raw
         low, high = max(0.0, low + moved - self.margin), min(1.0, high + moved + self.margin)
         return dice, min(low, dice), max(high, dice)
 
 
-def _moved(known: Sequence[tuple[float, float]], raw: float) -> float:
-    """An estimate, moved by the mean error of cases with estimates like it, shrunk towards no error."""
-    if not known:
-        return raw
-    estimates, truths = np.array(known, float).T
+def _array(known: Sequence[tuple[float, float]]) -> np.ndarray:
+    return np.array(known, float).reshape(-1, 2)
+
+
+def _moved(cases: np.ndarray, raw: float) -> float:
+    """An estimate, moved by the mean error of (n, 2) cases with estimates like it, shrunk towards no error."""
+    estimates, truths = cases.T
     alike = np.exp(-0.5 * ((estimates - raw) / ALIKE) ** 2)
     error = float((alike * (truths - estimates)).sum() / (alike.sum() + PRIOR_CASES))
     return min(1.0, max(0.0, raw + error))

@@ -241,17 +241,18 @@ def _words(answer: requests.Response) -> str:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that no server, and no copy of its studies, stays behind."""
+def ended_by_signals(*numbers: int) -> Iterator[None]:
+    """SIGTERM, or these signals, unwind like Ctrl-C, so that no server, and no copy of its studies, stays behind."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in numbers or (signal.SIGTERM,)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _free_port() -> int:

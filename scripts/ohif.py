@@ -23,7 +23,7 @@ from typing import Any
 import requests
 
 from scripts.anatomy import LABELS
-from scripts.client import APP, ROOT
+from scripts.client import APP, ROOT, ended_by_signals
 from scripts.make_demo_data import write_demo_series
 from scripts.orthanc import DicomServerError, Orthanc, count_instances, load_folder
 
@@ -36,10 +36,9 @@ _STUDY_UID, _PATIENT_ID = "0020000D", "00100020"
 
 def main(arguments: list[str] | None = None) -> int:
     options, others = parse_arguments(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a script that starts this in the background has Ctrl-C ignored
-        signal.signal(number, _end)
     try:
-        with _study_list(options) as (url, own):
+        # Ctrl-C too: a script that starts this in the background has it ignored
+        with ended_by_signals(signal.SIGINT, signal.SIGTERM), _study_list(options) as (url, own):
             study = first_study(url)
             return _serve(options, [*own, *others], url, study)
     except DicomServerError as error:
@@ -167,10 +166,6 @@ def _ready(base: str) -> bool:
 
 def _say(text: str) -> None:
     print(f"\n  {text}", file=sys.stderr, flush=True)
-
-
-def _end(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

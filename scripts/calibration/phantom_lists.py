@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from scipy import ndimage
 
 from lib.images import Image
 from scripts.anatomy import LABELS
@@ -40,12 +41,12 @@ def phantom_lists(count: int, queries: int, seed: int) -> Iterator[StudyList]:
 def _cropped(phantom: Phantom, names: list[str], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Image and label around those structures; a crop's own place in the world says nothing that is asked for."""
     shown = np.isin(phantom.label, [LABELS[name] for name in names])
-    if not shown.any():
+    box = ndimage.find_objects(shown.astype(np.uint8))
+    if not box:
         return phantom.array, phantom.label
     spacing = np.linalg.norm(phantom.affine[:3, :3], axis=0)
     window = []
-    for axis, size in enumerate(shown.shape):
-        found = np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {axis})))
-        before, after = np.ceil(rng.uniform(*MARGIN, 2) / spacing[axis]).astype(int)
-        window.append(slice(max(0, found[0] - before), min(size, found[-1] + 1 + after)))
+    for found, size in zip(box[0], spacing, strict=True):
+        before, after = np.ceil(rng.uniform(*MARGIN, 2) / size).astype(int)
+        window.append(slice(max(0, found.start - before), found.stop + after))
     return phantom.array[tuple(window)], phantom.label[tuple(window)]

@@ -30,9 +30,9 @@ def test_without_corrections_the_estimate_stays_and_its_bounds_surround_it():
 
 
 def test_corrections_move_the_estimates_of_the_list_more_and_more():
-    told = [Calibration.of(list_of(count), EVEN).apply(0.7)[0] for count in (0, 1, 5, 40)]
+    told = [Calibration.of(list_of(count), EVEN).apply(0.7)[0] for count in (0, 1, 5, 80)]
     assert told == sorted(told, reverse=True)
-    assert told[-1] == pytest.approx(0.5, abs=0.05)
+    assert told[-1] == pytest.approx(0.5, abs=0.03)
 
 
 def test_one_strange_correction_does_not_turn_a_list_over():
