@@ -53,8 +53,9 @@ from lib.versions import FOLDER, Versions
 
 logger = logging.getLogger(__name__)
 
-# What only this app says of a label: a client that sends a record back as it got it has decided nothing
-OWN_RECORD = frozenset({ACCEPTED, CHECKED, IS_TEMPLATE, PROVENANCE, REJECTED, SCORE})
+# What only this app says of a label: a client that sends a record back as it got it has decided nothing. With "params"
+# a mask would pass for one that this app made (`is_ours`).
+OWN_RECORD = frozenset({ACCEPTED, CHECKED, IS_TEMPLATE, PROVENANCE, REJECTED, SCORE, "params"})
 
 
 class Assembly:
@@ -193,7 +194,7 @@ class Assembly:
         """Store a label that a client submitted; a final one is checked first and becomes a template."""
         safe_name("tag", tag)
         self.image_path(image_id)
-        params = {key: value for key, value in params.items() if key not in OWN_RECORD}
+        params = _said_by_client(params)
         if tag == FINAL:
             params = {**params, CHECKED: self.studies.check_label(image_id, path, params)}
         before = self.datastore.tags(image_id).get(FORMER)
@@ -204,6 +205,11 @@ class Assembly:
             told = {key: former.get(key) for key in ("user", "client_id", "ts")}
             answer = {**(answer or {}), "replaced": {**told, "kept_as": FORMER}}
         return {**(answer or {}), "image": image_id, "label": label_id}
+
+    def describe_label(self, image_id: str, tag: str, told: dict[str, Any]) -> None:
+        """Add what a client says of a label to its record. Raises NotFound."""
+        safe_name("tag", tag)
+        self.datastore.update_label_info(image_id, tag, _said_by_client(told))
 
     def label_saved(self, image_id: str) -> dict[str, Any]:
         """A final label is there: the other studies follow, its former mask is scored, and a training may be due."""
@@ -382,6 +388,10 @@ class Assembly:
             self.studies.looks.refresh()
         if self.config.auto_propagate:
             self.job.trigger(resume=False)  # only says that there may be work: this is called under the store's lock
+
+
+def _said_by_client(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key not in OWN_RECORD}
 
 
 def _saved(instance: Dataset) -> str:

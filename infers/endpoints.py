@@ -160,6 +160,14 @@ def _add_studies(router: APIRouter, app: Any) -> None:
         with received(label) as path:
             return app.save_label(image, path, tag or FINAL, told)
 
+    @router.put("/datastore/label/info", tags=["Datastore"])
+    def describe_label(label: str, tag: str, info: str = Form("{}"), user: User = ANNOTATOR) -> None:
+        app.describe_label(label, tag, {**json_object(info, "info"), "user": user.username})
+
+    @router.put("/datastore/updatelabelinfo", include_in_schema=False, deprecated=True)
+    def describe_label_as_before(label: str, tag: str, params: str = Form("{}"), user: User = ANNOTATOR) -> None:
+        app.describe_label(label, tag, {**json_object(params, "params"), "user": user.username})
+
     @router.put("/datastore/", tags=["Datastore"])
     @router.put("/datastore/image", tags=["Datastore"])
     def add_image(

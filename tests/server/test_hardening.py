@@ -170,7 +170,7 @@ def test_an_automatic_mask_cannot_be_saved_as_a_persons(server: Server) -> None:
 
 def test_what_only_the_app_records_of_a_label_is_not_taken_from_a_client(server: Server, folder: Path) -> None:
     own = {"accepted": "review board", "provenance": {"weights": "w"}, "structures": {"lesion": 1}, "template": False,
-           "score": {"organ": 1.0}, "rejected": {"user": "x"}}  # fmt: skip
+           "score": {"organ": 1.0}, "rejected": {"user": "x"}, "params": {"weights": "w"}}  # fmt: skip
     params = {**own, "label_info": [{"name": "organ", "idx": 1}], "client_id": "tests"}
     for tag in ("original", "final"):
         answer = server.request(
@@ -181,8 +181,12 @@ def test_what_only_the_app_records_of_a_label_is_not_taken_from_a_client(server:
             files={"label": ("label2.nii.gz", (folder / "label2.nii.gz").read_bytes())},
         )
         assert answer.status_code == 200, answer.text
+        for path, field in (("label/info", "info"), ("updatelabelinfo", "params")):
+            told = {field: json.dumps({**own, "model": "oneprompt", "seen": path})}
+            answer = server.request("PUT", f"/datastore/{path}", params={"label": "s2", "tag": tag}, data=told)
+            assert answer.status_code == 200, answer.text
         info = server.get(f"/datastore/label/info?label=s2&tag={tag}")
-        assert info["client_id"] == "tests"
+        assert (info["client_id"], info["seen"]) == ("tests", "updatelabelinfo")
         assert {key: info[key] for key in own if key in info} == (
             {"structures": {"organ": 1}} if tag == "final" else {}
         )
