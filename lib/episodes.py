@@ -25,6 +25,9 @@ SMALLEST = 12  # pixels of a structure in the augmented image, below which an ep
 NEARBY = 0.1  # of a stack's length: slices that show the same part of two patients are seldom further apart
 
 
+SAME_IMAGE = "copies"  # source of episodes that are changed copies of one image
+
+
 @dataclass(frozen=True)
 class Episode:
     """One task for one step.
@@ -51,6 +54,9 @@ class Mix:
         same_image: a real structure, found again in changed copies of its image.
         absent: share of queries that do not show the structure, where a data set has such images.
         unions: share of real tasks that join several structures into one.
+        unchanged: share of real tasks, copies among them, that stay the tasks that they are: not turned, mirrored,
+            cut out or given other grey values. Pretraining wants none; what is tuned to one list gains by knowing
+            which way up its patients lie.
     """
 
     synthetic: float = 0.4
@@ -59,6 +65,7 @@ class Mix:
     same_image: float = 0.05
     absent: float = 0.06
     unions: float = 0.12
+    unchanged: float = 0.0
 
 
 @dataclass
@@ -136,12 +143,14 @@ class EpisodeSource:
     def __init__(self, real: Sequence[RealTasks], size: int, queries: int, mix: Mix = Mix(), seed: int = 0) -> None:
         self.real, self.size, self.queries, self.mix, self.seed = list(real), size, queries, mix, seed
         self._synthetic: dict[int, SyntheticTask] = {}
+        self._own = {name for tasks in real for name in (tasks.name, f"{SAME_IMAGE}/{tasks.name}")}
 
     def draw(self, rng: np.random.Generator, step: int) -> Episode:
         """One episode with a template that shows its structure; `step` moves the window of synthetic tasks on."""
         while True:
             images, masks, source, strength = self._draw_raw(rng, step)
-            images, masks = augment(images, masks, rng, self.size, strength)
+            unchanged = source in self._own and self.mix.unchanged > 0 and rng.random() < self.mix.unchanged
+            images, masks = augment(images, masks, rng, self.size, strength, new_task=not unchanged)
             if masks[0].sum() >= SMALLEST:
                 return Episode(np.stack([normalise(image) for image in images]), masks, source)
 
@@ -200,7 +209,7 @@ class EpisodeSource:
         index = int(rng.integers(len(tasks.images)))
         values = np.unique(tasks.labels[index])
         return self._copies(
-            tasks, index, tasks.labels[index] == rng.choice(values[-max(1, len(values) - 1) :]), "copies"
+            tasks, index, tasks.labels[index] == rng.choice(values[-max(1, len(values) - 1) :]), SAME_IMAGE
         )
 
     def _copies(self, tasks: RealTasks, index: int, mask: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, str]:

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from lib.episodes import STORED_SIZE, Episode, EpisodeSource, Mix, RealTasks
 from lib.examination import Examined, answer, clicks_needed, questions, template_dice
 from lib.images import read_image, read_label
 from lib.networks import OnePrompt
-from lib.optimizers import make_optimizer
+from lib.optimizers import OptimizerName, make_optimizer
+from lib.prompts import PromptType
 from lib.templates import Template
 from lib.training import StepResult, TrainingConfig, learning_rate_at, training_step
 from lib.transforms import normalise, resize_image
@@ -41,10 +42,13 @@ class FineTuning:
 
     Attributes:
         mode: which weights learn, one of `lib.adapters.MODES`.
+        optimizer: see `lib.optimizers`.
         rates: learning rate of each mode.
         epochs, steps: epochs of a phase, steps of an epoch.
         batch, queries: episodes of a step, queries of an episode.
         synthetic: share of synthetic episodes, against forgetting.
+        unchanged: share of the list's own episodes that stay as its images lie and look (`lib.episodes.Mix`).
+        masks: share of templates whose prompt is their mask, as a saved label's is; the other kinds share the rest.
         folds: times that the studies are divided while there are few.
         few: up to so many studies are cross-validated; of more, `held_out` (a share) are set apart.
         most_asked: studies of a phase that are asked about as the product would be, which takes seconds for a volume.
@@ -56,12 +60,15 @@ class FineTuning:
     """
 
     mode: str = "full"
+    optimizer: OptimizerName = "adamw"
     rates: Mapping[str, float] = field(default_factory=lambda: {"full": 2e-4, "norms": 2e-3, "lora": 2e-3})
     epochs: int = 4
     steps: int = 20
     batch: int = 4
     queries: int = 2
     synthetic: float = 0.1
+    unchanged: float = 0.0
+    masks: float = 0.58
     folds: int = 2
     few: int = 8
     held_out: float = 0.25
@@ -75,13 +82,14 @@ class FineTuning:
     @property
     def mix(self) -> Mix:
         """Shares of the kinds of episodes where there are several studies."""
-        return Mix(synthetic=self.synthetic, foreign=0.0, regions=0.05, same_image=0.2, absent=0.06, unions=0.0)
+        mix = Mix(foreign=0.0, regions=0.05, same_image=0.2, absent=0.06, unions=0.0)
+        return dataclasses.replace(mix, synthetic=self.synthetic, unchanged=self.unchanged)
 
     @property
     def mix_alone(self) -> Mix:
         """The same for one study, which has no partner: its own slices in changed copies."""
-        copies = 0.9 - self.synthetic
-        return Mix(synthetic=self.synthetic, foreign=0.0, regions=0.1, same_image=copies, absent=0.0, unions=0.0)
+        mix = Mix(foreign=0.0, regions=0.1, same_image=0.9 - self.synthetic, absent=0.0, unions=0.0)
+        return dataclasses.replace(mix, synthetic=self.synthetic, unchanged=self.unchanged)
 
     @classmethod
     def parse(cls, text: str) -> FineTuning:
@@ -104,14 +112,21 @@ class FineTuning:
         settings = dataclasses.replace(cls(), **changes)
         if settings.mode not in MODES or min(settings.epochs, settings.steps, settings.batch, settings.queries) < 1:
             raise ValueError(f"mode must be one of {', '.join(MODES)} and counts 1 or more, got {text!r}")
+        if settings.optimizer not in get_args(OptimizerName):
+            raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {text!r}")
         return (
             settings if rate is None else dataclasses.replace(settings, rates={**settings.rates, settings.mode: rate})
         )
 
     def training(self) -> TrainingConfig:
         """The settings of a step."""
+        kinds = list(PromptType)
+        rest = (1 - self.masks) / (len(kinds) - 1)
         return TrainingConfig(
-            optimizer="adamw", learning_rate=self.rates[self.mode], warmup=max(1, self.epochs * self.steps // 10)
+            optimizer=self.optimizer,
+            learning_rate=self.rates[self.mode],
+            warmup=max(1, self.epochs * self.steps // 10),
+            template_types={kind: self.masks if kind is PromptType.SEGLAB else rest for kind in kinds},
         )
 
 

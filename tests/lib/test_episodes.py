@@ -52,6 +52,22 @@ def test_queries_never_show_the_templates_subject():
         assert background[0] not in background[1:]
 
 
+def test_an_unchanged_task_keeps_its_place_and_the_order_of_its_grey_values():
+    def lies_right_and_is_bright(unchanged: float) -> list[bool]:
+        tasks = squares()
+        tasks.labels[:], tasks.images[:] = 0, 0
+        tasks.labels[:, 100:140, 100:140] = 1  # below and right of the middle
+        tasks.images[:] = 5 * tasks.labels
+        source = EpisodeSource([tasks], 64, 1, mix=replace(ONLY_REAL, unchanged=unchanged))
+        drawn = [source.draw(np.random.default_rng(number), 0) for number in range(20)]
+        right = [np.argwhere(e.masks[0]).mean(axis=0).min() > 32 for e in drawn]
+        bright = [e.images[0][e.masks[0]].mean() > e.images[0][~e.masks[0]].mean() for e in drawn]
+        return [a and b for a, b in zip(right, bright, strict=True)]
+
+    assert all(lies_right_and_is_bright(1.0))
+    assert sum(lies_right_and_is_bright(0.0)) < 15
+
+
 def test_a_structure_that_only_one_subject_shows_is_not_a_task():
     tasks = squares(count=2, subjects=1)
     assert tasks.showing == {}

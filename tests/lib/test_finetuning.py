@@ -7,6 +7,7 @@ from lib.checkpoints import load_network, weights_hash
 from lib.examination import Examined
 from lib.finetuning import COPIES, HELD_OUT, FineTune, FineTuning, LabelledStudy, compare, plan, run, slices_of
 from lib.progress import load_progress, save_progress
+from lib.prompts import PromptType
 from tests.samples import organ_volume, write_nifti
 
 QUICK = FineTuning(epochs=1, steps=8, batch=2, rates={"full": 0.03})
@@ -134,9 +135,12 @@ def test_better_means_more_dice_without_more_clicks_or_a_structure_lost(after, b
 
 
 def test_settings_are_read_from_words():
-    settings = FineTuning.parse("epochs=2, steps=3,mode=norms,rate=0.01")
+    settings = FineTuning.parse("epochs=2, steps=3,mode=norms,rate=0.01,masks=0.7,optimizer=muon")
     assert (settings.epochs, settings.steps, settings.training().learning_rate) == (2, 3, 0.01)
+    assert settings.training().template_types[PromptType.SEGLAB] == 0.7
+    assert sum(settings.training().template_types.values()) == pytest.approx(1)
+    assert settings.training().optimizer == "muon"
     assert FineTuning.parse("") == FineTuning()
-    for wrong in ("epoch=2", "epochs=two", "mode=half", "steps=0"):
+    for wrong in ("epoch=2", "epochs=two", "mode=half", "steps=0", "optimizer=sgd"):
         with pytest.raises(ValueError, match="must be"):
             FineTuning.parse(wrong)
