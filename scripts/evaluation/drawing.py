@@ -1,4 +1,4 @@
-"""A row of panels as a PNG: an answer filled, the truth a line, clicks as dots."""
+"""Panels as a PNG: an answer filled, the truth a line, clicks as dots."""
 
 from __future__ import annotations
 
@@ -35,9 +35,15 @@ class Panel:
 
 def draw(panels: Sequence[Panel]) -> bytes:
     """PNG of the panels side by side; of a volume the slice that shows most of the truth."""
-    figure = Figure(figsize=(SIDE * len(panels), SIDE + 0.3), layout="constrained")
-    for number, panel in enumerate(panels):
-        _draw(figure.add_subplot(1, len(panels), number + 1), panel)
+    return draw_rows([panels])
+
+
+def draw_rows(rows: Sequence[Sequence[Panel]]) -> bytes:
+    """The same for several rows of one length."""
+    columns = len(rows[0])
+    figure = Figure(figsize=(SIDE * columns, (SIDE + 0.3) * len(rows)), layout="constrained")
+    for number, panel in enumerate(panel for row in rows for panel in row):
+        _draw(figure.add_subplot(len(rows), columns, number + 1), panel)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=80)
     return buffer.getvalue()
