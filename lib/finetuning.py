@@ -67,8 +67,8 @@ class FineTuning:
     batch: int = 4
     queries: int = 2
     synthetic: float = 0.1
-    unchanged: float = 0.0
-    masks: float = 0.58
+    unchanged: float = 0.8
+    masks: float = 0.85
     folds: int = 2
     few: int = 8
     held_out: float = 0.25
