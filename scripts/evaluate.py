@@ -125,10 +125,13 @@ def _glance(records: Sequence[Record]) -> str:
     return f"Dice {sum(dices) / len(dices):.1f}"
 
 
-def open_folders(data: Path, split: str | None) -> list[CaseFolder]:
-    """Read every data set once; names what cannot be used on stderr."""
+def open_folders(data: Path, split: str | None, dims: int | None = None) -> list[CaseFolder]:
+    """Read every data set once; names what cannot be used on stderr. Raises DatasetError where there is none."""
     folders = []
-    for dataset in read_datasets(data, split):
+    found = [dataset for dataset in read_datasets(data, split) if dims in (None, dataset.dims)]
+    if not found:
+        raise DatasetError(f"{data} must hold a data set of {dims} dimensions, got none: leave --dims out")
+    for dataset in found:
         folder = CaseFolder.open(dataset)
         for reason in folder.refused.values():
             print(f"left out: {reason}", file=sys.stderr)
@@ -140,6 +143,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="a data set or a folder of them (lib/datasets.py)")
     parser.add_argument("--split", help="only data sets of this split (train, dev, eval)")
+    parser.add_argument("--dims", type=int, choices=(2, 3), help="only images, or only volumes, which take longer")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS, help="safetensors; by default what ships")
     parser.add_argument("--json", type=Path, help="results; beside it .html (pictures) and .jsonl (finished work)")
     parser.add_argument("--queries", type=int, default=Settings.queries, help="images asked for each structure")
@@ -168,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(options.queries, options.volumes, options.templates, clicks=options.clicks, seed=options.seed)
     try:
         network = load_network(options.weights, options.device)
-        folders = open_folders(options.data, options.split)
+        folders = open_folders(options.data, options.split, options.dims)
     except (CheckpointError, DatasetError) as error:
         sys.exit(str(error))
     hashed = weights_hash(network)

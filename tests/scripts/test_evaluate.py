@@ -104,6 +104,14 @@ def test_only_the_prompts_that_were_wanted_are_asked(data, tmp_path, tiny_weight
     assert {row["prompt"] for row in clicks["rows"]} == {"1 click", "3 clicks", "5 clicks"}
 
 
+def test_images_can_be_measured_without_the_volumes_and_volumes_alone(data, tmp_path, tiny_weights, capsys):
+    for dims, name in (("2", "squares"), ("3", "blocks")):
+        results = run(data, tmp_path / f"{dims}.json", tiny_weights, "--methods", "copy", "--dims", dims)
+        assert {row["dataset"] for row in results["rows"]} == {name}
+    with pytest.raises(SystemExit, match="leave --dims out"):
+        run(data / "squares", tmp_path / "none.json", tiny_weights, "--dims", "3")
+
+
 def test_a_bad_file_is_named_and_the_rest_is_measured(data, tmp_path, tiny_weights, capsys):
     Picture.fromarray(np.zeros((8, 8), np.uint8)).save(data / "squares" / "labels" / "1.png")
     with pytest.raises(SystemExit) as stopped:
