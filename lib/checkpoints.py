@@ -96,7 +96,8 @@ def _read(path: str | Path, tensors: bool = True) -> tuple[dict[str, str], dict[
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            values = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}
+            # copies, because tensors of a mapped file end the process when somebody overwrites that file in place
+            values = {name: file.get_tensor(name).clone() for name in file.keys()} if tensors else {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:

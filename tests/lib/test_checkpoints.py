@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +22,8 @@ from lib.checkpoints import (
     weights_hash,
 )
 from lib.networks import NetworkConfig, OnePrompt
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -51,6 +56,18 @@ def test_weights_of_different_configurations_have_no_mean(network, tmp_path):
         save_network(path, saved, {})
     with pytest.raises(CheckpointError, match="share a configuration"):
         average_networks(paths)
+
+
+def test_a_network_outlives_the_file_that_it_was_read_from(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_network(path, network, {})
+    program = (
+        "import sys; from lib.checkpoints import load_network, weights_hash; path = sys.argv[1]; "
+        "network = load_network(path); open(path, 'wb').close(); print(weights_hash(network))"
+    )
+    command = [sys.executable, "-c", program, str(path)]  # a process of its own: a failure ends it with SIGBUS
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, weights_hash(network))
 
 
 def test_what_is_not_a_fitting_weights_file_is_refused_with_its_reason(network, tmp_path):
