@@ -23,8 +23,6 @@ from lib.transforms import normalise, resize_image
 STORED_SIZE = 160  # pixels; a margin over the network's size for rotation and zoom
 SMALLEST = 12  # pixels of a structure in the augmented image, below which an episode teaches only noise
 NEARBY = 0.1  # of a stack's length: slices that show the same part of two patients are seldom further apart
-
-
 SAME_IMAGE = "copies"  # source of episodes that are changed copies of one image
 
 
@@ -149,7 +147,8 @@ class EpisodeSource:
         """One episode with a template that shows its structure; `step` moves the window of synthetic tasks on."""
         while True:
             images, masks, source, strength = self._draw_raw(rng, step)
-            unchanged = source in self._own and self.mix.unchanged > 0 and rng.random() < self.mix.unchanged
+            # no number is drawn where none is wanted: pretraining's episodes stay the same for the same seed
+            unchanged = self.mix.unchanged > 0 and source in self._own and rng.random() < self.mix.unchanged
             images, masks = augment(images, masks, rng, self.size, strength, new_task=not unchanged)
             if masks[0].sum() >= SMALLEST:
                 return Episode(np.stack([normalise(image) for image in images]), masks, source)

@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = FinishedRows(chosen.json.with_suffix(".jsonl"))
     source = source_fingerprint(ROOT / "lib", ROOT / "scripts")
     records: list[Record] = []
-    folders = [f for f in open_folders(chosen.data, chosen.split) if chosen.dims in (None, f.dataset.dims)]
+    folders = open_folders(chosen.data, chosen.split, chosen.dims)
     for option in found:
         for folder in (f for f in folders if f.dataset.dims in option.dims):
             for task in tasks_of(folder, settings)[0]:

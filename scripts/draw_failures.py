@@ -31,7 +31,7 @@ OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "failures.png"
 SIZE = 160  # pixels of a side
 SMALLEST = 40  # pixels of a structure: below it a picture shows nothing
 PALETTE = 64  # colours
-NAMES = {1: "structure"}
+NAMES, LABELS = {1: "structure"}, {"structure": 1}
 FIRST = 20_000  # seed of the first task; pretraining seeds with pairs of numbers, never with one
 WHAT = {
     "partition": "tissues that fill the image",
@@ -66,7 +66,7 @@ def answers(network: OnePrompt, family: str, count: int, seed: int = FIRST) -> l
         value = shown[seed % len(shown)]
         template, query = (_case(f"{seed}/{n}", task.images[n], task.labels[n] == value) for n in (0, 1))
         asked = [template.template(NAMES, PromptType.SEGLAB, 0)]
-        mask = predictor.segment(query.image, asked, {"structure": 1}).mask == 1
+        mask = predictor.segment(query.image, asked, LABELS).mask == 1
         found.append(Answer(template, query, mask, overlap(mask, query.mask(1))))
     return sorted(found, key=lambda answer: answer.dice)
 
