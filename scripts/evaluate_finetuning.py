@@ -3,7 +3,9 @@
     python -m scripts.evaluate_finetuning --data DATA --lists us_nerve mr_gi_uwm --rows rows.jsonl --table table.md
 
 Subjects are shuffled by the seed: the first are labelled, the last are asked. Templates are the labelled studies, at
-most four, before and after. Every row is kept as soon as it is finished, so a killed run goes on where it stopped.
+most four as in serving, and then the first of them alone, the same before and after. Where the verdict is against the
+candidate, what is served afterwards is what was served before, and the table says so. Every row is kept as soon as it
+is finished, so a killed run goes on where it stopped.
 `--only-final` leaves cross-validation out and learns from all labelled studies at once: enough to compare settings.
 """
 
@@ -77,44 +79,77 @@ class _Plan:
 
 
 def measure(network: OnePrompt, plan: _Plan, settings: FineTuning, only_final: bool = False) -> dict[str, Any]:
-    """One row: Dice (0 to 100) of the queries before and after, the verdict, and the seconds of processor time."""
+    """One row: Dice (0 to 100) of the queries with the parent and with the candidate, the verdict, processor time.
+
+    `before` and `after` are with all templates, `before_one` and `after_one` with the first alone. A candidate that the
+    cross-validation refused is the network of its last fold.
+    """
     phases = [Phase("all studies", tuple(range(plan.labelled)))] if only_final else None
     started, used = time.monotonic(), time.process_time()
     tuning = run(FineTune(network, plan.studies, settings, seed=plan.seed, phases=phases))
     seconds, used = time.monotonic() - started, time.process_time() - used
     better, reason = tuning.verdict()
     templates = [study.read() for study in plan.studies[:MOST_TEMPLATES]]
-    asked = [(templates, study.read()) for study in plan.queries]
-    before, after = (_dice(one, asked) for one in (network, tuning.network))
+    queries = [study.read() for study in plan.queries]
+    before, after = (_dice(one, templates, queries) for one in (network, tuning.network))
+    before_one, after_one = before, after
+    if len(templates) > 1:
+        before_one, after_one = (_dice(one, templates[:1], queries) for one in (network, tuning.network))
     return {
         **{"list": plan.name, "labelled": plan.labelled, "mode": settings.mode, "seed": plan.seed},
-        **{"before": before, "after": after, "published": bool(better), "reason": reason},
-        **{"queries": len(asked), "seconds": round(seconds, 1), "cpu_seconds": round(used, 1)},
+        **{"before": before, "after": after, "before_one": before_one, "after_one": after_one},
+        **{"published": bool(better), "reason": reason},
+        **{"queries": len(queries), "seconds": round(seconds, 1), "cpu_seconds": round(used, 1)},
         "weights": weights_hash(network),
         "only_final": only_final,
     }
 
 
 def report(rows: Iterable[dict[str, Any]]) -> str:
-    """A Markdown table, a line for each list, number of labelled studies and mode, means over seeds."""
+    """A Markdown table, a line for each list, number of labelled studies and mode, means over seeds; then their means.
+
+    "After" is what is served afterwards: the candidate where it is published, else the parent.
+    """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["list"], row["labelled"], row["mode"]), []).append(row)
     lines = [
-        "| list | labelled | what learns | Dice before | Dice after | gain | published | processor time |",
-        "|---|---|---|---|---|---|---|---|",
+        "| list | labelled | what learns | Dice before | after | gain | worst seed | published "
+        "| one template before | after | processor time |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (name, labelled, mode), some in sorted(groups.items()):
-        before, after, used = (np.mean([row[key] for row in some]) for key in ("before", "after", "cpu_seconds"))
-        published = "" if some[0]["only_final"] else f"{sum(row['published'] for row in some)} of {len(some)}"
-        lines.append(
-            f"| {name} | {labelled} | {mode} | {before:.1f} | {after:.1f} | {after - before:+.1f} | {published} "
-            f"| {used:.0f} s |"
-        )
+    for key in sorted(groups):
+        lines.append(_table_line(key, groups[key]))
+    for labelled, mode in sorted({key[1:] for key in groups}):
+        some = [row for key, own in groups.items() if key[1:] == (labelled, mode) for row in own]
+        lines.append(_table_line(("**mean**", labelled, mode), some))
     return "\n".join(lines) + "\n"
 
 
-def _dice(network: OnePrompt, asked: Sequence[tuple[Sequence[Template], Template]]) -> float:
+def _table_line(key: tuple[Any, ...], rows: Sequence[dict[str, Any]]) -> str:
+    name, labelled, mode = key
+    gains = [_served(row, "") - row["before"] for row in rows]
+    before, after, used = (
+        np.mean(some) for some in zip(*((r["before"], _served(r, ""), r["cpu_seconds"]) for r in rows), strict=True)
+    )
+    one_before, one_after = (
+        np.mean(some) for some in zip(*((r["before_one"], _served(r, "_one")) for r in rows), strict=True)
+    )
+    published = "" if rows[0]["only_final"] else f"{sum(row['published'] for row in rows)} of {len(rows)}"
+    return (
+        f"| {name} | {labelled} | {mode} | {before:.1f} | {after:.1f} | {np.mean(gains):+.1f} | {min(gains):+.1f} "
+        f"| {published} | {one_before:.1f} | {one_after:.1f} | {used:.0f} s |"
+    )
+
+
+def _served(row: dict[str, Any], which: str) -> float:
+    """The Dice of what is served after the verdict."""
+    taken = row["published"] or row["only_final"]
+    return float(row[f"{'after' if taken else 'before'}{which}"])
+
+
+def _dice(network: OnePrompt, templates: Sequence[Template], queries: Sequence[Template]) -> float:
+    asked = [(templates, query) for query in queries]
     return round(100 * Examined(template_dice(network, asked)).mean_dice, 2)
 
 

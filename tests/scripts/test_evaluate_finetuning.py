@@ -47,8 +47,23 @@ def test_lists_that_pretraining_may_have_seen_are_refused(data, tiny_weights, tm
         run(data, tiny_weights, tmp_path)
 
 
-def test_the_table_has_means_over_seeds():
-    row = {"list": "a", "labelled": 4, "mode": "full", "only_final": False, "cpu_seconds": 10.0}
-    rows = [{**row, "before": 40.0, "after": 50.0, "published": True},
-            {**row, "before": 50.0, "after": 52.0, "published": False}]  # fmt: skip
-    assert report(rows).splitlines()[-1] == "| a | 4 | full | 45.0 | 51.0 | +6.0 | 1 of 2 | 10 s |"
+ROW = {"list": "a", "labelled": 4, "mode": "full", "only_final": False, "cpu_seconds": 10.0,
+       "before_one": 30.0, "after_one": 50.0}  # fmt: skip
+
+
+def test_the_table_has_means_over_seeds_and_over_lists():
+    rows = [{**ROW, "before": 40.0, "after": 50.0, "published": True},
+            {**ROW, "before": 50.0, "after": 52.0, "published": True},
+            {**ROW, "list": "b", "before": 60.0, "after": 66.0, "published": True}]  # fmt: skip
+    a, b, mean = report(rows).splitlines()[-3:]
+    assert a == "| a | 4 | full | 45.0 | 51.0 | +6.0 | +2.0 | 2 of 2 | 30.0 | 50.0 | 10 s |"
+    assert b.startswith("| b | 4 | full | 60.0 | 66.0 | +6.0 |")
+    assert mean.startswith("| **mean** | 4 | full | 50.0 | 56.0 | +6.0 | +2.0 | 3 of 3 |")
+
+
+def test_what_is_not_published_leaves_what_is_served():
+    row = {**ROW, "before": 40.0, "after": 50.0, "published": False}
+    refused = "| a | 4 | full | 40.0 | 40.0 | +0.0 | +0.0 | 0 of 1 | 30.0 | 30.0 | 10 s |"
+    assert report([row]).splitlines()[2] == refused
+    without_a_verdict = report([{**row, "only_final": True}]).splitlines()[2]
+    assert without_a_verdict == "| a | 4 | full | 40.0 | 50.0 | +10.0 | +10.0 |  | 30.0 | 50.0 | 10 s |"
