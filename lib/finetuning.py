@@ -51,6 +51,7 @@ class FineTuning:
         masks: share of templates whose prompt is their mask, as a saved label's is; the other kinds share the rest.
         folds: times that the studies are divided while there are few.
         few: up to so many studies are cross-validated; of more, `held_out` (a share) are set apart.
+        longer: times as many epochs for the one phase of more studies, which costs what cross-validation does.
         most_asked: studies of a phase that are asked about as the product would be, which takes seconds for a volume.
         most_questions: slices that are asked about after each epoch, in all.
         most_slices: slices of all studies that are kept in memory, in each plane.
@@ -61,7 +62,7 @@ class FineTuning:
 
     mode: str = "full"
     optimizer: OptimizerName = "adamw"
-    rates: Mapping[str, float] = field(default_factory=lambda: {"full": 2e-4, "norms": 2e-3, "lora": 2e-3})
+    rates: Mapping[str, float] = field(default_factory=lambda: {"full": 5e-4, "norms": 2e-3, "lora": 2e-3})
     epochs: int = 4
     steps: int = 20
     batch: int = 4
@@ -71,6 +72,7 @@ class FineTuning:
     masks: float = 0.85
     folds: int = 2
     few: int = 8
+    longer: int = 3
     held_out: float = 0.25
     most_asked: int = 4
     most_questions: int = 48
@@ -78,6 +80,10 @@ class FineTuning:
     least_gain: float = 0.005
     most_loss: float = 0.03
     more_clicks: float = 0.25
+
+    def phase_epochs(self, count: int) -> int:
+        """Epochs of each phase for so many studies."""
+        return self.epochs * (self.longer if count > self.few else 1)
 
     @property
     def mix(self) -> Mix:
@@ -110,7 +116,8 @@ class FineTuning:
                 raise ValueError(f"{name} must be a {kinds.get(name, float).__name__}, got {value!r}") from error
         rate = changes.pop("rate", None)
         settings = dataclasses.replace(cls(), **changes)
-        if settings.mode not in MODES or min(settings.epochs, settings.steps, settings.batch, settings.queries) < 1:
+        counts = (settings.epochs, settings.steps, settings.batch, settings.queries, settings.longer)
+        if settings.mode not in MODES or min(counts) < 1:
             raise ValueError(f"mode must be one of {', '.join(MODES)} and counts 1 or more, got {text!r}")
         if settings.optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {text!r}")
@@ -118,14 +125,14 @@ class FineTuning:
             settings if rate is None else dataclasses.replace(settings, rates={**settings.rates, settings.mode: rate})
         )
 
-    def training(self) -> TrainingConfig:
-        """The settings of a step."""
+    def training(self, total: int) -> TrainingConfig:
+        """The settings of a step, of `total` ones in a phase."""
         kinds = list(PromptType)
         rest = (1 - self.masks) / (len(kinds) - 1)
         return TrainingConfig(
             optimizer=self.optimizer,
             learning_rate=self.rates[self.mode],
-            warmup=max(1, self.epochs * self.steps // 10),
+            warmup=max(1, total // 10),
             template_types={kind: self.masks if kind is PromptType.SEGLAB else rest for kind in kinds},
         )
 
@@ -245,14 +252,16 @@ class FineTune:
     ) -> None:
         self.settings, self.studies, self.seed, self.share = settings, list(studies), seed, share
         self.phases = tuple(phases or plan(len(self.studies), settings))
-        self.epochs = settings.epochs * len(self.phases)
+        self.phase_epochs = settings.phase_epochs(len(self.studies))
+        self.epochs = self.phase_epochs * len(self.phases)
         self.device = device
         self.parent = parent.eval().to(device)
         torch.manual_seed(seed)
         fresh = OnePrompt(parent.config)
         fresh.load_state_dict(parent.state_dict())
         self.learner = Learner(adapt(fresh, settings.mode).to(device))
-        config = settings.training()
+        self._steps_of_phase = self.phase_epochs * settings.steps
+        self._training = config = settings.training(self._steps_of_phase)
         self.optimizer = make_optimizer(self.learner, config.optimizer, config.learning_rate, config.weight_decay)
         self._first = {name: value.clone() for name, value in self.learner.state_dict().items()}
         names = sorted({name for study in self.studies for name in study.names})
@@ -270,7 +279,7 @@ class FineTune:
     @property
     def phase(self) -> Phase:
         """The phase of the epoch that is under way or next."""
-        return self.phases[min(self.epoch // self.settings.epochs, len(self.phases) - 1)]
+        return self.phases[min(self.epoch // self.phase_epochs, len(self.phases) - 1)]
 
     @property
     def network(self) -> OnePrompt:
@@ -284,7 +293,7 @@ class FineTune:
 
     def begin_epoch(self) -> None:
         """Get ready for the next epoch; the first one of a phase begins from the parent's weights."""
-        if self.epoch % self.settings.epochs == 0:
+        if self.epoch % self.phase_epochs == 0:
             self.learner.load_state_dict(self._first)
             self.optimizer.state.clear()
             self._source = None
@@ -302,9 +311,9 @@ class FineTune:
     def step(self, module: nn.Module, episodes: Sequence[Episode]) -> StepResult:
         """One optimiser step; `module` is `learner`, or what wraps it."""
         done = self._done_in_phase() + len(self._losses)
-        total, config = self.settings.epochs * self.settings.steps, self.settings.training()
+        config = self._training
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(done, total, config, cooldown=0.6)
+            group["lr"] = learning_rate_at(done, self._steps_of_phase, config, cooldown=0.6)
         self.learner.train()
         self.optimizer.zero_grad(set_to_none=True)
         loss, result = module(episodes, config, np.random.default_rng((self.seed, self.share[0], self.epoch, done)))
@@ -322,7 +331,7 @@ class FineTune:
         loss = float(np.mean(self._losses)) if self._losses else 0.0
         mean = float(np.mean(dice)) if dice else 0.0
         self.curve.append({"phase": phase.name, "epoch": self.epoch, "loss": round(loss, 4), "dice": round(mean, 4)})
-        if self.epoch % self.settings.epochs == 0 and self.share[0] == 0 and (phase.asked or len(self.phases) == 1):
+        if self.epoch % self.phase_epochs == 0 and self.share[0] == 0 and (phase.asked or len(self.phases) == 1):
             self.before = self.before.joined(self._examine(self.parent, phase))
             self.after = self.after.joined(self._examine(network, phase))
         return mean
@@ -330,7 +339,7 @@ class FineTune:
     @property
     def finished(self) -> bool:
         """Nothing is left to do: all phases are through, or cross-validation said that it does not help."""
-        examined = self.epoch >= self.settings.epochs * max(1, len(self.phases) - 1)
+        examined = self.epoch >= self.phase_epochs * max(1, len(self.phases) - 1)
         return self.epoch >= self.epochs or (len(self.phases) > 1 and examined and not self.verdict()[0])
 
     def verdict(self) -> tuple[bool, str]:
@@ -364,7 +373,7 @@ class FineTune:
     # Own helpers
 
     def _done_in_phase(self) -> int:
-        return self.epoch % self.settings.epochs * self.settings.steps
+        return self.epoch % self.phase_epochs * self.settings.steps
 
     def _prepare(self) -> None:
         settings, size = self.settings, self.parent.config.image_size

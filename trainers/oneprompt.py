@@ -123,7 +123,7 @@ class OnePromptTrainer(BasicTrainTask):
             epochs=int(request["max_epochs"]),
             steps=int(request["steps_per_epoch"]),
         )
-        request["max_epochs"] = tuning.epochs * len(plan(len(studies), tuning))
+        request["max_epochs"] = tuning.phase_epochs(len(studies)) * len(plan(len(studies), tuning))
         request |= {"tuning": tuning, "parent": str(self._served())}
         request["distributed_backend"] = "nccl" if torch.cuda.is_available() else "gloo"
         found = {study.id: study.checksum for study in studies}

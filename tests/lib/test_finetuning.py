@@ -41,6 +41,12 @@ def test_every_study_is_held_out_once_while_they_are_few(count, phases):
         assert 1 <= len(asked) <= count / 2
 
 
+def test_one_phase_over_many_studies_is_as_long_as_cross_validation_of_few():
+    settings = FineTuning(epochs=4)
+    many, few = (settings.phase_epochs(count) * len(plan(count, settings)) for count in (40, 8))
+    assert many == few == 12
+
+
 def test_no_study_is_nothing_to_learn_from():
     with pytest.raises(ValueError, match="save one first"):
         plan(0, FineTuning())
@@ -136,11 +142,12 @@ def test_better_means_more_dice_without_more_clicks_or_a_structure_lost(after, b
 
 def test_settings_are_read_from_words():
     settings = FineTuning.parse("epochs=2, steps=3,mode=norms,rate=0.01,masks=0.7,optimizer=muon")
-    assert (settings.epochs, settings.steps, settings.training().learning_rate) == (2, 3, 0.01)
-    assert settings.training().template_types[PromptType.SEGLAB] == 0.7
-    assert sum(settings.training().template_types.values()) == pytest.approx(1)
-    assert settings.training().optimizer == "muon"
+    assert (settings.epochs, settings.steps) == (2, 3)
+    training = settings.training(6)
+    assert (training.learning_rate, training.optimizer) == (0.01, "muon")
+    assert training.template_types[PromptType.SEGLAB] == 0.7
+    assert sum(training.template_types.values()) == pytest.approx(1)
     assert FineTuning.parse("") == FineTuning()
-    for wrong in ("epoch=2", "epochs=two", "mode=half", "steps=0", "optimizer=sgd"):
+    for wrong in ("epoch=2", "epochs=two", "mode=half", "steps=0", "longer=0", "optimizer=sgd"):
         with pytest.raises(ValueError, match="must be"):
             FineTuning.parse(wrong)
