@@ -185,6 +185,14 @@ class Client:
         answer = self._session.get(f"{self._url}/train/?check_if_running=true", timeout=self._timeout)
         return answer.status_code == 200  # 404 means no
 
+    def train(self, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Presses *Train*: POST /oneprompt/training. It waits where one is under way."""
+        return self._json("POST", "/oneprompt/training", json=dict(params or {}))
+
+    def training(self) -> dict[str, Any]:
+        """How the training is, or how the last one ended: GET /oneprompt/training."""
+        return self._json("GET", "/oneprompt/training")
+
     def start_job(self) -> dict[str, Any]:
         return self._json("POST", "/oneprompt/job")
 

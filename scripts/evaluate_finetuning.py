@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 continue
             key = json.dumps([name, labelled, mode, seed, weights_hash(network), dataclasses.asdict(tuning),
                               options.only_final, len(plan.queries)])  # fmt: skip
-            found += rows.get(key) or rows.put(key, [measure(network, plan, tuning, options.only_final)])
+            found += rows.get(key) or rows.put(key, [measure(network, plan, tuning, rows, options.only_final)])
             print(_line(found[-1]), flush=True)
     table = report(found)
     print(table)
@@ -78,11 +78,14 @@ class _Plan:
         self.queries = [_study(dataset, file) for file in order[labelled:][-queries:]]
 
 
-def measure(network: OnePrompt, plan: _Plan, settings: FineTuning, only_final: bool = False) -> dict[str, Any]:
+def measure(
+    network: OnePrompt, plan: _Plan, settings: FineTuning, rows: FinishedRows, only_final: bool = False
+) -> dict[str, Any]:
     """One row: Dice (0 to 100) of the queries with the parent and with the candidate, the verdict, processor time.
 
     `before` and `after` are with all templates, `before_one` and `after_one` with the first alone. A candidate that the
-    cross-validation refused is the network of its last fold.
+    cross-validation refused is the network of its last fold. What the parent answers from the same templates is kept in
+    `rows` too: it is the same for any settings.
     """
     phases = [Phase("all studies", tuple(range(plan.labelled)))] if only_final else None
     started, used = time.monotonic(), time.process_time()
@@ -91,16 +94,16 @@ def measure(network: OnePrompt, plan: _Plan, settings: FineTuning, only_final: b
     better, reason = tuning.verdict()
     templates = [study.read() for study in plan.studies[:MOST_TEMPLATES]]
     queries = [study.read() for study in plan.queries]
-    before, after = (_dice(one, templates, queries) for one in (network, tuning.network))
-    before_one, after_one = before, after
-    if len(templates) > 1:
-        before_one, after_one = (_dice(one, templates[:1], queries) for one in (network, tuning.network))
+    parent = weights_hash(network)
+    key = json.dumps(["before", plan.name, parent, [study.id for study in templates], [study.id for study in queries]])
+    [before] = rows.get_or(key, lambda: [_dice(network, templates, queries)])
+    after = _dice(tuning.network, templates, queries)
     return {
         **{"list": plan.name, "labelled": plan.labelled, "mode": settings.mode, "seed": plan.seed},
-        **{"before": before, "after": after, "before_one": before_one, "after_one": after_one},
+        **{"before": before["all"], "after": after["all"], "before_one": before["one"], "after_one": after["one"]},
         **{"published": bool(better), "reason": reason},
         **{"queries": len(queries), "seconds": round(seconds, 1), "cpu_seconds": round(used, 1)},
-        "weights": weights_hash(network),
+        "weights": parent,
         "only_final": only_final,
     }
 
@@ -148,9 +151,15 @@ def _served(row: dict[str, Any], which: str) -> float:
     return float(row[f"{'after' if taken else 'before'}{which}"])
 
 
-def _dice(network: OnePrompt, templates: Sequence[Template], queries: Sequence[Template]) -> float:
-    asked = [(templates, query) for query in queries]
-    return round(100 * Examined(template_dice(network, asked)).mean_dice, 2)
+def _dice(network: OnePrompt, templates: Sequence[Template], queries: Sequence[Template]) -> dict[str, float]:
+    """With `all` templates, and with the first `one` alone."""
+
+    def mean(some: Sequence[Template]) -> float:
+        found = template_dice(network, [(some, query) for query in queries])
+        return round(100 * Examined(found).mean_dice, 2)
+
+    every = mean(templates)
+    return {"all": every, "one": every if len(templates) == 1 else mean(templates[:1])}
 
 
 def _study(dataset: Dataset, file: str) -> LabelledStudy:

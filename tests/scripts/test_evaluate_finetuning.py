@@ -30,7 +30,8 @@ def test_each_list_and_number_of_labels_is_a_row_that_is_measured_once(
 ):
     assert run(data, tiny_weights, tmp_path, "--labelled", "1", "2", "16") == 0
     assert "3 subjects are too few for 16" in capsys.readouterr().out
-    rows = [json.loads(line)["records"][0] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    kept = [json.loads(line)["records"][0] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    rows = [record for record in kept if "labelled" in record]
     assert [(row["labelled"], row["queries"]) for row in rows] == [(1, 1), (2, 1)]
     assert all(0 <= row[key] <= 100 for row in rows for key in ("before", "after"))
     table = (tmp_path / "table.md").read_text()
