@@ -57,7 +57,7 @@ class FineTuning:
         most_slices: slices of all studies that are kept in memory, in each plane.
         least_gain: Dice that a candidate must be better by.
         most_loss: Dice that a structure may lose.
-        more_clicks: clicks that a candidate may need more.
+        more_clicks: clicks that a candidate may need more; so many fewer make it better where its Dice is as good.
     """
 
     mode: str = "full"
@@ -344,7 +344,7 @@ class FineTune:
 
     def verdict(self) -> tuple[bool, str]:
         """Whether the candidate is better than its parent, and why."""
-        return compare(self.before, self.after, self.settings)
+        return compare(self.before, self.after, self.settings, by_clicks=self.examined_on == HELD_OUT)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON-able values from which `restore` goes on."""
@@ -418,8 +418,12 @@ class FineTune:
         return [([read[phase.learnt[n % len(phase.learnt)]]], read[place]) for n, place in enumerate(asked)]
 
 
-def compare(before: Examined, after: Examined, settings: FineTuning) -> tuple[bool, str]:
-    """Whether `after` is better than `before`, and the reason in words."""
+def compare(before: Examined, after: Examined, settings: FineTuning, by_clicks: bool = True) -> tuple[bool, str]:
+    """Whether `after` is better than `before`, and the reason in words.
+
+    Args:
+        by_clicks: fewer clicks alone make it better too; not on copies of what was learnt, which always need fewer.
+    """
     gain, clicks = after.mean_dice - before.mean_dice, after.mean_clicks - before.mean_clicks
     figures = (
         f"one-template Dice {before.mean_dice:.3f} to {after.mean_dice:.3f}, "
@@ -429,12 +433,13 @@ def compare(before: Examined, after: Examined, settings: FineTuning) -> tuple[bo
     worst = max(losses, key=lambda name: losses[name], default="")
     if not after.dice:
         return False, "no question could be asked: the studies share no structure"
-    if gain < settings.least_gain:
-        return False, f"not better by {settings.least_gain} Dice: {figures}"
     if losses[worst] > settings.most_loss:
         return False, f"{worst} loses {losses[worst]:.3f} Dice: {figures}"
     if clicks > settings.more_clicks:
         return False, f"it needs more clicks: {figures}"
+    fewer = by_clicks and clicks <= -settings.more_clicks
+    if gain < (-settings.least_gain if fewer else settings.least_gain):
+        return False, f"not better by {settings.least_gain} Dice: {figures}"
     return True, figures
 
 

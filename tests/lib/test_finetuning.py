@@ -129,6 +129,8 @@ GOOD = Examined({"a": (0.5, 0.7), "b": (0.6,)}, (3.0, 4.0))
     [
         (Examined({"a": (0.6, 0.8), "b": (0.7,)}, (3.0, 3.0)), True, "clicks 3.5 to 3.0"),
         (GOOD, False, "not better"),
+        (Examined({"a": (0.5, 0.7), "b": (0.595,)}, (3.0, 3.5)), True, "clicks 3.5 to 3.2"),
+        (Examined({"a": (0.5, 0.7), "b": (0.58,)}, (1.0, 1.0)), False, "not better"),
         (Examined({"a": (0.9, 0.9), "b": (0.5,)}, (3.0, 4.0)), False, "b loses 0.100"),
         (Examined({"a": (0.9, 0.9), "b": (0.6,)}, (5.0, 6.0)), False, "more clicks"),
         (Examined(), False, "share no structure"),
@@ -138,6 +140,12 @@ def test_better_means_more_dice_without_more_clicks_or_a_structure_lost(after, b
     found, reason = compare(GOOD, after, FineTuning())
     assert found is better
     assert word in reason
+
+
+def test_copies_of_what_was_learnt_need_fewer_clicks_and_prove_nothing_by_it():
+    found, reason = compare(GOOD, Examined(GOOD.dice, (1.0, 1.0)), FineTuning(), by_clicks=False)
+    assert not found
+    assert "not better" in reason
 
 
 def test_settings_are_read_from_words():
