@@ -49,6 +49,9 @@ class FineTuning:
         synthetic: share of synthetic episodes, against forgetting.
         unchanged: share of the list's own episodes that stay as its images lie and look (`lib.episodes.Mix`).
         masks: share of templates whose prompt is their mask, as a saved label's is; the other kinds share the rest.
+        alone: how much of the way from the parent's weights is gone where one study was learnt from, because such a
+            candidate knows that one too well (averages as in Wortsman et al., "Robust fine-tuning of zero-shot models",
+            CVPR 2022).
         folds: times that the studies are divided while there are few.
         few: up to so many studies are cross-validated; of more, `held_out` (a share) are set apart.
         longer: times as many epochs for the one phase of more studies, which costs what cross-validation does.
@@ -70,6 +73,7 @@ class FineTuning:
     synthetic: float = 0.1
     unchanged: float = 0.8
     masks: float = 0.85
+    alone: float = 0.5
     folds: int = 2
     few: int = 8
     longer: int = 3
@@ -283,8 +287,12 @@ class FineTune:
 
     @property
     def network(self) -> OnePrompt:
-        """The network as it is now, with plain weights."""
-        return merged(self.learner.network)
+        """The candidate as it is now, with plain weights."""
+        found = merged(self.learner.network)
+        if len(self.studies) == 1:
+            theirs, own = self.parent.state_dict(), found.state_dict()
+            found.load_state_dict({name: theirs[name].lerp(own[name], self.settings.alone) for name in own})
+        return found
 
     @property
     def examined_on(self) -> str:

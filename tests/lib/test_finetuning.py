@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from lib.checkpoints import load_network, weights_hash
 from lib.examination import Examined
@@ -92,6 +93,18 @@ def test_a_single_study_is_asked_about_copies(studies, tiny_weights):
     tuning = run(FineTune(load_network(tiny_weights), studies[:1], QUICK))
     assert tuning.examined_on == COPIES
     assert len(tuning.after.dice["organ"]) >= 3
+
+
+def test_from_a_single_study_only_half_the_way_is_gone(studies, tiny_weights):
+    parent = load_network(tiny_weights).state_dict()
+    whole, half = (
+        run(FineTune(load_network(tiny_weights), studies[:1], dataclasses.replace(QUICK, alone=share))).network
+        for share in (1.0, FineTuning().alone)
+    )
+    whole, half = whole.state_dict(), half.state_dict()
+    assert any((whole[name] - parent[name]).abs().max() > 1e-3 for name in parent)
+    for name in parent:
+        torch.testing.assert_close(half[name], (parent[name] + whole[name]) / 2)
 
 
 def test_the_same_seed_gives_the_same_weights(studies, tiny_weights):
