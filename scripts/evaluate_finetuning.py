@@ -131,13 +131,11 @@ def report(rows: Iterable[dict[str, Any]]) -> str:
 
 def _table_line(key: tuple[Any, ...], rows: Sequence[dict[str, Any]]) -> str:
     name, labelled, mode = key
-    gains = [_served(row, "") - row["before"] for row in rows]
-    before, after, used = (
-        np.mean(some) for some in zip(*((r["before"], _served(r, ""), r["cpu_seconds"]) for r in rows), strict=True)
-    )
-    one_before, one_after = (
-        np.mean(some) for some in zip(*((r["before_one"], _served(r, "_one")) for r in rows), strict=True)
-    )
+    figures = [
+        (row["before"], _served(row, ""), row["before_one"], _served(row, "_one"), row["cpu_seconds"]) for row in rows
+    ]
+    before, after, one_before, one_after, used = np.mean(figures, axis=0)
+    gains = [row[1] - row[0] for row in figures]
     published = "" if rows[0]["only_final"] else f"{sum(row['published'] for row in rows)} of {len(rows)}"
     return (
         f"| {name} | {labelled} | {mode} | {before:.1f} | {after:.1f} | {np.mean(gains):+.1f} | {min(gains):+.1f} "
