@@ -1,19 +1,14 @@
 """Fine-tuning on a few labelled studies: what is learnt, for how long, and whether it helped.
 
-One fine-tuning is a course of phases, all from the same parent weights. With few studies they take turns at being held
-out (cross-validation), which tells whether learning from this list helps at all; if it does, a last phase learns from
-all of them. With many, one phase holds some out, and its result is what is published. A single study can only be asked
-about changed copies of itself, and the verdict says so.
-
-The loop over epochs and steps is the caller's (MONAI Label's trainer, or `run`): `begin_epoch`, `step`, `end_epoch`.
+A course (`lib.course`) of One-Prompt on episodes of the list's own studies, from the weights that are served. A single
+study can only be asked about changed copies of itself, and the verdict says so.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -21,19 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from lib.adapters import MODES, adapt, merged
+from lib.checkpoints import weights_hash
+from lib.course import HELD_OUT, Course, LabelledStudy, Phase
 from lib.episodes import STORED_SIZE, Episode, EpisodeSource, Mix, RealTasks
 from lib.examination import Examined, answer, clicks_needed, questions, template_dice
-from lib.images import read_image, read_label
 from lib.networks import OnePrompt
-from lib.optimizers import OptimizerName, make_optimizer
+from lib.optimizers import OptimizerName
 from lib.prompts import PromptType
 from lib.templates import Template
-from lib.training import StepResult, TrainingConfig, learning_rate_at, training_step
+from lib.training import StepResult, TrainingConfig, training_step
 from lib.transforms import normalise, resize_image
 from lib.volumes import Stack, thick_axis
 
 COPIES = "changed copies of the one study"
-HELD_OUT = "held-out studies"
 
 
 @dataclass(frozen=True)
@@ -84,10 +79,6 @@ class FineTuning:
     least_gain: float = 0.005
     most_loss: float = 0.03
     more_clicks: float = 0.25
-
-    def phase_epochs(self, count: int) -> int:
-        """Epochs of each phase for so many studies."""
-        return self.epochs * (self.longer if count > self.few else 1)
 
     @property
     def mix(self) -> Mix:
@@ -141,50 +132,6 @@ class FineTuning:
         )
 
 
-@dataclass(frozen=True)
-class LabelledStudy:
-    """A study with its final label: files, {structure: value in the label}, and what changes when they do."""
-
-    id: str
-    image: Path
-    label: Path
-    names: Mapping[str, int]
-    checksum: str = ""
-
-    def read(self) -> Template:
-        """Image and label, as the templates that they are. Raises ImageError, TemplateError."""
-        image = read_image(self.image)
-        return Template(self.id, image, read_label(self.label, image), self.names)
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One training from the parent's weights: places of the studies learnt from and of those asked about after it."""
-
-    name: str
-    learnt: tuple[int, ...]
-    asked: tuple[int, ...] = ()
-
-
-def plan(count: int, settings: FineTuning) -> tuple[Phase, ...]:
-    """The phases for so many studies. Raises ValueError for none."""
-    everyone = tuple(range(count))
-    if count < 1:
-        raise ValueError("training needs at least one study with a final label: save one first")
-    if count == 1:
-        return (Phase("the one study", everyone),)
-    if count > settings.few:
-        apart = everyone[:: round(1 / settings.held_out)]
-        return (Phase("most studies", tuple(n for n in everyone if n not in apart), apart),)
-    folds = min(settings.folds, count)
-    parts = [everyone[fold::folds] for fold in range(folds)]
-    turns = [
-        Phase(f"fold {number} of {folds}", tuple(n for n in everyone if n not in part), part)
-        for number, part in enumerate(parts, start=1)
-    ]
-    return (*turns, Phase("all studies", everyone))
-
-
 def slices_of(study: Template, indices: Mapping[str, int], most: int) -> dict[int, RealTasks]:
     """{plane: the study's slices that show a structure}, in the planes that the product cuts it in.
 
@@ -231,7 +178,7 @@ class Learner(nn.Module):
         return result.loss, result
 
 
-class FineTune:
+class FineTune(Course):
     """One fine-tuning under way.
 
     Args:
@@ -239,10 +186,11 @@ class FineTune:
         studies: labelled studies.
         settings: every number.
         device: torch device.
-        seed: of everything that is drawn.
-        share: (number of this process, number of processes) where several learn together.
-        phases: None for those of `plan`.
+        seed, share, phases: see `Course`.
     """
+
+    kind = Episode
+    learner: Learner
 
     def __init__(
         self,
@@ -254,36 +202,19 @@ class FineTune:
         share: tuple[int, int] = (0, 1),
         phases: Sequence[Phase] | None = None,
     ) -> None:
-        self.settings, self.studies, self.seed, self.share = settings, list(studies), seed, share
-        self.phases = tuple(phases or plan(len(self.studies), settings))
-        self.phase_epochs = settings.phase_epochs(len(self.studies))
-        self.epochs = self.phase_epochs * len(self.phases)
-        self.device = device
+        super().__init__(studies, settings, seed, share, phases)
+        self.settings, self.device = settings, device
         self.parent = parent.eval().to(device)
         torch.manual_seed(seed)
         fresh = OnePrompt(parent.config)
         fresh.load_state_dict(parent.state_dict())
-        self.learner = Learner(adapt(fresh, settings.mode).to(device))
-        self._steps_of_phase = self.phase_epochs * settings.steps
-        self._training = config = settings.training(self._steps_of_phase)
-        self.optimizer = make_optimizer(self.learner, config.optimizer, config.learning_rate, config.weight_decay)
-        self._first = {name: value.clone() for name, value in self.learner.state_dict().items()}
-        names = sorted({name for study in self.studies for name in study.names})
-        self._indices = {name: number for number, name in enumerate(names, start=1)}
+        learner = Learner(adapt(fresh, settings.mode).to(device))
+        self._learn_with(learner, settings.training(self.phase_epochs * settings.steps))
+        self._indices = {name: number for number, name in enumerate(self.names, start=1)}
         most = max(4, min(40, settings.most_slices // len(self.studies)))
         self._slices = [slices_of(study.read(), self._indices, most) for study in self.studies]
-        self.epoch = 0  # finished ones
-        self.before, self.after = Examined(), Examined()
-        self.curve: list[dict[str, Any]] = []
-        self._losses: list[float] = []
-        self._steps = 0
         self._source: EpisodeSource | None = None
         self._questions: list[tuple[int, Episode]] = []
-
-    @property
-    def phase(self) -> Phase:
-        """The phase of the epoch that is under way or next."""
-        return self.phases[min(self.epoch // self.phase_epochs, len(self.phases) - 1)]
 
     @property
     def network(self) -> OnePrompt:
@@ -299,89 +230,14 @@ class FineTune:
         """What the verdict rests on."""
         return HELD_OUT if len(self.studies) > 1 else COPIES
 
-    def begin_epoch(self) -> None:
-        """Get ready for the next epoch; the first one of a phase begins from the parent's weights."""
-        if self.epoch % self.phase_epochs == 0:
-            self.learner.load_state_dict(self._first)
-            self.optimizer.state.clear()
-            self._source = None
-        if self._source is None:
-            self._prepare()
-        self._steps, self._losses = 0, []
-
-    def draw(self) -> Episode:
-        """The next episode of the epoch."""
-        assert self._source is not None
-        number = self._steps + 1_000_000 * self.epoch
-        self._steps += 1
-        return self._source.draw(np.random.default_rng((self.seed, self.share[0], number)), number)
-
-    def step(self, module: nn.Module, episodes: Sequence[Episode]) -> StepResult:
-        """One optimiser step; `module` is `learner`, or what wraps it."""
-        done = self._done_in_phase() + len(self._losses)
-        config = self._training
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(done, self._steps_of_phase, config, cooldown=0.6)
-        self.learner.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, result = module(episodes, config, np.random.default_rng((self.seed, self.share[0], self.epoch, done)))
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for p in self.learner.parameters() if p.requires_grad], config.clip)
-        self.optimizer.step()
-        self._losses.append(float(loss.detach()))
-        return result
-
-    def end_epoch(self) -> float:
-        """Ask the questions of this phase; after its last epoch also as the product would. Returns the mean Dice."""
-        phase, network = self.phase, self.network
-        dice = [float(value) for value in self._answers(network)]
-        self.epoch += 1
-        loss = float(np.mean(self._losses)) if self._losses else 0.0
-        mean = float(np.mean(dice)) if dice else 0.0
-        self.curve.append({"phase": phase.name, "epoch": self.epoch, "loss": round(loss, 4), "dice": round(mean, 4)})
-        if self.epoch % self.phase_epochs == 0 and self.share[0] == 0 and (phase.asked or len(self.phases) == 1):
-            self.before = self.before.joined(self._examine(self.parent, phase))
-            self.after = self.after.joined(self._examine(network, phase))
-        return mean
-
     @property
-    def finished(self) -> bool:
-        """Nothing is left to do: all phases are through, or cross-validation said that it does not help."""
-        examined = self.epoch >= self.phase_epochs * max(1, len(self.phases) - 1)
-        return self.epoch >= self.epochs or (len(self.phases) > 1 and examined and not self.verdict()[0])
+    def identity(self) -> Sequence[Any]:
+        """The parent and the settings."""
+        return [weights_hash(self.parent), dataclasses.asdict(self.settings)]
 
     def verdict(self) -> tuple[bool, str]:
         """Whether the candidate is better than its parent, and why."""
         return compare(self.before, self.after, self.settings, by_clicks=self.examined_on == HELD_OUT)
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON-able values from which `restore` goes on."""
-        tensors = {f"weights.{name}": value for name, value in self.learner.state_dict().items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-        told = {name: dataclasses.asdict(getattr(self, name)) for name in ("before", "after")}
-        return tensors, {"epoch": self.epoch, "curve": self.curve, **told}
-
-    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
-        """Go on from a `state` of a fine-tuning with the same parent, studies, settings and seed."""
-        weights = {name.removeprefix("weights."): value for name, value in tensors.items() if name[0] == "w"}
-        self.learner.load_state_dict(weights)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, number, key = name.split(".")
-                moments.setdefault(int(number), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.epoch, self.curve = int(told["epoch"]), list(told["curve"])
-        self.before, self.after = (
-            Examined({name: tuple(v) for name, v in told[key]["dice"].items()}, tuple(told[key]["clicks"]))
-            for key in ("before", "after")
-        )
-
-    # Own helpers
-
-    def _done_in_phase(self) -> int:
-        return self.epoch % self.phase_epochs * self.settings.steps
 
     def _prepare(self) -> None:
         settings, size = self.settings, self.parent.config.image_size
@@ -397,6 +253,10 @@ class FineTune:
             for question in questions(tasks, asked.get(plane), size, most)
         ]
 
+    def _draw(self, rng: np.random.Generator, number: int) -> Episode:
+        assert self._source is not None
+        return self._source.draw(rng, number)
+
     def _tasks(self, places: Sequence[int]) -> dict[int, RealTasks]:
         planes = sorted({plane for place in places for plane in self._slices[place]})
         return {
@@ -404,26 +264,32 @@ class FineTune:
             for plane in planes
         }
 
-    def _answers(self, network: OnePrompt) -> list[float]:
+    def _answers(self) -> list[float]:
+        return self._answered_by(self.network)
+
+    def _answered_by(self, network: OnePrompt) -> list[float]:
         episodes = [episode for _, episode in self._questions]
         batches = [episodes[start : start + 8] for start in range(0, len(episodes), 8)]
         return [float(dice) for batch in batches for dice in answer(network, batch)]
 
-    def _examine(self, network: OnePrompt, phase: Phase) -> Examined:
+    def _examine(self) -> tuple[Examined, Examined]:
+        return self._examined(self.parent), self._examined(self.network)
+
+    def _examined(self, network: OnePrompt) -> Examined:
         clicks = clicks_needed(network, [e for _, e in self._questions[:: max(1, len(self._questions) // 8)]])
-        if phase.asked:
-            return Examined(template_dice(network, self._pairs(phase), self.device), clicks)
+        if self.phase.asked:
+            return Examined(template_dice(network, self._pairs(), self.device), clicks)
         names = {index: name for name, index in self._indices.items()}
         dice: dict[str, tuple[float, ...]] = {}
-        for (value, _), found in zip(self._questions, self._answers(network), strict=True):
+        for (value, _), found in zip(self._questions, self._answered_by(network), strict=True):
             dice[names[value]] = (*dice.get(names[value], ()), found)
         return Examined(dice, clicks)
 
-    def _pairs(self, phase: Phase) -> list[tuple[list[Template], Template]]:
+    def _pairs(self) -> list[tuple[list[Template], Template]]:
         """Each study that is asked about, with one of those learnt from as its template."""
-        asked = phase.asked[: self.settings.most_asked]
-        read = {place: self.studies[place].read() for place in (*asked, *phase.learnt[: len(asked)])}
-        return [([read[phase.learnt[n % len(phase.learnt)]]], read[place]) for n, place in enumerate(asked)]
+        learnt, asked = self.phase.learnt, self.phase.asked[: self.settings.most_asked]
+        read = {place: self.studies[place].read() for place in (*asked, *learnt[: len(asked)])}
+        return [([read[learnt[n % len(learnt)]]], read[place]) for n, place in enumerate(asked)]
 
 
 def compare(before: Examined, after: Examined, settings: FineTuning, by_clicks: bool = True) -> tuple[bool, str]:
@@ -449,17 +315,6 @@ def compare(before: Examined, after: Examined, settings: FineTuning, by_clicks: 
     if gain < (-settings.least_gain if fewer else settings.least_gain):
         return False, f"not better by {settings.least_gain} Dice: {figures}"
     return True, figures
-
-
-def run(tuning: FineTune, report: Callable[[FineTune], None] = lambda tuning: None) -> FineTune:
-    """Fine-tune in this process until nothing is left to do."""
-    while not tuning.finished:
-        tuning.begin_epoch()
-        for _ in range(tuning.settings.steps):
-            tuning.step(tuning.learner, [tuning.draw() for _ in range(tuning.settings.batch)])
-        tuning.end_epoch()
-        report(tuning)
-    return tuning
 
 
 def _shrunk(label: np.ndarray) -> np.ndarray:

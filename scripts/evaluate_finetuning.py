@@ -23,9 +23,10 @@ import numpy as np
 import torch
 
 from lib.checkpoints import SHIPPED_WEIGHTS, load_network, weights_hash
+from lib.course import LabelledStudy, Phase, run
 from lib.datasets import Dataset, read_dataset
 from lib.examination import Examined, template_dice
-from lib.finetuning import FineTune, FineTuning, LabelledStudy, Phase, run
+from lib.finetuning import FineTune, FineTuning
 from lib.networks import OnePrompt
 from lib.templates import Template
 from scripts.evaluation.cases import CaseFolder

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lib.checkpoints import load_network, weights_hash
+from lib.course import HELD_OUT, LabelledStudy, phase_epochs, plan, run
 from lib.examination import Examined
-from lib.finetuning import COPIES, HELD_OUT, FineTune, FineTuning, LabelledStudy, compare, plan, run, slices_of
+from lib.finetuning import COPIES, FineTune, FineTuning, compare, slices_of
 from lib.progress import load_progress, save_progress
 from lib.prompts import PromptType
 from tests.samples import organ_volume, write_nifti
@@ -44,7 +45,7 @@ def test_every_study_is_held_out_once_while_they_are_few(count, phases):
 
 def test_one_phase_over_many_studies_is_as_long_as_cross_validation_of_few():
     settings = FineTuning(epochs=4)
-    many, few = (settings.phase_epochs(count) * len(plan(count, settings)) for count in (40, 8))
+    many, few = (phase_epochs(count, settings) * len(plan(count, settings)) for count in (40, 8))
     assert many == few == 12
 
 

@@ -6,13 +6,14 @@ import torch
 from ignite.engine import Events
 from monailabel.config import settings
 
-import trainers.oneprompt
+import trainers.course
 from lib.checkpoints import load_network, read_provenance, weights_hash
 from lib.finetuning import FineTune, FineTuning
 from lib.training_record import read_record
 from lib.versions import Versions
 from tests.samples import organ_volume, write_nifti
-from trainers.oneprompt import CHECKPOINT, OnePromptTrainer
+from trainers.course import CHECKPOINT
+from trainers.oneprompt import OnePromptTrainer
 
 QUICK = FineTuning(epochs=2, steps=6, batch=2, queries=2, rates={"full": 0.01, "norms": 0.02, "lora": 0.02})
 
@@ -209,7 +210,7 @@ def test_a_full_disk_ends_training_with_a_clear_state_and_serves_on(make, monkey
     def full(*rest):
         raise OSError(errno.ENOSPC, "No space left on device", str(trainer.models))
 
-    monkeypatch.setattr(trainers.oneprompt, "save_progress", full)
+    monkeypatch.setattr(trainers.course, "save_progress", full)
     with pytest.raises(OSError, match="No space"):
         run(trainer)
     record = read_record(trainer.models)
