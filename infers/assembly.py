@@ -40,18 +40,22 @@ from infers.propagation import Propagation
 from infers.routes import install
 from infers.rtstruct import write_rtstruct
 from infers.scoring import SCORE, DiceScoring, score_study
+from infers.specialist import SpecialistTask
 from infers.strategies import strategies
-from infers.studies import CHECKED, IMAGE, IS_TEMPLATE, MODEL, Studies
+from infers.studies import CHECKED, IMAGE, IS_TEMPLATE, MODEL, SPECIALIST, Studies
 from infers.training import Trainings
 from infers.watch import FolderWatch, if_other
 from lib.checkpoints import SHIPPED_WEIGHTS
 from lib.config import AppConfig
 from lib.images import Image, read_image, read_label, write_image
 from lib.predictor import Predictor, PredictorSettings
+from lib.served_specialist import ServedSpecialist
 from lib.slice_network import Checkpoint
 from lib.versions import FOLDER, Versions
 
 logger = logging.getLogger(__name__)
+
+SPECIALIST_FOLDER = "specialist"  # below the folder of models
 
 # What only this app says of a label: a client that sends a record back as it got it has decided nothing. With "params"
 # a mask would pass for one that this app made (`is_ours`).
@@ -87,6 +91,7 @@ class Assembly:
         self.versions = Versions(
             self.models / FOLDER, self.model.published, self.config.versions, self.config.versions_mb * 2**20
         )
+        self.specialist = ServedSpecialist(self.models / SPECIALIST_FOLDER, self.model.device)
         self.studies = Studies(
             self.datastore,
             self.labels,
@@ -94,8 +99,10 @@ class Assembly:
             self.config.templates,
             looks,
             refreshed=self.config.auto_propagate,
+            specialist=lambda: self.specialist.current,
         )
-        self.trainings = Trainings(self.models, self.studies, self.config.auto_finetune)
+        folders = {MODEL: self.models, SPECIALIST: self.specialist.path.parent}
+        self.trainings = Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
         self.gate = Gate()
         self.corrections = Corrections(self.studies, self.datastore.state / "template_checks.json")
         self.health = TemplateHealth(self.studies, self.corrections)
@@ -111,7 +118,9 @@ class Assembly:
         )
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
         # Training writes into that folder all the time: only other weights are news for the list
-        self._weights_changed = if_other(self.model.weights_on_disk, self._list_changed)
+        self._weights_changed = if_other(
+            lambda: (self.model.weights_on_disk(), self.specialist.hash), self._list_changed
+        )
         self._tasks: dict[str, Any] = {}
         self._app: Any = None
 
@@ -119,8 +128,16 @@ class Assembly:
 
     def infers(self) -> dict[str, Any]:
         """The infer tasks by name."""
-        self._tasks = tasks(self.engine)
+        self._tasks = {**tasks(self.engine), SPECIALIST: SpecialistTask(self.engine, self.specialist)}
         return self._tasks
+
+    def for_specialist(self) -> dict[str, Any]:
+        """What `trainers.specialist.SpecialistTrainer` is made with."""
+        return {
+            "specialist": self.specialist,
+            "served": lambda: self.model.path,
+            "studies": self.studies.labelled,
+        }
 
     def for_training(self) -> dict[str, Any]:
         """What `trainers.oneprompt.OnePromptTrainer` is made with."""
@@ -302,16 +319,28 @@ class Assembly:
 
     def start_training(self, name: str, params: Mapping[str, Any], enqueue: bool = False) -> dict[str, Any]:
         """Start a training run, or queue it; one that cannot work is refused before a process is started for it."""
-        if name != MODEL:
-            raise NotFound(f"the trainer is called {MODEL}, got {name!r}")
-        return self.trainings.start(params, enqueue)
+        return self.trainings.start(params, enqueue, name)
 
     def training(self) -> dict[str, Any]:
-        """What GET /oneprompt/training answers: the newest training, and the versions of the weights."""
+        """What GET /oneprompt/training answers: the newest training, the versions of the weights, and the specialist's
+        training with what is offered."""
         served = self.model.weights_hash
         versions = [{**record, "served": record["hash"] == served} for record in self.versions.all()]
         base = {"hash": self.model.base_hash, "served": served == self.model.base_hash}
-        return {**self.trainings.status(), "served": served, "base": base, "versions": versions}
+        specialist = {**self.trainings.status(SPECIALIST), "offered": self.specialist.told()}
+        specialist |= {"from_labels": self.config.specialist, "labelled": len(self.studies.templates())}
+        return {
+            **self.trainings.status(),
+            **{"served": served, "base": base, "versions": versions, "specialist": specialist},
+        }
+
+    def use_specialist(self, use: bool) -> dict[str, Any]:
+        """Offer the specialist that was withdrawn, or withdraw the one that is offered; the list follows."""
+        done = self.specialist.use_again() if use else self.specialist.withdraw()
+        if not done and (self.specialist.current is not None) != use:
+            raise NotFound("there is no specialist: train one first, with POST /train/" + SPECIALIST)
+        self._weights_changed()
+        return self.specialist.told()
 
     def serve_version(self, name: str) -> dict[str, Any]:
         """Roll back or forward to a version, or to `base`."""
@@ -331,11 +360,15 @@ class Assembly:
         """Serve uploaded weights from now on, if they fit. Raises CheckpointError where they do not."""
         if name not in self._tasks:
             raise NotFound(f"model must be one of {', '.join(self._tasks)}, got {name!r}")
+        if name == SPECIALIST:
+            raise ClientError(f"{SPECIALIST} is trained on this list, never uploaded: upload weights as {MODEL}", 405)
         self.model.publish(path, self.versions)
         return {"weights": self.model.weights_hash}
 
     def remove_published(self, name: str) -> dict[str, Any]:
-        """Go back to the configured weights."""
+        """Go back to the configured weights; or withdraw the specialist."""
+        if name == SPECIALIST:
+            return self.use_specialist(False)
         if name not in self._tasks:
             raise NotFound(f"model must be one of {', '.join(self._tasks)}, got {name!r}")
         if not self.model.published.exists():

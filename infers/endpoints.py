@@ -14,6 +14,7 @@ from monailabel.endpoints import batch_infer, datastore, infer, scoring, session
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type, remove_file
+from pydantic import BaseModel
 
 from infers.board.endpoints import add_board
 from infers.datastore import FINAL
@@ -40,6 +41,12 @@ Upload = Annotated[UploadFile, File()]
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+
+class UseSpecialist(BaseModel):
+    """Whether the network that was trained for this list alone is offered."""
+
+    use: bool
 
 
 _starting = threading.Lock()
@@ -252,6 +259,10 @@ def _add_training(router: APIRouter, app: Any) -> None:
     @router.post("/oneprompt/versions/{version}", tags=["One-Prompt"])
     def serve_version(version: str, user: User = ADMIN) -> dict[str, Any]:
         return app.serve_version(version)
+
+    @router.post("/oneprompt/specialist", tags=["One-Prompt"])
+    def use_specialist(body: UseSpecialist, user: User = ADMIN) -> dict[str, Any]:
+        return app.use_specialist(body.use)
 
     @router.post("/scoring/", include_in_schema=False, deprecated=True)
     def score_all(params: dict[str, Any] | None = None, user: User = ANNOTATOR) -> Any:

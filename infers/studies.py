@@ -25,11 +25,13 @@ from infers.labels import LabelMap, names_by_value
 from infers.looks import Looks
 from lib.images import Image, ImageError, read_image, read_label, write_label
 from lib.predictor import Prediction
+from lib.specialist import Specialist
 from lib.templates import Summary, Template, TemplateBank, thumbnail
 
 logger = logging.getLogger(__name__)
 
 MODEL = "oneprompt"  # name in the records of masks that this app made
+SPECIALIST = "oneprompt_specialist"  # name of its model and trainer
 KEY = "key"
 BASIS = "basis"  # the same but for the weights
 IMAGE = "image_stamp"  # in the record of a mask: the stamp of the image that it was made from
@@ -68,6 +70,8 @@ class Studies:
         most_templates: how many templates one study is segmented with.
         looks: what the studies look like.
         refreshed: masks are made again by themselves; until then those of older weights answer.
+        specialist: gives the network that beat One-Prompt on this list, if there is one: it then makes the masks of
+            what it learnt, and One-Prompt judges them.
     """
 
     def __init__(
@@ -78,9 +82,11 @@ class Studies:
         most_templates: int,
         looks: Looks,
         refreshed: bool = True,
+        specialist: Callable[[], Specialist | None] = lambda: None,
     ) -> None:
         self.store, self.labels, self.looks = store, labels, looks
         self._predictor, self._most, self._refreshed = predictor, most_templates, refreshed
+        self._specialist = specialist
         self._lock = threading.RLock()
         self._names: dict[str, dict[str, int]] = {}  # by record checksum
         self._problems: dict[str, tuple[str, str]] = {}  # image id: (label and image, reason)
@@ -111,7 +117,7 @@ class Studies:
 
     def key(self) -> str:
         """Changes with the templates, the weights and the structures' indices: some masks may be out of date then."""
-        parts = [self.templates(), self._predictor().weights_hash, self.labels.names, self._most]
+        parts = [self.templates(), *self._weights(), self.labels.names, self._most]
         return _digest(parts)
 
     def keys(self) -> Callable[[str], str | None]:
@@ -196,8 +202,13 @@ class Studies:
                 status=409,
             )
         labels = {name: wanted[name] for name in choice}
-        prediction = self._predictor().segment(image, list(chosen.values()), labels, checkpoint=checkpoint)
+        specialist = self._specialist()
+        given = specialist.segment(image, checkpoint) if specialist and set(specialist.structures) & set(labels) else {}
+        given = {name: mask for name, mask in given.items() if name in labels}
+        prediction = self._predictor().segment(image, list(chosen.values()), labels, checkpoint=checkpoint, given=given)
         prediction.provenance.update({KEY: key, BASIS: self._basis(choice)})
+        if specialist and given:
+            prediction.provenance["specialist"] = {"weights": specialist.hash, "structures": sorted(given)}
         return prediction
 
     def is_of_image(self, image_id: str, info: Mapping[str, Any]) -> bool:
@@ -312,7 +323,12 @@ class Studies:
         return {name: ids for name, ids in found.items() if ids}
 
     def _key(self, choice: Mapping[str, tuple[str, ...]]) -> str:
-        return _digest([self._basis(choice), self._predictor().weights_hash])
+        return _digest([self._basis(choice), *self._weights()])
+
+    def _weights(self) -> list[str]:
+        """Hashes of the networks that masks are made with now."""
+        specialist = self._specialist()
+        return [self._predictor().weights_hash, *([specialist.hash] if specialist else [])]
 
     def _basis(self, choice: Mapping[str, tuple[str, ...]]) -> str:
         names, records = self.labels.names, self.bank.records

@@ -1,7 +1,7 @@
 """Trainings as the server sees them: start, queue, stop, go on after a kill, and start by themselves after N labels.
 
-The training itself is MONAI Label's subprocess (`trainers/oneprompt.py`), one at a time. What it says about itself is
-in `training.json` (`lib/training_record.py`); whether it still lives, only the processes know.
+The training itself is MONAI Label's subprocess (`trainers/`), one at a time. What it says about itself is in
+`training.json` (`lib/training_record.py`) in its trainer's folder; whether it still lives, only the processes know.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import psutil
 from monailabel.endpoints import train
 from monailabel.utils.async_tasks import utils as processes
 
-from infers.errors import ClientError
-from infers.studies import MODEL, Studies
+from infers.errors import ClientError, NotFound
+from infers.studies import MODEL, SPECIALIST, Studies
 from lib.training_record import FAILED, RUNNING, STOPPED, read_record, update_record
 
 logger = logging.getLogger(__name__)
@@ -33,33 +33,39 @@ INTERRUPTED = (
 
 
 class Trainings:
-    """Trainings on one study list.
+    """Trainings on one study list, of One-Prompt and of a specialist.
 
     Args:
-        models: folder of runs and records.
+        folders: trainer's name to its folder of runs and records; One-Prompt's is `MODEL`.
         studies: the study list.
-        every: start one after so many new final labels; 0 never.
+        every: start one of One-Prompt after so many new final labels; 0 never.
+        beside: one of One-Prompt is followed by one of a specialist from so many labelled studies on; 0 never.
         room: bytes that must be free on the disk before one starts.
     """
 
     def __init__(
         self,
-        models: Path,
+        folders: Mapping[str, Path],
         studies: Studies,
         every: int = 0,
+        beside: int = 0,
         room: int = LEAST_ROOM,
         run: Callable[..., Any] = train.run_model,
     ) -> None:
-        self._models, self._studies, self._every, self._room, self._run = models, studies, every, room, run
+        self._folders, self._studies, self._room, self._run = dict(folders), studies, room, run
+        self._every, self._beside = every, beside
         self._lock = threading.Lock()
 
-    def start(self, params: Mapping[str, Any], enqueue: bool = False) -> dict[str, Any]:
+    def start(self, params: Mapping[str, Any], enqueue: bool = False, name: str = MODEL) -> dict[str, Any]:
         """Start a training, or let it wait for the one under way; MONAI Label's task.
 
         Raises:
+            NotFound: no trainer has this name.
             ClientError: 409 without a template, 429 while one runs and none is to wait, 409 on a full disk. One that
                 outlived an earlier server is not waited for: two would write the same record and checkpoint.
         """
+        if name not in self._folders:
+            raise NotFound(f"the trainer must be one of {', '.join(self._folders)}, got {name!r}")
         self._check()
         with self._lock:
             if self._orphaned():
@@ -72,7 +78,10 @@ class Trainings:
                 raise ClientError(
                     "a train task is already running: wait for its end, stop it with DELETE, or say enqueue=true", 429
                 )
-            return dict(self._run(MODEL, dict(params), enqueue=True))
+            task = dict(self._run(name, dict(params), enqueue=True))
+            if name == MODEL and 0 < self._beside <= len(self._studies.templates()) and SPECIALIST in self._folders:
+                self._run(SPECIALIST, {}, enqueue=True)
+            return task
 
     def stop(self) -> dict[str, Any] | None:
         """End the training under way and drop those that wait; what is served stays. None where there is none."""
@@ -87,22 +96,23 @@ class Trainings:
             with suppress(psutil.Error):  # whatever ends by itself meanwhile need not be stopped
                 task = train.stop()
             task = task or (waiting[-1] if waiting else None)
-            record = read_record(self._models)
-            if record.get("state") == RUNNING and _alive(record.get("pid")):  # it outlived an earlier server
-                task = task or {"status": "STOPPED"}
-                with suppress(psutil.Error):
-                    psutil.Process(record["pid"]).kill()
+            for record in map(read_record, self._folders.values()):
+                if record.get("state") == RUNNING and _alive(record.get("pid")):  # it outlived an earlier server
+                    task = task or {"status": "STOPPED"}
+                    with suppress(psutil.Error):
+                        psutil.Process(record["pid"]).kill()
         if task and not task.get("details"):  # 3D Slicer's panel shows the last of them, whatever there is
             task["details"] = ["stopped before the training said anything"]
-        if task and read_record(self._models).get("state") == RUNNING:
-            update_record(self._models, state=STOPPED, reason="stopped; Train goes on after the last whole epoch")
+        for folder in self._folders.values():
+            if task and read_record(folder).get("state") == RUNNING:
+                update_record(folder, state=STOPPED, reason="stopped; Train goes on after the last whole epoch")
         return task
 
-    def status(self) -> dict[str, Any]:
-        """The newest training: state (idle, running, published, candidate, failed, stopped), progress, curve, verdict,
-        and how many wait."""
-        record = {"state": "idle", **read_record(self._models)}
-        tasks = processes.tasks("train")
+    def status(self, name: str = MODEL) -> dict[str, Any]:
+        """The newest training of one trainer: state (idle, running, published, candidate, failed, stopped), progress,
+        curve, verdict, and how many wait."""
+        record = {"state": "idle", **read_record(self._folders[name])}
+        tasks = [task for task in processes.tasks("train") if task["request"].get("model", name) == name]
         if record["state"] == RUNNING and not _alive(record.get("pid")):
             record |= {"state": FAILED, "reason": INTERRUPTED}
         if any(task["status"] == "RUNNING" for task in tasks) and record["state"] != RUNNING:
@@ -114,7 +124,7 @@ class Trainings:
         """Start a training where enough labels are new since the last one; whether it did."""
         if not self._every:
             return False
-        known = read_record(self._models).get("studies") or {}
+        known = read_record(self._folders[MODEL]).get("studies") or {}
         new = [image_id for image_id, checksum in self._studies.templates().items() if known.get(image_id) != checksum]
         if len(new) < self._every or self._busy():
             return False
@@ -131,12 +141,18 @@ class Trainings:
         Nothing keeps the server from starting. The record stays as it is until the new process writes its own, so
         that what cannot go on now (a DICOMweb server is away, the disk is full) goes on at the next start.
         """
-        record = read_record(self._models)
-        if record.get("state") != RUNNING or _alive(record.get("pid")):
-            return False
-        logger.info("a training was interrupted and goes on")
+        interrupted = {name: read_record(folder) for name, folder in self._folders.items()}
+        gone = [
+            (name, record.get("params") or {})
+            for name, record in interrupted.items()
+            if record.get("state") == RUNNING and not _alive(record.get("pid"))
+        ]
+        return any([self._go_on(name, params) for name, params in gone])
+
+    def _go_on(self, name: str, params: Mapping[str, Any]) -> bool:
+        logger.info("a training of %s was interrupted and goes on", name)
         try:
-            self.start({key: value for key, value in (record.get("params") or {}).items() if key != "model"})
+            self.start({key: value for key, value in params.items() if key != "model"}, enqueue=True, name=name)
         except Exception as error:
             expected = isinstance(error, (ClientError, OSError))
             logger.warning("the interrupted training does not go on: %s", error, exc_info=not expected)
@@ -150,17 +166,18 @@ class Trainings:
 
     def _orphaned(self) -> bool:
         """The training that runs is none of this server's."""
-        record = read_record(self._models)
         own = any(task["status"] == "RUNNING" for task in processes.tasks("train"))
-        return not own and record.get("state") == RUNNING and _alive(record.get("pid"))
+        records = map(read_record, self._folders.values())
+        return not own and any(record.get("state") == RUNNING and _alive(record.get("pid")) for record in records)
 
     def _check(self) -> None:
         if not self._studies.templates():
             raise ClientError("there is no template yet: save one study first", status=409)
-        free = shutil.disk_usage(self._models).free
+        models = self._folders[MODEL]
+        free = shutil.disk_usage(models).free
         if free < self._room:
             raise ClientError(
-                f"training needs {self._room // 2**20} MB of free disk for its checkpoints, and {self._models} has "
+                f"training needs {self._room // 2**20} MB of free disk for its checkpoints, and {models} has "
                 f"{free // 2**20} MB: free some",
                 409,
             )

@@ -35,6 +35,8 @@ class AppConfig:
         quiet_seconds: a result marked *use as template* becomes one after this many seconds without a newer one.
         state: folder for masks and their records where the study list itself is a DICOMweb server.
         auto_finetune: train after so many new final labels; 0: only when told to.
+        specialist: a training is followed by one of a network for this list alone from so many labelled studies on; 0:
+            only when told to.
         finetuning: numbers of a training, as `epochs=2,steps=10` (`lib.finetuning.FineTuning`).
         versions: how many versions of the weights are kept.
         versions_mb: megabytes of disk that they may take.
@@ -49,6 +51,7 @@ class AppConfig:
     quiet_seconds: float = 20.0
     state: Path | None = None
     auto_finetune: int = 0
+    specialist: int = 4
     finetuning: FineTuning = field(default_factory=FineTuning)
     versions: int = 10
     versions_mb: int = 1024
@@ -149,6 +152,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "quiet_seconds": _seconds,
     "state": _folder,
     "auto_finetune": _count_or_none,
+    "specialist": _count_or_none,
     "finetuning": _finetuning,
     "versions": _count,
     "versions_mb": _count,

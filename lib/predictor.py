@@ -128,6 +128,7 @@ class Predictor:
         labels: Mapping[str, int],
         *,
         checkpoint: Checkpoint | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
     ) -> Prediction:
         """Segment an image by templates.
 
@@ -135,6 +136,8 @@ class Predictor:
             templates: in order of preference; one that does not show a structure says nothing about it.
             labels: structures wanted, name to index (1 or more) in the mask.
             checkpoint: called with the fraction done between batches; may block, may raise `Cancelled`.
+            given: structure to a bool mask on the image's grid that somebody else made: it is taken in place of the own
+                answer, which only judges it.
 
         Raises:
             TemplateError: no template shows one of the structures.
@@ -149,9 +152,10 @@ class Predictor:
         report = _Report(checkpoint)
         masks = self._template_masks(chosen)
         first = report.part(0, 0.7 if self.settings.closer else 1)
-        prediction = self._by_templates(image, chosen, masks, labels, first)
+        prediction = self._by_templates(image, chosen, masks, labels, first, given or {})
         if self.settings.closer:
-            self._look_closer(image, prediction, chosen, masks, report.part(0.7, 1))
+            own = {name: found for name, found in chosen.items() if name not in (given or {})}
+            self._look_closer(image, prediction, own, masks, report.part(0.7, 1))
         return prediction
 
     def _by_templates(
@@ -161,8 +165,9 @@ class Predictor:
         masks: Mapping[tuple[str, str], np.ndarray],
         labels: Mapping[str, int],
         report: _Report,
+        given: Mapping[str, np.ndarray],
     ) -> Prediction:
-        """Segment an image by what the chosen templates of each structure show in `masks`."""
+        """Segment an image by what the chosen templates of each structure show in `masks`, apart from the `given`."""
         names = list(chosen)
         stacks = self._stacks(image, chosen, masks)
         count = self.settings.match.slices_per_query if len(stacks) == 1 else 1
@@ -187,7 +192,7 @@ class Predictor:
             for place, name in enumerate(names)
         )
         least = {labels[name]: self._least_island(found, name, masks) for name, found in chosen.items()}
-        slices = self._competing(stacks[0], volumes, least)
+        slices = _with_given(stacks[0], self._competing(stacks[0], volumes, least), labels, given)
         report(0.95)
         evidence = {}
         for place, name in enumerate(names if self.settings.quality_slices else ()):
@@ -292,7 +297,7 @@ class Predictor:
         report: _Report,
     ) -> None:
         """Answer small structures again in a window around them, and put what is found there into the mask."""
-        for place, (name, index) in enumerate(prediction.labels.items()):
+        for place, (name, index) in enumerate((name, prediction.labels[name]) for name in chosen):
             window = window_of(prediction.mask == index)
             if window is None or share(window, prediction.mask.shape) > self.settings.closer:
                 continue
@@ -300,13 +305,13 @@ class Predictor:
             shown = [crop for crop in crops if crop is not None]
             if not shown:
                 continue
-            within = report.part(place / len(prediction.labels), (place + 1) / len(prediction.labels))
+            within = report.part(place / len(chosen), (place + 1) / len(chosen))
             try:
                 part = cropped(image, window)
             except ImageError:  # one grey value only
                 continue
             seen = {(crop.id, name): np.asarray(crop.label) > 0 for crop in shown}
-            found = self._by_templates(part, {name: shown}, seen, {name: index}, within).mask
+            found = self._by_templates(part, {name: shown}, seen, {name: index}, within, {}).mask
             before = prediction.mask[window]
             free = (before == 0) | (before == index)
             before[free] = found[free]
@@ -423,6 +428,19 @@ class _Report:
         """The same for a part of the work, from `low` to `high` of this one's."""
         span = self._high - self._low
         return _Report(self._checkpoint, self._low + low * span, self._low + high * span)
+
+
+def _with_given(
+    stack: Stack, slices: np.ndarray, labels: Mapping[str, int], given: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Label indices (N, H, W) with the given masks in place of what was answered for their structures."""
+    if not given:
+        return slices
+    masks = {labels[name]: stack.slices_of(mask) for name, mask in given.items()}
+    slices[np.isin(slices, list(masks))] = 0
+    for index, mask in masks.items():
+        slices[mask] = index
+    return slices
 
 
 def _resized(logits: np.ndarray, stack: Stack) -> np.ndarray:

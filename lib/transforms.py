@@ -31,12 +31,12 @@ def normalise(array: np.ndarray) -> np.ndarray:
 
 def resize_image(array: np.ndarray, size: int) -> np.ndarray:
     """A 2-D grey image (I, J) to float32 (S, S); antialiased where it shrinks, bilinear where it grows."""
-    return _resize(array, (size, size))
+    return resize_plane(array, (size, size))
 
 
 def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     """A 2-D mask or probability map (I, J) to float32 (S, S) coverage in 0..1, each pixel the area's mean."""
-    return _resize(mask, (size, size))
+    return resize_plane(mask, (size, size))
 
 
 def resize_logits(logits: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -45,7 +45,8 @@ def resize_logits(logits: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     return F.interpolate(logits.float(), size=tuple(shape), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
-def _resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def resize_plane(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A 2-D array (I, J) to float32 of another shape; antialiased where it shrinks, bilinear where it grows."""
     tensor = torch.from_numpy(np.ascontiguousarray(array, np.float32))[None, None]
     if tuple(tensor.shape[-2:]) == shape:
         return tensor[0, 0].numpy()

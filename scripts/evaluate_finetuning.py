@@ -7,6 +7,8 @@ most four as in serving, and then the first of them alone, the same before and a
 candidate, what is served afterwards is what was served before, and the table says so. Every row is kept as soon as it
 is finished, so a killed run goes on where it stopped.
 `--only-final` leaves cross-validation out and learns from all labelled studies at once: enough to compare settings.
+Among the `--modes` are those of `lib.adapters`, and `specialist`: a network for this list alone (`lib.specialist`),
+judged against One-Prompt as it ships. It needs no templates, so it has one figure for all of them and for one.
 """
 
 from __future__ import annotations
@@ -22,17 +24,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from lib.adapters import MODES
 from lib.checkpoints import SHIPPED_WEIGHTS, load_network, weights_hash
 from lib.course import LabelledStudy, Phase, run
 from lib.datasets import Dataset, read_dataset
 from lib.examination import Examined, template_dice
 from lib.finetuning import FineTune, FineTuning
 from lib.networks import OnePrompt
+from lib.specialist_training import SpecialistSettings, SpecialistTraining, specialist_dice
 from lib.templates import Template
 from scripts.evaluation.cases import CaseFolder
 from scripts.evaluation.store import FinishedRows
 
 MOST_TEMPLATES = 4
+SPECIALIST = "specialist"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SystemExit(f"{name} is a list that pretraining may have seen: choose others")
         folder = CaseFolder.open(dataset)
         for seed, labelled, mode in ((s, k, m) for s in options.seeds for k in options.labelled for m in options.modes):
-            tuning = dataclasses.replace(FineTuning.parse(options.settings), mode=mode)
+            tuning = _settings(options.settings, mode)
             plan = _Plan(folder, labelled, seed, options.queries if dataset.dims == 2 else options.volume_queries)
             if plan.lacking:
                 print(f"{name}: {plan.lacking}")
@@ -80,7 +85,11 @@ class _Plan:
 
 
 def measure(
-    network: OnePrompt, plan: _Plan, settings: FineTuning, rows: FinishedRows, only_final: bool = False
+    network: OnePrompt,
+    plan: _Plan,
+    settings: FineTuning | SpecialistSettings,
+    rows: FinishedRows,
+    only_final: bool = False,
 ) -> dict[str, Any]:
     """One row: Dice (0 to 100) of the queries with the parent and with the candidate, the verdict, processor time.
 
@@ -90,17 +99,25 @@ def measure(
     """
     phases = [Phase("all studies", tuple(range(plan.labelled)))] if only_final else None
     started, used = time.monotonic(), time.process_time()
-    tuning = run(FineTune(network, plan.studies, settings, seed=plan.seed, phases=phases))
+    course: FineTune | SpecialistTraining
+    if isinstance(settings, SpecialistSettings):
+        course = run(SpecialistTraining(network, plan.studies, settings, seed=plan.seed, phases=phases))
+    else:
+        course = run(FineTune(network, plan.studies, settings, seed=plan.seed, phases=phases))
     seconds, used = time.monotonic() - started, time.process_time() - used
-    better, reason = tuning.verdict()
+    better, reason = course.verdict()
     templates = [study.read() for study in plan.studies[:MOST_TEMPLATES]]
     queries = [study.read() for study in plan.queries]
     parent = weights_hash(network)
     key = json.dumps(["before", plan.name, parent, [study.id for study in templates], [study.id for study in queries]])
     [before] = rows.get_or(key, lambda: [_dice(network, templates, queries)])
-    after = _dice(tuning.network, templates, queries)
+    if isinstance(course, SpecialistTraining):
+        dice = round(100 * Examined(specialist_dice(course.specialist, queries)).mean_dice, 2)
+        after = {"all": dice, "one": dice}
+    else:
+        after = _dice(course.network, templates, queries)
     return {
-        **{"list": plan.name, "labelled": plan.labelled, "mode": settings.mode, "seed": plan.seed},
+        **{"list": plan.name, "labelled": plan.labelled, "mode": _mode(settings), "seed": plan.seed},
         **{"before": before["all"], "after": after["all"], "before_one": before["one"], "after_one": after["one"]},
         **{"published": bool(better), "reason": reason},
         **{"queries": len(queries), "seconds": round(seconds, 1), "cpu_seconds": round(used, 1)},
@@ -161,6 +178,14 @@ def _dice(network: OnePrompt, templates: Sequence[Template], queries: Sequence[T
     return {"all": every, "one": every if len(templates) == 1 else mean(templates[:1])}
 
 
+def _settings(text: str, mode: str) -> FineTuning | SpecialistSettings:
+    return SpecialistSettings() if mode == SPECIALIST else dataclasses.replace(FineTuning.parse(text), mode=mode)
+
+
+def _mode(settings: FineTuning | SpecialistSettings) -> str:
+    return SPECIALIST if isinstance(settings, SpecialistSettings) else settings.mode
+
+
 def _study(dataset: Dataset, file: str) -> LabelledStudy:
     names = {name: value for value, name in dataset.labels.items()}
     return LabelledStudy(file, dataset.folder / "images" / file, dataset.folder / "labels" / file, names)
@@ -179,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lists", nargs="+", required=True, help="names of data sets that pretraining never saw")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--labelled", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--modes", nargs="+", default=[FineTuning().mode])
+    parser.add_argument("--modes", nargs="+", choices=[*MODES, SPECIALIST], default=[FineTuning().mode])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--queries", type=int, default=10, help="images asked of a 2-D list")
     parser.add_argument("--volume-queries", type=int, default=3, help="volumes asked of a 3-D list")

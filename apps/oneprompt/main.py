@@ -21,6 +21,7 @@ from infers.assembly import Assembly  # noqa: E402
 from lib.config import VERSION  # noqa: E402
 from trainers.manners import stay_behind  # noqa: E402
 from trainers.oneprompt import OnePromptTrainer  # noqa: E402
+from trainers.specialist import SpecialistTrainer  # noqa: E402
 
 
 class OnePromptApp(MONAILabelApp):
@@ -41,7 +42,10 @@ class OnePromptApp(MONAILabelApp):
         return self.assembly.infers()
 
     def init_trainers(self):
-        return {"oneprompt": OnePromptTrainer(**self.assembly.for_training())}
+        return {
+            "oneprompt": OnePromptTrainer(**self.assembly.for_training()),  # clients read the first one's statistics
+            "oneprompt_specialist": SpecialistTrainer(**self.assembly.for_specialist()),
+        }
 
     def init_scoring_methods(self):
         return self.assembly.scoring()

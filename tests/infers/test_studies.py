@@ -108,6 +108,45 @@ def test_a_stored_mask_counts_only_while_it_is_what_would_be_made_now(folder):
     assert studies.pending() == ["s1", "s2"]
 
 
+class Corner:
+    """A specialist that finds its structure in the first corner of every image."""
+
+    structures = ("liver", "elsewhere")
+
+    def __init__(self, hash):
+        self.hash = hash
+
+    def segment(self, image, checkpoint=None):
+        mask = np.zeros(image.array.shape, bool)
+        mask[:2, :2, :2] = True
+        return {"liver": mask, "elsewhere": ~mask}
+
+
+def test_a_specialist_makes_the_masks_of_what_it_learnt_and_is_named_in_their_record(folder):
+    plain = make_studies(str(folder), FakePredictor())
+    save(plain, "s0", "one.nii.gz", [{"name": "liver", "idx": 1}])
+    offered = []
+    studies = Studies(
+        plain.store, plain.labels, lambda: FakePredictor(), 4, plain.looks, specialist=lambda: next(iter(offered), None)
+    )
+    image = studies.image("s1")
+    before = studies.segment("s1", image)
+    assert "specialist" not in before.provenance
+    assert studies.key() == plain.key()  # masks of lists without one are not made again
+    studies.store_automatic("s1", image, before)
+    assert studies.automatic("s1", image)
+    offered.append(Corner("one"))
+    assert studies.automatic("s1", image) is None
+    assert sorted(studies.pending()) == ["s1", "s2"]
+    after = studies.segment("s1", image)
+    assert np.argwhere(after.mask == 1).max() == 1
+    assert after.provenance["specialist"] == {"weights": "one", "structures": ["liver"]}
+    studies.store_automatic("s1", image, after)
+    assert studies.automatic("s1", image)
+    offered[:] = [Corner("another")]
+    assert studies.automatic("s1", image) is None
+
+
 def test_label_names_number_every_index_in_order_as_slicer_counts_them():
     mask = np.array([[0, 5], [2, 0]], np.uint8)
     prediction = Prediction(mask, {"a": 5, "b": 3, "c": 2}, {"a": 0.5}, {"weights": "w", "quality": {}})

@@ -10,7 +10,8 @@ import requests
 from monailabel.utils.async_tasks import utils as processes
 
 import infers.training
-from infers.errors import ClientError
+from infers.errors import ClientError, NotFound
+from infers.studies import SPECIALIST
 from infers.training import Trainings
 from lib.training_record import RUNNING, read_record, write_record
 from tests.infers.fakes import FakePredictor, make_studies, wait_until
@@ -28,17 +29,20 @@ class Bench:
         for number in range(5):
             write_nifti(folder / "studies" / f"s{number}.nii.gz", organ_volume(number)[0])
         self.label = write_nifti(folder / "label.nii.gz", organ_volume(0)[1])
-        self.models, self.asked = folder / "models", []
+        self.models, self.specialist, self.asked = folder / "models", folder / "models" / "specialist", []
+        self.specialist.mkdir()
+        self.models_asked = []
         self.studies = make_studies(str(folder / "studies"), FakePredictor())
 
     def trainings(self, **options):
         def run(model, params, enqueue):
-            task = {"id": str(len(self.asked)), "status": "SUBMITTED", "request": params}
+            task = {"id": str(len(self.asked)), "status": "SUBMITTED", "request": {**params, "model": model}}
             self.asked.append(params)
+            self.models_asked.append(model)
             processes.background_tasks.setdefault("train", []).append(task)
             return task
 
-        return Trainings(self.models, self.studies, run=run, **options)
+        return Trainings({"oneprompt": self.models, SPECIALIST: self.specialist}, self.studies, run=run, **options)
 
     def submit(self, *ids):
         for image_id in ids:
@@ -96,6 +100,33 @@ def test_a_second_training_is_refused_unless_it_may_wait(bench):
     assert refused.value.status == 429
     trainings.start({}, enqueue=True)
     assert trainings.status()["queued"] == 2
+
+
+def test_a_specialist_is_trained_after_one_prompt_where_there_are_enough_labels(bench):
+    trainings = bench.trainings(beside=2)
+    bench.submit("s0")
+    trainings.start({"max_epochs": 3})
+    assert bench.models_asked == ["oneprompt"]
+    bench.submit("s1")
+    trainings.start({"max_epochs": 3}, enqueue=True)
+    assert bench.models_asked == ["oneprompt", "oneprompt", SPECIALIST]
+    assert bench.asked[-1] == {}
+    assert trainings.status()["queued"] == 2
+    assert trainings.status(SPECIALIST)["queued"] == 1
+    assert trainings.status(SPECIALIST)["state"] == "idle"
+
+
+def test_each_trainer_has_its_own_record(bench):
+    write_record(bench.models, state="published", epoch=3)
+    write_record(bench.specialist, state=RUNNING, pid=GONE, params={"max_epochs": 2})
+    trainings = bench.trainings()
+    assert trainings.status()["state"] == "published"
+    assert trainings.status(SPECIALIST)["state"] == "failed"
+    bench.submit("s0")
+    assert trainings.resume()
+    assert (bench.models_asked, bench.asked) == ([SPECIALIST], [{"max_epochs": 2}])
+    with pytest.raises(NotFound, match="oneprompt, oneprompt_specialist"):
+        trainings.start({}, name="other")
 
 
 def test_stopping_drops_what_waits(bench):

@@ -23,6 +23,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "quiet_seconds": "1.5",
         "state": str(tmp_path),
         "auto_finetune": "5",
+        "specialist": "6",
         "finetuning": "epochs=2,mode=norms",
         "versions": "4",
         "versions_mb": "100",
@@ -32,7 +33,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
     assert config.labels == ("liver", "left kidney")
     assert config.weights == tmp_path / "w.safetensors"
     assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
-    assert (config.auto_finetune, config.versions, config.versions_mb) == (5, 4, 100)
+    assert (config.auto_finetune, config.specialist, config.versions, config.versions_mb) == (5, 6, 4, 100)
     assert (config.finetuning.epochs, config.finetuning.mode) == (2, "norms")
 
 

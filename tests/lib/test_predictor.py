@@ -272,6 +272,19 @@ def test_predicted_quality_tells_a_good_mask_from_a_bad_one():
     assert quality[1] == 0
 
 
+def test_a_mask_made_by_somebody_else_is_taken_and_judged():
+    image, truth = study(anatomy())
+    templates = [template_of(anatomy(shift=1))]
+    own = predictor().segment(image, templates, LABELS)
+    right = predictor().segment(image, templates, LABELS, given={"bright": truth == 1})
+    wrong = np.roll(truth == 1, 9, axis=1)
+    off = predictor().segment(image, templates, LABELS, given={"bright": wrong})
+    np.testing.assert_array_equal(right.mask == 1, truth == 1)
+    np.testing.assert_array_equal(off.mask == 1, wrong)
+    np.testing.assert_array_equal((off.mask == 2)[~wrong], (own.mask == 2)[~wrong])  # the others are its own answers
+    assert off.quality["bright"] < right.quality["bright"]
+
+
 def test_prompted_template_first_answers_for_itself():
     template_image, _ = study(anatomy())
     template = Template("t", template_image, None, {}, {"bright": Prompt(foreground=((10, 12, 5),))})

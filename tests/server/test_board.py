@@ -19,6 +19,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lib.checkpoints import save_network
 from lib.networks import OnePrompt
+from lib.served_specialist import ServedSpecialist
+from lib.specialist import Specialist, make_network
 from lib.training_record import write_record
 from tests.samples import TINY, organ_volume, write_nifti
 from tests.server.browser import chromium
@@ -357,6 +359,32 @@ def test_trainings_and_versions_are_shown_and_gone_back_to(board: Board, server:
     board.wait(lambda: f"{base} is served" in board.one("[role=status]").text)
     assert server.status()["weights"] == base
     assert board.one("#train").is_enabled()
+    server.wait_for(lambda status: status["job"]["state"] == "done")
+
+
+@needs_browser
+def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Server) -> None:
+    torch.manual_seed(5)
+    name = next(iter(server.status()["labels"]))
+    record = {"studies": dict.fromkeys("abc", "x"), "state": "published"}
+    ServedSpecialist(server.folder / "models" / "specialist").publish(
+        Specialist(make_network(1).eval(), (name,), record)
+    )
+    write_record(server.folder / "models" / "specialist", state="published", reason="it won", epoch=2, epochs=2)
+    offered = server.get("/oneprompt/training")["specialist"]["offered"]["hash"]
+    board.browser.refresh()
+    board.one("#training summary").click()
+    board.wait(lambda: offered in board.one("#specialist").text)
+    text = board.one("#specialist").text
+    assert "better than One-Prompt on this list: it won" in text
+    assert f"for {name}, better from 3 labelled studies on" in " ".join(text.split())
+    board.one("#withdraw-specialist").click()
+    board.wait(lambda: board.all("#use-specialist"))
+    assert server.get("/oneprompt/training")["specialist"]["offered"] == {"hash": None, "withdrawn": True}
+    board.one("#use-specialist").click()
+    board.wait(lambda: offered in board.one("#specialist").text)
+    board.one("#withdraw-specialist").click()
+    board.wait(lambda: board.all("#use-specialist"))
     server.wait_for(lambda status: status["job"]["state"] == "done")
 
 

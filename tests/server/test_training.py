@@ -38,7 +38,9 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(labels: Path, start_server: Callable[..., Server]) -> Server:
     """A server whose trainings are short."""
-    return start_server(labels / "studies", finetuning="epochs=1,steps=8,batch=2,rate=0.03", versions="5")
+    return start_server(
+        labels / "studies", finetuning="epochs=1,steps=8,batch=2,rate=0.03", versions="5", specialist="0"
+    )
 
 
 def wait(server: Server, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -170,6 +172,40 @@ def test_weights_of_another_configuration_are_refused(server: Server, tmp_path: 
     assert answer.status_code == 400
     assert "'other'" in answer.json()["detail"]
     assert server.status()["weights"] == served
+
+
+def made_by(server: Server, image: str) -> Any:
+    """The specialist that made a study's mask, if one did."""
+    return server.get(f"/datastore/label/info?label={image}&tag=original")["params"].get("specialist")
+
+
+def test_a_specialist_that_wins_is_a_further_model_and_makes_the_masks_until_it_is_withdrawn(server: Server) -> None:
+    assert "oneprompt_specialist" not in server.get("/info/")["models"]
+    assert server.infer("oneprompt_specialist", "s3", {}).status_code == 409
+    answer = server.request("POST", "/oneprompt/specialist", json={"use": True})
+    assert answer.status_code == 404
+    served = server.status()["weights"]
+    server.request("POST", "/oneprompt/versions/base")  # untrained weights, which are easily beaten
+    short = {"max_epochs": 1, "steps_per_epoch": 60, "train_batch_size": 2}
+    assert server.request("POST", "/train/oneprompt_specialist", json=short).status_code == 200
+    told = wait(server, lambda told: told["specialist"]["state"] not in ("idle", "running"))["specialist"]
+    assert told["state"] == "published", told
+    assert told["after"]["dice"] > told["before"]["dice"]
+    offered = told["offered"]
+    assert (offered["structures"], offered["won_from"]) == (["organ"], 2)
+    model = server.get("/info/")["models"]["oneprompt_specialist"]
+    assert (model["type"], model["labels"]) == ("segmentation", {"organ": 1})
+    assert "from 2 labelled studies on" in model["description"]
+    server.wait_for(lambda _: made_by(server, "s3") == {"weights": offered["hash"], "structures": ["organ"]})
+    assert server.infer("oneprompt_specialist", "s3", {}).status_code == 200
+    assert server.request("DELETE", "/model/oneprompt_specialist").status_code == 200
+    server.wait_for(lambda _: made_by(server, "s3") is None)
+    assert "oneprompt_specialist" not in server.get("/info/")["models"]
+    assert server.request("POST", "/oneprompt/specialist", json={"use": True}).json()["hash"] == offered["hash"]
+    server.wait_for(lambda _: made_by(server, "s3") is not None)
+    assert server.request("POST", "/oneprompt/specialist", json={"use": False}).json()["withdrawn"]
+    server.request("POST", f"/oneprompt/versions/{served}")
+    server.wait_for(lambda status: made_by(server, "s3") is None and status["job"]["state"] == "done")
 
 
 @pytest.fixture(scope="module")

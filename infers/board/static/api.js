@@ -48,6 +48,10 @@ export async function training(method = "GET") {
   return (await request("training", { method })).json();
 }
 
+export async function trainSpecialist() {
+  return (await request("../train/oneprompt_specialist?enqueue=true", { method: "POST" })).json();
+}
+
 export async function serve(version) {
   return (await request(`versions/${encodeURIComponent(version)}`, { method: "POST" })).json();
 }

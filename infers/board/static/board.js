@@ -42,7 +42,8 @@ async function load(show = "") {
     if (error.status === 404 && show) { state.current = null; timer = setTimeout(load, IDLE_MS); draw(); return; }
   }
   draw();
-  const busy = ["running", "cancelling"].includes(state.job.state) || state.training?.state === "running";
+  const busy = ["running", "cancelling"].includes(state.job.state)
+    || [state.training, state.training?.specialist].some((run) => run?.state === "running");
   if (!state.login) timer = setTimeout(load, busy ? BUSY_MS : IDLE_MS);
 }
 
@@ -154,6 +155,9 @@ export const act = {
   undoJob: () => confirm(UNDO) && steer(() => api.job("POST", "job/undo"), "the automatic masks are gone"),
   train: () => steer(() => api.training("POST"), "training starts; the server answers as before meanwhile"),
   stopTraining: () => steer(() => api.training("DELETE"), "training is stopped; what is served stays"),
+  trainSpecialist: () => steer(() => api.trainSpecialist(), "a specialist is trained; the server answers as before"),
+  useSpecialist: (use) => steer(() => api.decide("specialist", { use }),
+    use ? "the specialist makes the masks from now on" : "One-Prompt makes all masks from now on"),
   serve: (version) => steer(() => api.serve(version), `${version} is served from now on`),
   openTraining(open) { state.trainingOpen = open; },
   enlarge(id) {

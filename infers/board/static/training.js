@@ -1,4 +1,5 @@
-// The panel that shows trainings: start and stop, the learning curve, and the versions of the weights to go back to.
+// The panel that shows trainings: start and stop, the learning curve, the versions of the weights to go back to, and the
+// specialist, a network for this list alone.
 
 import { html, nothing, svg } from "./vendor/lit-html.js";
 
@@ -33,14 +34,15 @@ export function training(state, act) {
       ${run.examined_on ? html`<p class="hint">Examined on ${run.examined_on}.</p>` : nothing}
       ${run.curve?.length ? curve(run) : nothing}
       ${versions(run, act)}
+      ${run.specialist ? specialist(run, act) : nothing}
     </details>
   `;
 }
 
-function headline(run) {
+function headline(run, words = WORDS) {
   const phase = run.curve?.at(-1)?.phase;
   const epochs = run.state === "running" && run.epochs ? `, epoch ${run.epoch ?? 0} of at most ${run.epochs}` : "";
-  return `${WORDS[run.state] ?? run.state}${epochs}${run.state === "running" && phase ? ` (${phase})` : ""}${
+  return `${words[run.state] ?? run.state}${epochs}${run.state === "running" && phase ? ` (${phase})` : ""}${
     run.queued ? `, ${run.queued} waiting` : ""}`;
 }
 
@@ -83,6 +85,35 @@ function versions(run, act) {
       ${line(run.base, "configured weights")}
     </table>
   `;
+}
+
+const SPECIALIST_WORDS = {
+  ...WORDS,
+  idle: "None was trained yet.",
+  running: "It is being trained",
+  published: "It is better than One-Prompt on this list",
+  candidate: "It was not better than One-Prompt: One-Prompt makes the masks",
+};
+
+function specialist({ specialist: own, state }, act) {
+  const { offered } = own;
+  const structures = offered.structures?.join(", ");
+  const busy = state === "running" || own.state === "running" || own.queued;
+  return html`
+    <section id="specialist">
+      <h3>Specialist</h3>
+      <p class="hint">A network for this list alone${own.from_labels
+        ? `, trained after One-Prompt from ${own.from_labels} labelled studies on (there are ${own.labelled})` : ""}.
+        It makes the masks where it beats One-Prompt on studies that it did not learn from.</p>
+      <p><span class="state">${headline(own, SPECIALIST_WORDS)}</span>${own.reason ? `: ${own.reason}` : ""}</p>
+      ${offered.hash ? html`<p>In use: <code>${offered.hash}</code> for ${structures}, better from
+        ${offered.won_from} labelled studies on.</p>` : nothing}
+      <div class="run">
+        ${busy ? nothing : html`<button id="train-specialist" @click=${act.trainSpecialist}>Train a specialist</button>`}
+        ${offered.hash ? html`<button id="withdraw-specialist" @click=${() => act.useSpecialist(false)}>Do not use it</button>` : nothing}
+        ${offered.withdrawn ? html`<button id="use-specialist" @click=${() => act.useSpecialist(true)}>Use the withdrawn one</button>` : nothing}
+      </div>
+    </section>`;
 }
 
 function scores({ before, after, reason }) {

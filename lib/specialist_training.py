@@ -1,0 +1,341 @@
+"""Training a specialist (`lib.specialist`) on labelled studies, and whether it beats One-Prompt on those held out.
+
+One-Prompt answers the same questions from the studies that the specialist learnt from, as many of them as in serving.
+Two studies at least must be held out in turn, or nobody could tell which of both is better.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses.dice import DiceCELoss
+from monai.transforms.compose import Compose
+from monai.transforms.intensity.dictionary import (
+    RandAdjustContrastd,
+    RandGaussianNoised,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+from monai.transforms.spatial.dictionary import RandAffined
+from torch import Tensor, nn
+
+from lib.checkpoints import weights_hash
+from lib.course import Course, LabelledStudy, Phase
+from lib.examination import Examined, overlap, template_dice
+from lib.networks import OnePrompt
+from lib.specialist import FILTERS, PATCH, Specialist, logits_of, make_network, slices_of, winners, with_neighbours
+from lib.templates import Template
+from lib.training import StepResult, TrainingConfig
+from lib.volumes import Stack
+
+MARGIN = 1.25  # patches are cut so much larger than what is left of them after turning and stretching
+
+
+@dataclass(frozen=True)
+class SpecialistSettings:
+    """Every number of a specialist's training; docs/finetuning.md has what was measured with them.
+
+    Attributes:
+        epochs, steps, batch: epochs of a phase, steps of an epoch, patches of a step.
+        rate: learning rate.
+        shown: share of the patches around a pixel of a structure; the others lie anywhere.
+        folds, few, held_out, longer: as in `lib.finetuning.FineTuning`.
+        least: labelled studies from which on one is trained.
+        most_asked: studies of a phase that both are asked about.
+        most_slices: slices of all studies that are kept in memory.
+        most_templates: templates that One-Prompt answers from.
+        least_gain: Dice that it must be better by.
+        most_loss: Dice that a structure may lose.
+    """
+
+    epochs: int = 4
+    steps: int = 100
+    batch: int = 4
+    rate: float = 2e-3
+    shown: float = 0.7
+    folds: int = 2
+    few: int = 8
+    held_out: float = 0.25
+    longer: int = 2
+    least: int = 2
+    most_asked: int = 4
+    most_slices: int = 2000
+    most_templates: int = 4
+    least_gain: float = 0.02
+    most_loss: float = 0.03
+
+    def training(self, total: int) -> TrainingConfig:
+        """The settings of a step, of `total` ones in a phase."""
+        return TrainingConfig(
+            optimizer="adamw", learning_rate=self.rate, weight_decay=1e-3, warmup=max(1, total // 20), clip=12.0
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """What is learnt from.
+
+    Attributes:
+        image: float32 (3, P, P), a slice between its neighbours.
+        label: uint8 (P, P), numbers of the structures.
+        known: bool (K,), the structures that the study's label has at all.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    known: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Some slices of a study.
+
+    Attributes:
+        images: float16 (N, 3, h, w).
+        labels: uint8 (N, h, w), numbers of the structures.
+        known: bool (K,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    known: np.ndarray
+
+    @classmethod
+    def of(cls, study: Template, names: Sequence[str], most: int) -> Material:
+        """At most `most` slices: those that show a structure, and as many of the others."""
+        assert study.label is not None
+        stack = Stack.of(study.image)
+        slices, truths = slices_of(stack), stack.slices_of(study.label)
+        showing = truths.any(axis=(1, 2))
+        shown, others = np.flatnonzero(showing), np.flatnonzero(~showing)
+        chosen = [*_spread(shown, most), *_spread(others, min(len(shown), most // 4))]
+        numbers = np.zeros(int(truths.max()) + 1, np.uint8)
+        for number, name in enumerate(names, start=1):
+            if name in study.names and study.names[name] < len(numbers):
+                numbers[study.names[name]] = number
+        return cls(
+            np.stack([with_neighbours(slices, index) for index in chosen]).astype(np.float16),
+            np.stack([_shrunk(numbers[truths[index]], slices.shape[1:]) for index in chosen]),
+            np.array([name in study.names for name in names]),
+        )
+
+    def draw(self, rng: np.random.Generator, shown: float) -> tuple[np.ndarray, np.ndarray]:
+        """A square (3, M, M) and its label (1, M, M), around a structure with the probability `shown`; zero beyond."""
+        present = np.unique(self.labels)[1:]
+        if len(present) and rng.random() < shown:
+            places = np.argwhere(self.labels == rng.choice(present))
+            index, *centre = places[rng.integers(len(places))]
+        else:
+            index, *centre = (rng.integers(n) for n in self.labels.shape)
+        side = round(PATCH * MARGIN)
+        # An image that is smaller than the square lies in its middle, as in `sliding_window_inference`
+        corner = [
+            int(np.clip(c - side // 2, 0, n - side)) if n > side else (n - side) // 2
+            for c, n in zip(centre, self.labels.shape[1:], strict=True)
+        ]
+        both = np.concatenate([self.images[index], self.labels[index][None]]).astype(np.float32)
+        square = np.zeros((len(both), side, side), np.float32)
+        (top, left), (height, width) = corner, both.shape[1:]
+        rows, columns = slice(max(0, top), min(height, top + side)), slice(max(0, left), min(width, left + side))
+        square[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = both[
+            :, rows, columns
+        ]
+        return square[:-1], square[-1:]
+
+
+class SpecialistLearner(nn.Module):
+    """A network whose forward pass is a whole training step, so that PyTorch's distributed wrapper sees it."""
+
+    def __init__(self, structures: int) -> None:
+        super().__init__()
+        self.network = make_network(structures)
+        self._loss = DiceCELoss(sigmoid=True, batch=True)
+
+    def forward(
+        self, patches: Sequence[Patch], config: TrainingConfig, rng: np.random.Generator
+    ) -> tuple[Tensor, StepResult]:
+        device = next(self.network.parameters()).device
+        logits = self.network(torch.from_numpy(np.stack([patch.image for patch in patches])).to(device))
+        labels = np.stack([patch.label for patch in patches])
+        known = np.stack([patch.known for patch in patches])
+        losses = []
+        for place in np.flatnonzero(known.any(axis=0)):
+            said = logits[:, place][torch.from_numpy(known[:, place]).to(device)]
+            truth = torch.from_numpy(labels[known[:, place]] == place + 1).to(device)
+            losses.append(self._loss(said[:, None], truth[:, None].float()))
+        loss = torch.stack(losses).mean()
+        found = winners(logits.detach()).cpu().numpy()
+        dice = np.array([_mean_dice(own, label) for own, label in zip(found, labels, strict=True)])
+        return loss, StepResult(loss, dice, ("specialist",) * len(patches), ("studies",) * len(patches))
+
+
+class SpecialistTraining(Course):
+    """One training of a specialist under way.
+
+    Args:
+        parent: One-Prompt as it is served now.
+        studies: labelled studies, at least `settings.least`.
+        settings: every number.
+        device: torch device.
+        seed, share, phases: see `Course`.
+
+    Raises:
+        ValueError: too few studies.
+    """
+
+    kind = Patch
+    learner: SpecialistLearner
+
+    def __init__(
+        self,
+        parent: OnePrompt,
+        studies: Sequence[LabelledStudy],
+        settings: SpecialistSettings = SpecialistSettings(),
+        device: str = "cpu",
+        seed: int = 0,
+        share: tuple[int, int] = (0, 1),
+        phases: Sequence[Phase] | None = None,
+    ) -> None:
+        super().__init__(studies, settings, seed, share, phases)
+        if len(studies) < settings.least:
+            raise ValueError(
+                f"a specialist is trained from {settings.least} labelled studies on, because some must be held out to "
+                f"judge it; there are {len(studies)}: save more labels first"
+            )
+        self.settings, self.device = settings, device
+        self.parent = parent.eval().to(device)
+        torch.manual_seed(seed)
+        self._learn_with(
+            SpecialistLearner(len(self.names)).to(device), settings.training(self.phase_epochs * settings.steps)
+        )
+        most = max(8, settings.most_slices // len(self.studies))
+        self._material = [Material.of(study.read(), self.names, most) for study in self.studies]
+        self._augmentation = _augmentation()
+        self._dice: list[float] = []
+
+    @property
+    def specialist(self) -> Specialist:
+        """A copy of what has been learnt up to now."""
+        network = make_network(len(self.names))
+        network.load_state_dict(self.learner.network.state_dict())
+        return Specialist(network.requires_grad_(False).eval().to(self.device), tuple(self.names), {})
+
+    @property
+    def identity(self) -> Sequence[Any]:
+        """One-Prompt, whose answers are compared with, and the settings."""
+        return ["specialist", FILTERS, weights_hash(self.parent), dataclasses.asdict(self.settings)]
+
+    def verdict(self) -> tuple[bool, str]:
+        """Whether it is better than One-Prompt, and why."""
+        return compare(self.before, self.after, self.settings)
+
+    def step(self, module: nn.Module, items: Sequence[Any]) -> StepResult:
+        """As in `Course`; remembers the Dice."""
+        result = super().step(module, items)
+        self._dice += result.dice.tolist()
+        return result
+
+    def _prepare(self) -> None:
+        self._dice = []
+
+    def _draw(self, rng: np.random.Generator, number: int) -> Patch:
+        material = self._material[rng.choice(self.phase.learnt)]
+        image, label = material.draw(rng, self.settings.shown)
+        self._augmentation.set_random_state(int(rng.integers(2**31)))
+        changed: Mapping[str, Any] = self._augmentation({"image": image, "label": label})
+        return Patch(
+            np.asarray(changed["image"], np.float32),
+            np.asarray(changed["label"])[0].round().astype(np.uint8),
+            material.known,
+        )
+
+    def _answers(self) -> list[float]:
+        """Of some slices held out; of the patches that were learnt from where none are."""
+        learnt, self._dice = self._dice, []
+        if not self.phase.asked:
+            return learnt
+        found = []
+        for place in self.phase.asked[: self.settings.most_asked]:
+            material = self._material[place]
+            some = _spread(np.flatnonzero(material.labels.any(axis=(1, 2))), 4)
+            own = winners(logits_of(self.learner.network, list(material.images[some]))).numpy()
+            found += [_mean_dice(mask, truth) for mask, truth in zip(own, material.labels[some], strict=True)]
+        return found
+
+    def _examine(self) -> tuple[Examined, Examined]:
+        settings, phase = self.settings, self.phase
+        templates = [self.studies[place].read() for place in phase.learnt[: settings.most_templates]]
+        asked = [self.studies[place].read() for place in phase.asked[: settings.most_asked]]
+        before = template_dice(self.parent, [(templates, query) for query in asked], self.device)
+        own = specialist_dice(self.specialist, asked)
+        return Examined(before), Examined({name: own[name] for name in before if name in own})
+
+
+def specialist_dice(specialist: Specialist, asked: Sequence[Template]) -> dict[str, tuple[float, ...]]:
+    """Structure to the Dice of every query that shows it, on the image's own grid."""
+    found: dict[str, list[float]] = {}
+    for query in asked:
+        masks = specialist.segment(query.image)
+        for name in query.structures:
+            if name in masks and query.label is not None:
+                found.setdefault(name, []).append(overlap(masks[name], query.label == query.names[name]))
+    return {name: tuple(values) for name, values in found.items()}
+
+
+def compare(before: Examined, after: Examined, settings: SpecialistSettings) -> tuple[bool, str]:
+    """Whether the specialist is better than One-Prompt with its templates, and the reason in words."""
+    gain = after.mean_dice - before.mean_dice
+    figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, specialist {after.mean_dice:.3f}"
+    losses = {name: float(np.mean(before.dice[name]) - np.mean(after.dice[name])) for name in after.dice}
+    worst = max(losses, key=lambda name: losses[name], default="")
+    if not after.dice:
+        return False, "no question could be asked: the studies share no structure"
+    if losses[worst] > settings.most_loss:
+        return False, f"{worst} loses {losses[worst]:.3f} Dice: {figures}"
+    if gain < settings.least_gain:
+        return False, f"not better by {settings.least_gain} Dice: {figures}"
+    return True, figures
+
+
+def _augmentation() -> Compose:
+    """Patches stay as they lie, apart from small turns: left and right are not the same in a patient."""
+    affine = RandAffined(
+        ["image", "label"],
+        prob=0.7,
+        rotate_range=0.26,
+        scale_range=(0.25, 0.25),
+        spatial_size=(PATCH, PATCH),
+        mode=("bilinear", "nearest"),
+        padding_mode="zeros",
+    )
+    grey = [
+        RandGaussianNoised("image", prob=0.2, std=0.1),
+        RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
+        RandScaleIntensityd("image", factors=0.2, prob=0.3),
+        RandShiftIntensityd("image", offsets=0.2, prob=0.3),
+    ]
+    return Compose([affine, *grey])
+
+
+def _mean_dice(found: np.ndarray, truth: np.ndarray) -> float:
+    """Over the structures that are in either."""
+    numbers = np.union1d(found, truth)
+    values = [overlap(found == number, truth == number) for number in numbers if number]
+    return float(np.mean(values)) if values else 1.0
+
+
+def _spread(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of them, evenly."""
+    places = np.unique(np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int))
+    return np.asarray(indices[places])
+
+
+def _shrunk(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """A label map (I, J) to another shape by its nearest pixels."""
+    rows, columns = (((np.arange(n) + 0.5) * own / n).astype(int) for n, own in zip(shape, label.shape, strict=True))
+    return np.asarray(label[np.ix_(rows, columns)])

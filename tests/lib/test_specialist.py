@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+
+from lib.checkpoints import CheckpointError
+from lib.images import Image
+from lib.specialist import (
+    Specialist,
+    load_specialist,
+    make_network,
+    save_specialist,
+    slices_of,
+    winners,
+    with_neighbours,
+    working_shape,
+)
+from lib.volumes import Stack
+from tests.samples import AFFINE, organ_volume
+
+
+class Bright(torch.nn.Module):
+    """Calls what is bright the first structure, and what is very bright the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen = []
+
+    def forward(self, images):
+        self.seen.append(tuple(images.shape))
+        middle = images[:, 1]
+        return torch.stack([middle - 1, 3 * (middle - 2)], dim=1)
+
+
+def test_masks_lie_on_the_image_s_own_grid_and_do_not_overlap():
+    array, mask = organ_volume(0, (40, 30, 9))
+    array[18:22, 13:17, 4] += 12  # a brighter core
+    specialist = Specialist(Bright(), ("organ", "core"), {})
+    found = specialist.segment(Image(array, AFFINE))
+    assert {name: own.shape for name, own in found.items()} == {"organ": array.shape, "core": array.shape}
+    assert not (found["organ"] & found["core"]).any()
+    assert found["core"][19:21, 14:16, 4].all()
+    whole = found["organ"] | found["core"]
+    assert 2 * (whole & (mask > 0)).sum() / (whole.sum() + mask.sum()) > 0.8
+
+
+def test_a_flat_image_is_a_single_slice():
+    array, mask = organ_volume(1, (50, 40))
+    found = Specialist(Bright(), ("organ", "core"), {}).segment(Image(array, np.diag([2.0, 1, 1, 1])))
+    whole = found["organ"] | found["core"]
+    assert whole.shape == (50, 40)
+    assert 2 * (whole & (mask > 0)).sum() / (whole.sum() + mask.sum()) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((512, 256), (256, 128)), ((50, 35), (128, 90)), ((200, 150), (200, 150)), ((600, 1), (256, 1))],
+)
+def test_large_slices_shrink_and_small_ones_grow_in_proportion(shape, expected):
+    assert working_shape(shape) == expected
+
+
+def test_a_slice_is_seen_between_its_neighbours():
+    slices = np.arange(4, dtype=np.float32)[:, None, None] * np.ones((1, 2, 2), np.float32)
+    assert with_neighbours(slices, 2)[:, 0, 0].tolist() == [1, 2, 3]
+    assert with_neighbours(slices, 0)[:, 0, 0].tolist() == [0, 0, 1]
+
+
+def test_grey_values_are_normalised_over_the_whole_image():
+    array, _ = organ_volume(2, (40, 36, 8))
+    array[:, :, 3] += 5  # one slice is brighter, and stays so
+    slices = slices_of(Stack.of(Image(array, AFFINE)))
+    assert slices.shape[0] == 8
+    assert slices[3].mean() > slices[5].mean() + 1 or slices[4].mean() > slices[6].mean() + 1
+
+
+def test_the_strongest_structure_above_the_background_wins():
+    logits = torch.tensor([[-1.0, 2, 3], [-2.0, 1, 4]]).reshape(1, 2, 1, 3)
+    assert winners(logits).tolist() == [[[0, 1, 2]]]
+
+
+def test_a_file_brings_the_same_specialist_back(tmp_path):
+    torch.manual_seed(0)
+    made = Specialist(make_network(2).eval(), ("liver", "spleen"), {"reason": "it won"})
+    save_specialist(tmp_path / "s.safetensors", made)
+    again = load_specialist(tmp_path / "s.safetensors")
+    assert (again.hash, again.structures, again.record) == (made.hash, made.structures, made.record)
+    image = Image(organ_volume(0)[0], AFFINE)
+    for name, mask in made.segment(image).items():
+        assert (again.segment(image)[name] == mask).all()
+    assert Specialist(made.network, ("liver", "kidney"), {}).hash != made.hash
+
+
+def test_other_files_are_refused_with_the_reason(tmp_path, tiny_weights):
+    (tmp_path / "torn").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        load_specialist(tmp_path / "torn")
+    with pytest.raises(CheckpointError, match="must be a specialist"):
+        load_specialist(tiny_weights)
+
+
+def test_segmenting_can_be_interrupted():
+    def stop(fraction):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Specialist(Bright(), ("organ", "core"), {}).segment(Image(organ_volume(0)[0], AFFINE), stop)

@@ -1,0 +1,112 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lib.checkpoints import load_network
+from lib.course import HELD_OUT, LabelledStudy, run
+from lib.examination import Examined
+from lib.progress import load_progress, save_progress
+from lib.specialist import PATCH
+from lib.specialist_training import Material, SpecialistSettings, SpecialistTraining, compare, specialist_dice
+from tests.samples import organ_volume, write_nifti
+
+QUICK = SpecialistSettings(epochs=1, steps=25, batch=2, rate=0.005)
+
+
+@pytest.fixture
+def studies(tmp_path):
+    found = []
+    for number in range(3):
+        image, mask = organ_volume(number, (48, 40, 6))
+        files = (
+            write_nifti(tmp_path / f"s{number}.nii.gz", image),
+            write_nifti(tmp_path / f"l{number}.nii.gz", mask * (number + 3)),
+        )
+        found.append(LabelledStudy(f"s{number}", *files, {"organ": number + 3}, f"c{number}"))
+    return found
+
+
+def test_it_learns_the_structure_and_beats_an_untrained_one_prompt_on_held_out_studies(studies, tiny_weights):
+    course = run(SpecialistTraining(load_network(tiny_weights), studies, QUICK))
+    better, reason = course.verdict()
+    assert better, reason
+    assert course.examined_on == HELD_OUT
+    assert [point["phase"] for point in course.curve] == ["fold 1 of 2", "fold 2 of 2", "all studies"]
+    assert course.after.mean_dice > 0.7
+    assert len(course.after.dice["organ"]) == 3
+    found = specialist_dice(course.specialist, [study.read() for study in studies])
+    assert np.mean(found["organ"]) > 0.7
+
+
+def test_the_same_seed_gives_the_same_specialist(studies, tiny_weights):
+    quick = dataclasses.replace(QUICK, steps=3)
+    once, again = (run(SpecialistTraining(load_network(tiny_weights), studies[:2], quick)) for _ in range(2))
+    assert once.specialist.hash == again.specialist.hash
+    assert once.curve == again.curve
+
+
+def test_an_interrupted_training_goes_on_and_ends_the_same(studies, tiny_weights, tmp_path):
+    def fresh():
+        quick = dataclasses.replace(QUICK, epochs=2, steps=3, least_gain=-1.0, most_loss=1.0)
+        return SpecialistTraining(load_network(tiny_weights), studies[:2], quick)
+
+    whole, path = fresh(), tmp_path / "progress.safetensors"
+    run(whole, lambda course: save_progress(path, course) if course.epoch == 3 else None)
+    resumed = fresh()
+    assert load_progress(path, resumed)
+    assert resumed.epoch == 3
+    assert run(resumed).specialist.hash == whole.specialist.hash
+
+
+def test_one_study_is_too_few_because_none_could_be_held_out(studies, tiny_weights):
+    with pytest.raises(ValueError, match=r"from 2 labelled studies on.*save more labels first"):
+        SpecialistTraining(load_network(tiny_weights), studies[:1], QUICK)
+
+
+def test_a_structure_that_a_label_does_not_have_is_not_learnt_as_background(studies, tiny_weights, tmp_path):
+    image, mask = organ_volume(5, (48, 40, 6))
+    label = mask * 1
+    label[2:8, 2:8] = 2
+    files = write_nifti(tmp_path / "x.nii.gz", image), write_nifti(tmp_path / "y.nii.gz", label)
+    both = LabelledStudy("x", *files, {"organ": 1, "corner": 2}, "c")
+    course = SpecialistTraining(load_network(tiny_weights), [both, studies[0]], QUICK)
+    assert course.names == ["corner", "organ"]
+    material = [Material.of(study.read(), course.names, 10) for study in (both, studies[0])]
+    assert [own.known.tolist() for own in material] == [[True, True], [False, True]]
+    course.begin_epoch()
+    patches = [course.draw() for _ in range(4)]
+    assert all(not patch.known[0] for patch in patches)  # the first phase learns from one of them only
+    loss, _ = course.learner(patches, course.settings.training(10), np.random.default_rng(0))
+    loss.backward()
+    last = list(course.learner.network.output_block.parameters())
+    gradients = [parameter.grad for parameter in last]
+    assert all(torch.count_nonzero(gradient[0]) == 0 for gradient in gradients)
+    assert any(torch.count_nonzero(gradient[1]) for gradient in gradients)
+
+
+@pytest.mark.parametrize("shape", [(300, 260), (40, 30)])
+def test_patches_have_one_size_and_their_labels_fit(shape, tmp_path, tiny_weights):
+    image, mask = organ_volume(0, shape)
+    files = write_nifti(tmp_path / "s.nii.gz", image), write_nifti(tmp_path / "l.nii.gz", mask)
+    two = [LabelledStudy(name, *files, {"organ": 1}, name) for name in "ab"]
+    course = SpecialistTraining(load_network(tiny_weights), two, QUICK)
+    course.begin_epoch()
+    patches = [course.draw() for _ in range(12)]
+    assert {patch.image.shape for patch in patches} == {(3, PATCH, PATCH)}
+    assert {patch.label.shape for patch in patches} == {(PATCH, PATCH)}
+    shown = [patch for patch in patches if patch.label.any() and not patch.label.all()]
+    assert len(shown) > 4
+    assert all(patch.image[1][patch.label > 0].mean() > patch.image[1][patch.label == 0].mean() for patch in shown)
+
+
+def test_it_is_better_only_where_the_gain_is_clear_and_no_structure_loses_much():
+    before = Examined({"a": (0.8, 0.8), "b": (0.5,)})
+    settings = SpecialistSettings()
+    assert compare(before, Examined({"a": (0.8, 0.8), "b": (0.6,)}), settings)[0]
+    assert not compare(before, Examined({"a": (0.8, 0.8), "b": (0.53,)}), settings)[0]
+    better, reason = compare(before, Examined({"a": (0.7, 0.8), "b": (0.9,)}), settings)
+    assert not better
+    assert "a loses 0.050 Dice" in reason
+    assert "share no structure" in compare(Examined(), Examined(), settings)[1]

@@ -1,0 +1,69 @@
+import pytest
+from monailabel.config import settings
+
+import lib.specialist
+from lib.served_specialist import ServedSpecialist
+from lib.specialist_training import SpecialistSettings
+from lib.training_record import read_record
+from tests.samples import organ_volume, write_nifti
+from trainers.specialist import SpecialistTrainer
+
+QUICK = SpecialistSettings(epochs=1, steps=40, batch=2, rate=0.01)
+
+
+@pytest.fixture
+def make(tiny_weights, tmp_path, monkeypatch):
+    """A trainer of a thin network on some studies."""
+    monkeypatch.setattr(lib.specialist, "FILTERS", (4, 8, 8))
+    monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_ENABLED", False)
+    monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def trainer(count):
+        studies = []
+        for number in range(count):
+            image, mask = organ_volume(number, (40, 36, 6))
+            files = (
+                write_nifti(tmp_path / f"s{number}.nii.gz", image),
+                write_nifti(tmp_path / f"l{number}.nii.gz", mask),
+            )
+            studies.append((f"s{number}", *files, {"organ": 1}, f"c{number}"))
+        return SpecialistTrainer(ServedSpecialist(tmp_path / "models"), lambda: tiny_weights, lambda: studies, QUICK)
+
+    return trainer
+
+
+def run(trainer, **request):
+    return trainer({"model": "oneprompt_specialist", **request}, None)
+
+
+def test_what_beats_one_prompt_is_offered_with_its_record(make, tmp_path):
+    trainer = make(2)
+    stats = run(trainer)
+    offered = ServedSpecialist(tmp_path / "models").told()
+    assert offered["structures"] == ["organ"]
+    assert offered["after"]["dice"] > offered["before"]["dice"]  # of an untrained One-Prompt
+    assert offered["studies"] == {"s0": "c0", "s1": "c1"}
+    assert offered["won_from"] == 2
+    assert offered["examined_on"] == "held-out studies"
+    record = read_record(trainer.models)
+    assert (record["state"], record["epoch"], len(record["curve"])) == ("published", 3, 3)
+    assert stats["total_epochs"] == 3
+    assert list(trainer.models.glob("train_01/events_*/*"))  # TensorBoard
+
+
+def test_what_is_not_better_is_not_offered_and_neither_is_an_older_one_any_more(make, tmp_path):
+    trainer, served = make(2), ServedSpecialist(tmp_path / "models")
+    run(trainer)
+    assert served.current is not None
+    run(make(2), learning_rate=0.0)
+    assert served.told() == {"hash": None, "withdrawn": True}
+    record = read_record(trainer.models)
+    assert record["state"] == "candidate"
+    assert "specialist" in record["reason"]
+
+
+def test_too_few_labels_are_refused_with_what_to_do(make):
+    trainer = make(1)
+    with pytest.raises(ValueError, match="save more labels first"):
+        run(trainer)
+    assert read_record(trainer.models)["state"] == "failed"

@@ -1,0 +1,82 @@
+"""The `oneprompt_specialist` trainer: a network for this study list alone, offered where it beats One-Prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.tasks.train.basic_train import Context
+
+from lib.checkpoints import load_network, weights_hash
+from lib.served_specialist import ServedSpecialist
+from lib.specialist_training import SpecialistSettings, SpecialistTraining
+from lib.training_record import update_record
+from lib.versions import CANDIDATE, PUBLISHED
+from trainers.course import CourseTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class SpecialistTrainer(CourseTrainer):
+    """Training of a specialist as MONAI Label runs it.
+
+    Args:
+        specialist: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
+        served: gives the One-Prompt weights that are served now, which it must beat.
+        studies: gives the study list's final labels, each as the fields of a `LabelledStudy`.
+        settings: the numbers of a training.
+    """
+
+    def __init__(
+        self,
+        specialist: ServedSpecialist,
+        served: Callable[[], Path],
+        studies: Callable[[], list[tuple[Any, ...]]],
+        settings: SpecialistSettings = SpecialistSettings(),
+    ) -> None:
+        description = "Trains a network for this study list alone, beside One-Prompt"
+        super().__init__(specialist.path.parent, description, studies, settings, {})
+        self._specialist = specialist
+        self._served: Callable[[], Path] | None = served
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the server's parts."""
+        return {**super().__getstate__(), "_served": None}
+
+    def _prepared(self, request: dict[str, Any], settings: SpecialistSettings, count: int) -> SpecialistSettings:
+        assert self._served is not None
+        request["parent"] = str(self._served())
+        return dataclasses.replace(settings, rate=float(request.get("learning_rate", settings.rate)))
+
+    def _made(self, context: Context, share: tuple[int, int]) -> SpecialistTraining:
+        request = context.request
+        parent = load_network(request["parent"])
+        return SpecialistTraining(parent, context.datalist, request["settings"], str(context.device), share=share)
+
+    def _conclude(self, request: Mapping[str, Any]) -> None:
+        """Offer it if it is better; else take away one that was trained on fewer labels, which is no better either."""
+        course = self.course
+        assert isinstance(course, SpecialistTraining)
+        better, reason = self._whole_verdict()
+        told = {
+            "state": PUBLISHED if better else CANDIDATE,
+            "parent": weights_hash(course.parent),
+            "studies": {study.id: study.checksum for study in course.studies},
+            "epochs": course.epoch,
+            "seconds": self._seconds(),
+            "examined_on": course.examined_on,
+            "before": course.before.brief(),
+            "after": course.after.brief(),
+            "reason": reason,
+        }
+        if better:
+            made = dataclasses.replace(course.specialist, record={"created": round(time.time(), 3), **told})
+            self._specialist.publish(made)
+        elif course.epoch >= course.epochs or course.finished:
+            self._specialist.withdraw()
+        logger.info("%s: %s", told["state"], reason)
+        update_record(self.models, **told)
