@@ -28,9 +28,11 @@ from lib.adapters import MODES
 from lib.checkpoints import SHIPPED_WEIGHTS, load_network, weights_hash
 from lib.course import LabelledStudy, Phase, run
 from lib.datasets import Dataset, read_dataset
-from lib.examination import Examined, template_dice
+from lib.examination import Examined, overlap, template_dice
 from lib.finetuning import FineTune, FineTuning
 from lib.networks import OnePrompt
+from lib.predictor import Predictor
+from lib.specialist import Specialist
 from lib.specialist_training import SpecialistSettings, SpecialistTraining, specialist_dice
 from lib.templates import Template
 from scripts.evaluation.cases import CaseFolder
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                               options.only_final, len(plan.queries)])  # fmt: skip
             found += rows.get(key) or rows.put(key, [measure(network, plan, tuning, rows, options.only_final)])
             print(_line(found[-1]), flush=True)
-    table = report(found)
+    table = report(found) + quality_line(found)
     print(table)
     if options.table:
         options.table.write_text(table)
@@ -111,9 +113,11 @@ def measure(
     parent = weights_hash(network)
     key = json.dumps(["before", plan.name, parent, [study.id for study in templates], [study.id for study in queries]])
     [before] = rows.get_or(key, lambda: [_dice(network, templates, queries)])
+    judged: list[tuple[float, float]] = []
     if isinstance(course, SpecialistTraining):
         dice = round(100 * Examined(specialist_dice(course.specialist, queries)).mean_dice, 2)
         after = {"all": dice, "one": dice}
+        judged = _judged(network, course.specialist, templates, queries)
     else:
         after = _dice(course.network, templates, queries)
     return {
@@ -122,6 +126,7 @@ def measure(
         **{"published": bool(better), "reason": reason},
         **{"queries": len(queries), "seconds": round(seconds, 1), "cpu_seconds": round(used, 1)},
         "weights": parent,
+        "judged": judged,
         "only_final": only_final,
     }
 
@@ -176,6 +181,37 @@ def _dice(network: OnePrompt, templates: Sequence[Template], queries: Sequence[T
 
     every = mean(templates)
     return {"all": every, "one": every if len(templates) == 1 else mean(templates[:1])}
+
+
+def _judged(
+    network: OnePrompt, specialist: Specialist, templates: Sequence[Template], queries: Sequence[Template]
+) -> list[tuple[float, float]]:
+    """(predicted, true) Dice of every mask that the specialist makes, judged as in serving."""
+    predictor, found = Predictor(network), []
+    for query in queries:
+        names = [name for name in query.structures if any(name in template.structures for template in templates)]
+        if not names or query.label is None:
+            continue
+        labels = {name: number for number, name in enumerate(names, start=1)}
+        made = specialist.segment(query.image)
+        prediction = predictor.segment(query.image, templates, labels, given={name: made[name] for name in names})
+        for name, value in labels.items():
+            true = overlap(prediction.mask == value, query.label == query.names[name])
+            found.append((round(prediction.quality[name], 4), round(true, 4)))
+    return found
+
+
+def quality_line(rows: Sequence[dict[str, Any]]) -> str:
+    """How well One-Prompt predicts the Dice of the specialists' masks, where they won; empty without any."""
+    pairs = np.array([pair for row in rows if row["published"] for pair in row.get("judged", ())])
+    if len(pairs) < 3:
+        return ""
+    error, agreement = np.abs(pairs[:, 0] - pairs[:, 1]).mean(), np.corrcoef(pairs.T)[0, 1]
+    low = (pairs[:, 0] - pairs[:, 1]).mean()
+    return (
+        f"\nPredicted Dice of the {len(pairs)} masks of specialists that won, without corrections: mean error "
+        f"{error:.3f} ({low:+.3f} on the whole), correlation {agreement:.2f}.\n"
+    )
 
 
 def _settings(text: str, mode: str) -> FineTuning | SpecialistSettings:

@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from scripts.evaluate_finetuning import main, report
+import lib.specialist
+from lib.specialist_training import SpecialistSettings
+from scripts.evaluate_finetuning import main, quality_line, report
 from tests.samples import organ_volume, write_nifti
 
 QUICK = ["--settings", "epochs=1,steps=2,batch=2", "--queries", "1", "--volume-queries", "1"]
@@ -39,6 +41,31 @@ def test_each_list_and_number_of_labels_is_a_row_that_is_measured_once(
     monkeypatch.setattr("scripts.evaluate_finetuning.measure", lambda *rest: pytest.fail("it was measured already"))
     assert run(data, tiny_weights, tmp_path, "--labelled", "1", "2") == 0
     assert (tmp_path / "table.md").read_text() == table
+
+
+def test_a_specialist_is_a_row_like_the_others_with_the_quality_predicted_for_its_masks(
+    data, tiny_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lib.specialist, "FILTERS", (4, 8, 8))
+    quick = SpecialistSettings(epochs=1, steps=30, batch=2, rate=0.01)
+    monkeypatch.setattr("scripts.evaluate_finetuning._settings", lambda text, mode: quick)
+    assert run(data, tiny_weights, tmp_path, "--labelled", "2", "--modes", "specialist") == 0
+    kept = [json.loads(line)["records"][0] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    [row] = [record for record in kept if "labelled" in record]
+    assert row["mode"] == "specialist"
+    assert row["after"] == row["after_one"]
+    assert row["after"] > row["before"]  # of an untrained One-Prompt
+    [[predicted, true]] = row["judged"]
+    assert 0 <= predicted <= 1
+    assert true == pytest.approx(row["after"] / 100, abs=1e-3)
+
+
+def test_the_quality_predicted_for_specialists_is_summed_up_where_they_won():
+    row = {**ROW, "before": 40.0, "after": 50.0, "judged": [[0.5, 0.6], [0.6, 0.7], [0.7, 0.8]]}
+    line = quality_line([{**row, "published": True}, {**row, "published": False}])
+    assert "3 masks" in line
+    assert "mean error 0.100 (-0.100 on the whole), correlation 1.00" in line
+    assert quality_line([{**row, "published": False}]) == ""
 
 
 def test_lists_that_pretraining_may_have_seen_are_refused(data, tiny_weights, tmp_path):
