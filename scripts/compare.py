@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,8 @@ import numpy as np
 import torch
 
 from lib.adaptation import AdaptationSettings, adapt
-from lib.checkpoints import SHIPPED_WEIGHTS, load_network, weights_hash
+from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
+from lib.datasets import DatasetError
 from lib.files import write_atomically
 from lib.metrics import dice
 from lib.networks import OnePrompt
@@ -226,7 +228,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parse(arguments)
     torch.set_num_threads(chosen.threads)
-    network = load_network(chosen.weights)
+    try:
+        network = load_network(chosen.weights)
+        folders = open_folders(chosen.data, chosen.split, chosen.dims)
+    except (CheckpointError, DatasetError) as error:
+        sys.exit(str(error))
     settings = Settings(
         chosen.queries, chosen.volumes, chosen.templates, ((4, 1), (OF_EIGHT, 1)), ((4, 1), (OF_EIGHT, 1))
     )
@@ -234,7 +240,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = FinishedRows(chosen.json.with_suffix(".jsonl"))
     source = source_fingerprint(ROOT / "lib", ROOT / "scripts")
     records: list[Record] = []
-    folders = open_folders(chosen.data, chosen.split, chosen.dims)
     for option in found:
         for folder in (f for f in folders if f.dataset.dims in option.dims):
             for task in tasks_of(folder, settings)[0]:

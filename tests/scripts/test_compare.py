@@ -62,3 +62,11 @@ def test_the_command_compares_on_the_same_pairs_and_uses_what_is_finished(tmp_pa
     monkeypatch.setattr(compare, "answered", lambda *_: pytest.fail("asked again"))
     compare.main(arguments)
     assert json.loads((tmp_path / "out.json").read_text())["rows"] == rows
+
+
+@pytest.mark.parametrize("wrong", ["data", "weights"])
+def test_data_and_weights_that_cannot_be_used_are_told_in_one_sentence(tmp_path, tiny_weights, wrong):
+    write_squares(tmp_path / "squares")
+    given = {"data": tmp_path, "weights": tiny_weights, wrong: tmp_path / "nowhere"}
+    with pytest.raises(SystemExit, match="nowhere"):
+        compare.main([text for key, path in given.items() for text in (f"--{key}", str(path))])
