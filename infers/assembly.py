@@ -51,11 +51,12 @@ from lib.images import Image, read_image, read_label, write_image
 from lib.predictor import Predictor, PredictorSettings
 from lib.served_specialist import ServedSpecialist
 from lib.slice_network import Checkpoint
+from lib.specialist_training import SpecialistSettings
 from lib.versions import FOLDER, Versions
 
 logger = logging.getLogger(__name__)
 
-SPECIALIST_FOLDER = "specialist"  # below the folder of models
+SPECIALIST_FOLDER = "specialist"
 
 # What only this app says of a label: a client that sends a record back as it got it has decided nothing. With "params"
 # a mask would pass for one that this app made (`is_ours`).
@@ -91,7 +92,8 @@ class Assembly:
         self.versions = Versions(
             self.models / FOLDER, self.model.published, self.config.versions, self.config.versions_mb * 2**20
         )
-        self.specialist = ServedSpecialist(self.models / SPECIALIST_FOLDER, self.model.device)
+        # With the study list, not with the weights that other lists may be served with too
+        self.specialist = ServedSpecialist(self.datastore.state / SPECIALIST_FOLDER, self.model.device)
         self.studies = Studies(
             self.datastore,
             self.labels,
@@ -137,6 +139,7 @@ class Assembly:
             "specialist": self.specialist,
             "served": lambda: self.model.path,
             "studies": self.studies.labelled,
+            "settings": SpecialistSettings(most_templates=self.config.templates),
         }
 
     def for_training(self) -> dict[str, Any]:
@@ -169,7 +172,8 @@ class Assembly:
         self._app = app
         install(monailabel.app.app, self)
         self.datastore.on_change(self._list_changed)
-        FolderWatch(self.models, self._weights_changed)
+        for folder in (self.models, self.specialist.path.parent):
+            FolderWatch(folder, self._weights_changed)
         self.job.start()
         self.acceptance.start()
         self._list_changed()

@@ -96,7 +96,8 @@ class Corrections:
             if image_id in current or self._pair(image_id)[1] is not None:
                 continue
             image = self._studies.image(image_id)
-            prediction = self._studies.segment(image_id, image, checkpoint=checkpoint)
+            # Not by a specialist, which has learnt this very label
+            prediction = self._studies.segment(image_id, image, checkpoint=checkpoint, by_specialist=False)
             template = self._studies.bank.get(image_id)
             case = _compared(template, prediction.mask, prediction.labels, prediction.provenance)
             current[image_id] = {"label": checksum, "case": case}

@@ -19,12 +19,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infers.datastore import AUTOMATIC, FINAL, LabelRecord
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, LabelRecord
 from infers.errors import ClientError, NotFound
 from infers.labels import LabelMap, names_by_value
 from infers.looks import Looks
 from lib.images import Image, ImageError, read_image, read_label, write_label
-from lib.predictor import Prediction
+from lib.predictor import Given, Prediction
 from lib.specialist import Specialist
 from lib.templates import Summary, Template, TemplateBank, thumbnail
 
@@ -117,7 +117,7 @@ class Studies:
 
     def key(self) -> str:
         """Changes with the templates, the weights and the structures' indices: some masks may be out of date then."""
-        parts = [self.templates(), *self._weights(), self.labels.names, self._most]
+        parts = [self.templates(), *self._weights(self._specialist()), self.labels.names, self._most]
         return _digest(parts)
 
     def keys(self) -> Callable[[str], str | None]:
@@ -130,7 +130,7 @@ class Studies:
 
         def key_of(image_id: str) -> str | None:
             if image_id not in known and (look := self.looks.get(image_id)) is not None:
-                known[image_id] = self._key(self._choice(image_id, look, self.labels.names))
+                known[image_id] = self._key(self._choice(image_id, look, self.labels.names), self._specialist())
             return known.get(image_id)
 
         return key_of
@@ -175,7 +175,12 @@ class Studies:
         return None
 
     def segment(
-        self, image_id: str | None, image: Image, only: Mapping[str, int] | None = None, checkpoint: Any = None
+        self,
+        image_id: str | None,
+        image: Image,
+        only: Mapping[str, int] | None = None,
+        checkpoint: Any = None,
+        by_specialist: bool = True,
     ) -> Prediction:
         """Segment an image by the bank's templates.
 
@@ -184,6 +189,7 @@ class Studies:
             image: the image itself.
             only: structures wanted, {name: index}; None for all that have a template.
             checkpoint: see `Predictor.segment`.
+            by_specialist: let the specialist make the masks of what it learnt, if there is one.
 
         Raises:
             ClientError: no template has any of the structures.
@@ -192,7 +198,8 @@ class Studies:
         wanted = dict(self.labels.names if only is None else only)
         look = self.looks.of(image_id, image) if image_id else thumbnail(image)
         choice = self._choice(image_id, look, wanted)
-        key = self._key(choice)
+        specialist = self._specialist() if by_specialist else None  # once: it may be withdrawn meanwhile
+        key = self._key(choice, specialist)
         chosen = {id: self.bank.get(id) for ids in choice.values() for id in ids}
         if not chosen:
             raise ClientError(
@@ -202,13 +209,14 @@ class Studies:
                 status=409,
             )
         labels = {name: wanted[name] for name in choice}
-        specialist = self._specialist()
-        given = specialist.segment(image, checkpoint) if specialist and set(specialist.structures) & set(labels) else {}
-        given = {name: mask for name, mask in given.items() if name in labels}
+        given = None
+        if specialist and set(specialist.structures) & set(labels):
+            known = {name: value for name, value in specialist.labels.items() if name in labels}
+            given = Given(specialist.segment(image, checkpoint), known)
         prediction = self._predictor().segment(image, list(chosen.values()), labels, checkpoint=checkpoint, given=given)
         prediction.provenance.update({KEY: key, BASIS: self._basis(choice)})
         if specialist and given:
-            prediction.provenance["specialist"] = {"weights": specialist.hash, "structures": sorted(given)}
+            prediction.provenance["specialist"] = {"weights": specialist.hash, "structures": sorted(given.labels)}
         return prediction
 
     def is_of_image(self, image_id: str, info: Mapping[str, Any]) -> bool:
@@ -247,14 +255,16 @@ class Studies:
         self.labels.learn(naming.values())
         return {name: value for value, name in naming.items()}
 
-    def labelled(self) -> list[tuple[str, Path, Path, dict[str, int], str]]:
-        """(id, image path, label path, {structure: value}, checksum) of every usable template."""
+    def labelled(self) -> list[tuple[str, Path, Path, dict[str, int], str, bool]]:
+        """(id, image path, label path, {structure: value}, checksum, whether a person drew or corrected the label) of
+        every usable template."""
         found = []
         for image_id, checksum in self.templates().items():
             record = self.store.record(image_id, FINAL)
             if record is not None:
                 names = self._structures(image_id, record)
-                found.append((image_id, Path(self.store.get_image_uri(image_id)), record.path, names, checksum))
+                image, drawn = Path(self.store.get_image_uri(image_id)), ACCEPTED not in record.info
+                found.append((image_id, image, record.path, names, checksum, drawn))
         return found
 
     def remove_automatic(self) -> list[str]:
@@ -322,12 +332,11 @@ class Studies:
         found = {name: self.bank.choose(look, name, self._most, without=image_id) for name in names}
         return {name: ids for name, ids in found.items() if ids}
 
-    def _key(self, choice: Mapping[str, tuple[str, ...]]) -> str:
-        return _digest([self._basis(choice), *self._weights()])
+    def _key(self, choice: Mapping[str, tuple[str, ...]], specialist: Specialist | None) -> str:
+        return _digest([self._basis(choice), *self._weights(specialist)])
 
-    def _weights(self) -> list[str]:
-        """Hashes of the networks that masks are made with now."""
-        specialist = self._specialist()
+    def _weights(self, specialist: Specialist | None) -> list[str]:
+        """Hashes of the networks that masks are made with."""
         return [self._predictor().weights_hash, *([specialist.hash] if specialist else [])]
 
     def _basis(self, choice: Mapping[str, tuple[str, ...]]) -> str:

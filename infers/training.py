@@ -21,11 +21,14 @@ from monailabel.utils.async_tasks import utils as processes
 
 from infers.errors import ClientError, NotFound
 from infers.studies import MODEL, SPECIALIST, Studies
+from lib.specialist_training import SpecialistSettings
 from lib.training_record import FAILED, RUNNING, STOPPED, read_record, update_record
 
 logger = logging.getLogger(__name__)
 
 LEAST_ROOM = 200 * 2**20  # bytes: checkpoints, statistics and a version of the shipped weights
+LEAST = SpecialistSettings().least  # labelled studies for a specialist
+WHERE = ("device", "gpus", "multi_gpu", "tracking")  # what the training that follows another one takes over
 INTERRUPTED = (
     "the training process ended without a word: it was killed, or the machine went down. What is served did not "
     "change; Train goes on after the last whole epoch"
@@ -66,7 +69,8 @@ class Trainings:
         """
         if name not in self._folders:
             raise NotFound(f"the trainer must be one of {', '.join(self._folders)}, got {name!r}")
-        self._check()
+        self._check(name)
+        params = {key: value for key, value in params.items() if key != "model"}  # it would take the place of `name`
         with self._lock:
             if self._orphaned():
                 raise ClientError(
@@ -78,9 +82,9 @@ class Trainings:
                 raise ClientError(
                     "a train task is already running: wait for its end, stop it with DELETE, or say enqueue=true", 429
                 )
-            task = dict(self._run(name, dict(params), enqueue=True))
-            if name == MODEL and 0 < self._beside <= len(self._studies.templates()) and SPECIALIST in self._folders:
-                self._run(SPECIALIST, {}, enqueue=True)
+            task = dict(self._run(name, params, enqueue=True))
+            if name == MODEL and self._beside and len(self._studies.templates()) >= max(self._beside, LEAST):
+                self._run(SPECIALIST, {key: params[key] for key in WHERE if key in params}, enqueue=True)
             return task
 
     def stop(self) -> dict[str, Any] | None:
@@ -152,7 +156,7 @@ class Trainings:
     def _go_on(self, name: str, params: Mapping[str, Any]) -> bool:
         logger.info("a training of %s was interrupted and goes on", name)
         try:
-            self.start({key: value for key, value in params.items() if key != "model"}, enqueue=True, name=name)
+            self.start(params, enqueue=True, name=name)
         except Exception as error:
             expected = isinstance(error, (ClientError, OSError))
             logger.warning("the interrupted training does not go on: %s", error, exc_info=not expected)
@@ -170,9 +174,16 @@ class Trainings:
         records = map(read_record, self._folders.values())
         return not own and any(record.get("state") == RUNNING and _alive(record.get("pid")) for record in records)
 
-    def _check(self) -> None:
-        if not self._studies.templates():
+    def _check(self, name: str) -> None:
+        labelled = len(self._studies.templates())
+        if not labelled:
             raise ClientError("there is no template yet: save one study first", status=409)
+        if name == SPECIALIST and labelled < LEAST:
+            raise ClientError(
+                f"a specialist needs {LEAST} labelled studies, because some are held out to judge it, and there is "
+                f"{labelled}: save more labels first",
+                409,
+            )
         models = self._folders[MODEL]
         free = shutil.disk_usage(models).free
         if free < self._room:

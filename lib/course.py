@@ -32,13 +32,22 @@ HELD_OUT = "held-out studies"
 
 @dataclass(frozen=True)
 class LabelledStudy:
-    """A study with its final label: files, {structure: value in the label}, and what changes when they do."""
+    """A study with its final label.
+
+    Attributes:
+        id, image, label: name and files.
+        names: structure to its value in the label.
+        checksum: changes when the files do.
+        drawn: a person drew or corrected it; False for an automatic mask that was accepted, which is no truth to judge
+            by.
+    """
 
     id: str
     image: Path
     label: Path
     names: Mapping[str, int]
     checksum: str = ""
+    drawn: bool = True
 
     def read(self) -> Template:
         """Image and label, as the templates that they are. Raises ImageError, TemplateError."""
@@ -74,23 +83,33 @@ class Settings(Protocol):
     def longer(self) -> int: ...
 
 
-def plan(count: int, settings: Settings) -> tuple[Phase, ...]:
-    """The phases for so many studies. Raises ValueError for none."""
-    everyone = tuple(range(count))
+def plan(drawn: Sequence[bool], settings: Settings) -> tuple[Phase, ...]:
+    """The phases for some studies.
+
+    Args:
+        drawn: for each study, whether a person drew its label: while there are such, no others are asked about.
+
+    Raises:
+        ValueError: there is none.
+    """
+    count = len(drawn)
     if count < 1:
         raise ValueError("training needs at least one study with a final label: save one first")
     if count == 1:
-        return (Phase("the one study", everyone),)
+        return (Phase("the one study", (0,)),)
+    everyone = sorted(range(count), key=lambda n: not drawn[n])
+    fit = [n for n in everyone if drawn[n]] or everyone
     if count > settings.few:
-        apart = everyone[:: round(1 / settings.held_out)]
-        return (Phase("most studies", tuple(n for n in everyone if n not in apart), apart),)
+        return (_phase("most studies", count, fit[:: round(1 / settings.held_out)], fit),)
     folds = min(settings.folds, count)
     parts = [everyone[fold::folds] for fold in range(folds)]
-    turns = [
-        Phase(f"fold {number} of {folds}", tuple(n for n in everyone if n not in part), part)
-        for number, part in enumerate(parts, start=1)
-    ]
-    return (*turns, Phase("all studies", everyone))
+    turns = [_phase(f"fold {number} of {folds}", count, part, fit) for number, part in enumerate(parts, start=1)]
+    return (*turns, Phase("all studies", tuple(range(count))))
+
+
+def _phase(name: str, count: int, apart: Sequence[int], fit: Sequence[int]) -> Phase:
+    """Learns from all studies but those set apart; asks about those of them that are fit for it."""
+    return Phase(name, tuple(n for n in range(count) if n not in apart), tuple(n for n in sorted(apart) if n in fit))
 
 
 def phase_epochs(count: int, settings: Settings) -> int:
@@ -129,7 +148,7 @@ class Course(ABC):
         phases: Sequence[Phase] | None,
     ) -> None:
         self.studies, self.seed, self.share = list(studies), seed, share
-        self.phases = tuple(phases or plan(len(self.studies), settings))
+        self.phases = tuple(phases or plan([study.drawn for study in self.studies], settings))
         self.phase_epochs = phase_epochs(len(self.studies), settings)
         self.epochs = self.phase_epochs * len(self.phases)
         self.steps, self.batch = settings.steps, settings.batch

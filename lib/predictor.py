@@ -82,6 +82,14 @@ class PredictorSettings:
 
 
 @dataclass(frozen=True, eq=False)
+class Given:
+    """Masks that somebody else made: a label map on the image's grid, and {structure: its value there}."""
+
+    mask: np.ndarray
+    labels: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """A mask and where it comes from.
 
@@ -128,7 +136,7 @@ class Predictor:
         labels: Mapping[str, int],
         *,
         checkpoint: Checkpoint | None = None,
-        given: Mapping[str, np.ndarray] | None = None,
+        given: Given | None = None,
     ) -> Prediction:
         """Segment an image by templates.
 
@@ -136,8 +144,7 @@ class Predictor:
             templates: in order of preference; one that does not show a structure says nothing about it.
             labels: structures wanted, name to index (1 or more) in the mask.
             checkpoint: called with the fraction done between batches; may block, may raise `Cancelled`.
-            given: structure to a bool mask on the image's grid that somebody else made: it is taken in place of the own
-                answer, which only judges it.
+            given: masks that somebody else made: they are taken in place of the own answers, which only judge them.
 
         Raises:
             TemplateError: no template shows one of the structures.
@@ -152,9 +159,9 @@ class Predictor:
         report = _Report(checkpoint)
         masks = self._template_masks(chosen)
         first = report.part(0, 0.7 if self.settings.closer else 1)
-        prediction = self._by_templates(image, chosen, masks, labels, first, given or {})
+        prediction = self._by_templates(image, chosen, masks, labels, first, given)
         if self.settings.closer:
-            own = {name: found for name, found in chosen.items() if name not in (given or {})}
+            own = {name: found for name, found in chosen.items() if not given or name not in given.labels}
             self._look_closer(image, prediction, own, masks, report.part(0.7, 1))
         return prediction
 
@@ -165,7 +172,7 @@ class Predictor:
         masks: Mapping[tuple[str, str], np.ndarray],
         labels: Mapping[str, int],
         report: _Report,
-        given: Mapping[str, np.ndarray],
+        given: Given | None,
     ) -> Prediction:
         """Segment an image by what the chosen templates of each structure show in `masks`, apart from the `given`."""
         names = list(chosen)
@@ -311,7 +318,7 @@ class Predictor:
             except ImageError:  # one grey value only
                 continue
             seen = {(crop.id, name): np.asarray(crop.label) > 0 for crop in shown}
-            found = self._by_templates(part, {name: shown}, seen, {name: index}, within, {}).mask
+            found = self._by_templates(part, {name: shown}, seen, {name: index}, within, None).mask
             before = prediction.mask[window]
             free = (before == 0) | (before == index)
             before[free] = found[free]
@@ -430,16 +437,15 @@ class _Report:
         return _Report(self._checkpoint, self._low + low * span, self._low + high * span)
 
 
-def _with_given(
-    stack: Stack, slices: np.ndarray, labels: Mapping[str, int], given: Mapping[str, np.ndarray]
-) -> np.ndarray:
+def _with_given(stack: Stack, slices: np.ndarray, labels: Mapping[str, int], given: Given | None) -> np.ndarray:
     """Label indices (N, H, W) with the given masks in place of what was answered for their structures."""
-    if not given:
+    if given is None:
         return slices
-    masks = {labels[name]: stack.slices_of(mask) for name, mask in given.items()}
-    slices[np.isin(slices, list(masks))] = 0
-    for index, mask in masks.items():
-        slices[mask] = index
+    made = stack.slices_of(given.mask)
+    indices = {labels[name]: value for name, value in given.labels.items() if name in labels}
+    slices[np.isin(slices, list(indices))] = 0
+    for index, value in indices.items():
+        slices[made == value] = index
     return slices
 
 

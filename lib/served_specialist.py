@@ -52,7 +52,8 @@ class ServedSpecialist:
     @property
     def hash(self) -> str | None:
         """Hash of what is offered, None for nothing."""
-        return self.current.hash if self.current else None
+        current = self.current
+        return current.hash if current else None
 
     def publish(self, specialist: Specialist) -> None:
         """Offer this one from now on, in place of another."""

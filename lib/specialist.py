@@ -69,10 +69,9 @@ def slices_of(stack: Stack) -> np.ndarray:
     return np.stack([resize_plane(plane, shape) for plane in array])
 
 
-def with_neighbours(slices: np.ndarray, index: int) -> np.ndarray:
-    """(3, h, w): a slice between its neighbours; the first and the last one stand in for what is beyond them."""
-    around = np.clip(np.arange(index - NEIGHBOURS, index + NEIGHBOURS + 1), 0, len(slices) - 1)
-    return np.asarray(slices[around])
+def neighbours(indices: np.ndarray, count: int) -> np.ndarray:
+    """(N,) of `count` slices to (N, 3): each between its neighbours; the first and last stand in for what is beyond."""
+    return np.asarray(np.clip(indices[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS + 1), 0, count - 1))
 
 
 @torch.inference_mode()
@@ -108,8 +107,13 @@ class Specialist:
             digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:12]
 
-    def segment(self, image: Image, checkpoint: Checkpoint | None = None) -> dict[str, np.ndarray]:
-        """Structure to its bool mask on the image's grid; masks do not overlap.
+    @property
+    def labels(self) -> dict[str, int]:
+        """Structure to its value in what `segment` gives."""
+        return {name: number for number, name in enumerate(self.structures, start=1)}
+
+    def segment(self, image: Image, checkpoint: Checkpoint | None = None) -> np.ndarray:
+        """Label map on the image's grid, uint16, with the values of `labels`.
 
         Args:
             checkpoint: called with the fraction done between batches; may block, may raise.
@@ -120,11 +124,23 @@ class Specialist:
         for start in range(0, len(slices), BATCH):
             if checkpoint:
                 checkpoint(start / len(slices))
-            some = range(start, min(start + BATCH, len(slices)))
-            logits = logits_of(self.network, [with_neighbours(slices, index) for index in some])
-            best[start : some.stop] = winners(resize_logits(logits, best.shape[1:])).numpy()
-        whole = stack.restored(best)
-        return {name: whole == number for number, name in enumerate(self.structures, start=1)}
+            some = np.arange(start, min(start + BATCH, len(slices)))
+            logits = logits_of(self.network, list(slices[neighbours(some, len(slices))]))
+            best[some] = winners(resize_logits(logits, best.shape[1:])).numpy()
+        return stack.restored(best)
+
+
+def of_channels(network: nn.Module, channels: Sequence[int]) -> DynUNet:
+    """A copy of a network of `make_network` with some of its structures alone, in evaluation mode on its device."""
+    some = torch.as_tensor(channels)
+    weights = {
+        name: value[some.to(value.device)].clone() if name.startswith("output_block.") else value.clone()
+        for name, value in network.state_dict().items()
+    }
+    copy = make_network(len(channels)).to(next(network.parameters()).device)
+    copy.load_state_dict(weights)
+    copy.requires_grad_(False).eval()
+    return copy
 
 
 def winners(logits: Tensor) -> Tensor:

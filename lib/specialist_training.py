@@ -28,8 +28,18 @@ from lib.checkpoints import weights_hash
 from lib.course import Course, LabelledStudy, Phase
 from lib.examination import Examined, overlap, template_dice
 from lib.networks import OnePrompt
-from lib.specialist import FILTERS, PATCH, Specialist, logits_of, make_network, slices_of, winners, with_neighbours
-from lib.templates import Template
+from lib.specialist import (
+    FILTERS,
+    PATCH,
+    Specialist,
+    logits_of,
+    make_network,
+    neighbours,
+    of_channels,
+    slices_of,
+    winners,
+)
+from lib.templates import Template, TemplateBank
 from lib.training import StepResult, TrainingConfig
 from lib.volumes import Stack
 
@@ -48,7 +58,7 @@ class SpecialistSettings:
         least: labelled studies from which on one is trained.
         most_asked: studies of a phase that both are asked about.
         most_slices: slices of all studies that are kept in memory.
-        most_templates: templates that One-Prompt answers from.
+        most_templates: templates that One-Prompt answers from, chosen as in serving.
         least_gain: Dice that it must be better by.
         most_loss: Dice that a structure may lose.
     """
@@ -96,49 +106,67 @@ class Material:
     """Some slices of a study.
 
     Attributes:
-        images: float16 (N, 3, h, w).
+        planes: float16 (M, h, w), these slices and their neighbours.
+        around: (N, 3), where in `planes` each slice lies between its neighbours.
         labels: uint8 (N, h, w), numbers of the structures.
-        known: bool (K,).
+        pixels: (K, N), how many pixels of each structure a slice shows.
+        known: bool (K,), the structures that the study's label has at all.
     """
 
-    images: np.ndarray
+    planes: np.ndarray
+    around: np.ndarray
     labels: np.ndarray
+    pixels: np.ndarray
     known: np.ndarray
 
     @classmethod
     def of(cls, study: Template, names: Sequence[str], most: int) -> Material:
-        """At most `most` slices: those that show a structure, and as many of the others."""
+        """At most `most` slices: those that show a structure, and some of the others."""
         assert study.label is not None
         stack = Stack.of(study.image)
         slices, truths = slices_of(stack), stack.slices_of(study.label)
         showing = truths.any(axis=(1, 2))
         shown, others = np.flatnonzero(showing), np.flatnonzero(~showing)
-        chosen = [*_spread(shown, most), *_spread(others, min(len(shown), most // 4))]
+        fewer = most // 5
+        shown = _spread(shown, most - fewer)
+        chosen = np.concatenate([shown, _spread(others, min(len(shown), fewer))])
+        kept, around = np.unique(neighbours(chosen, len(slices)), return_inverse=True)
         numbers = np.zeros(int(truths.max()) + 1, np.uint8)
         for number, name in enumerate(names, start=1):
             if name in study.names and study.names[name] < len(numbers):
                 numbers[study.names[name]] = number
+        labels = np.stack([_shrunk(numbers[truths[index]], slices.shape[1:]) for index in chosen])
         return cls(
-            np.stack([with_neighbours(slices, index) for index in chosen]).astype(np.float16),
-            np.stack([_shrunk(numbers[truths[index]], slices.shape[1:]) for index in chosen]),
+            slices[kept].astype(np.float16),
+            around.reshape(len(chosen), -1),
+            labels,
+            np.stack([(labels == number).sum(axis=(1, 2)) for number in range(1, len(names) + 1)]),
             np.array([name in study.names for name in names]),
         )
 
+    def image(self, index: int) -> np.ndarray:
+        """(3, h, w): a slice between its neighbours."""
+        return np.asarray(self.planes[self.around[index]])
+
     def draw(self, rng: np.random.Generator, shown: float) -> tuple[np.ndarray, np.ndarray]:
         """A square (3, M, M) and its label (1, M, M), around a structure with the probability `shown`; zero beyond."""
-        present = np.unique(self.labels)[1:]
+        present = np.flatnonzero(self.pixels.any(axis=1))
         if len(present) and rng.random() < shown:
-            places = np.argwhere(self.labels == rng.choice(present))
-            index, *centre = places[rng.integers(len(places))]
+            structure = rng.choice(present)
+            index = rng.choice(len(self.labels), p=self.pixels[structure] / self.pixels[structure].sum())
+            places = np.argwhere(self.labels[index] == structure + 1)
+            centre = places[rng.integers(len(places))]
         else:
             index, *centre = (rng.integers(n) for n in self.labels.shape)
         side = round(PATCH * MARGIN)
-        # An image that is smaller than the square lies in its middle, as in `sliding_window_inference`
+        # The image's border is seen as often as what lies inside; an image that is smaller than a patch lies in its
+        # middle, as in `sliding_window_inference`
+        beyond = (side - PATCH) // 2
         corner = [
-            int(np.clip(c - side // 2, 0, n - side)) if n > side else (n - side) // 2
+            int(np.clip(c - side // 2, -beyond, n - side + beyond)) if n > PATCH else (n - side) // 2
             for c, n in zip(centre, self.labels.shape[1:], strict=True)
         ]
-        both = np.concatenate([self.images[index], self.labels[index][None]]).astype(np.float32)
+        both = np.concatenate([self.image(index), self.labels[index][None]]).astype(np.float32)
         square = np.zeros((len(both), side, side), np.float32)
         (top, left), (height, width) = corner, both.shape[1:]
         rows, columns = slice(max(0, top), min(height, top + side)), slice(max(0, left), min(width, left + side))
@@ -220,10 +248,9 @@ class SpecialistTraining(Course):
 
     @property
     def specialist(self) -> Specialist:
-        """A copy of what has been learnt up to now."""
-        network = make_network(len(self.names))
-        network.load_state_dict(self.learner.network.state_dict())
-        return Specialist(network.requires_grad_(False).eval().to(self.device), tuple(self.names), {})
+        """A copy of what has been learnt up to now, of those structures that both were compared on."""
+        names = self._learnt()
+        return self._with([name for name in names if name in self.after.dice] or names)
 
     @property
     def identity(self) -> Sequence[Any]:
@@ -259,20 +286,34 @@ class SpecialistTraining(Course):
         learnt, self._dice = self._dice, []
         if not self.phase.asked:
             return learnt
-        found = []
+        own, found = self._with(self._learnt()), []
+        numbers = np.array([0, *(self.names.index(name) + 1 for name in own.structures)])
         for place in self.phase.asked[: self.settings.most_asked]:
             material = self._material[place]
             some = _spread(np.flatnonzero(material.labels.any(axis=(1, 2))), 4)
-            own = winners(logits_of(self.learner.network, list(material.images[some]))).numpy()
-            found += [_mean_dice(mask, truth) for mask, truth in zip(own, material.labels[some], strict=True)]
+            masks = numbers[winners(logits_of(own.network, [material.image(index) for index in some])).numpy()]
+            found += [_mean_dice(mask, truth) for mask, truth in zip(masks, material.labels[some], strict=True)]
         return found
+
+    def _learnt(self) -> list[str]:
+        """Structures that some label of the phase has; the other channels say nothing."""
+        return [name for name in self.names if any(name in self.studies[n].names for n in self.phase.learnt)]
+
+    def _with(self, names: Sequence[str]) -> Specialist:
+        channels = [self.names.index(name) for name in names]
+        return Specialist(of_channels(self.learner.network, channels), tuple(names), {})
 
     def _examine(self) -> tuple[Examined, Examined]:
         settings, phase = self.settings, self.phase
-        templates = [self.studies[place].read() for place in phase.learnt[: settings.most_templates]]
-        asked = [self.studies[place].read() for place in phase.asked[: settings.most_asked]]
-        before = template_dice(self.parent, [(templates, query) for query in asked], self.device)
-        own = specialist_dice(self.specialist, asked)
+        learnt = {self.studies[place].id: self.studies[place] for place in phase.learnt}
+        bank = TemplateBank(lambda id: learnt[id].read())
+        bank.refresh({id: study.checksum for id, study in learnt.items()})
+        pairs = []
+        for query in (self.studies[place].read() for place in phase.asked[: settings.most_asked]):
+            alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
+            pairs.append((list({template.id: template for some in alike for template in some}.values()), query))
+        before = template_dice(self.parent, pairs, self.device)
+        own = specialist_dice(self._with(self._learnt()), [query for _, query in pairs])
         return Examined(before), Examined({name: own[name] for name in before if name in own})
 
 
@@ -280,10 +321,10 @@ def specialist_dice(specialist: Specialist, asked: Sequence[Template]) -> dict[s
     """Structure to the Dice of every query that shows it, on the image's own grid."""
     found: dict[str, list[float]] = {}
     for query in asked:
-        masks = specialist.segment(query.image)
-        for name in query.structures:
-            if name in masks and query.label is not None:
-                found.setdefault(name, []).append(overlap(masks[name], query.label == query.names[name]))
+        made = specialist.segment(query.image)
+        for name, value in specialist.labels.items():
+            if name in query.structures and query.label is not None:
+                found.setdefault(name, []).append(overlap(made == value, query.label == query.names[name]))
     return {name: tuple(values) for name, values in found.items()}
 
 

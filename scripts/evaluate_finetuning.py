@@ -30,8 +30,9 @@ from lib.course import LabelledStudy, Phase, run
 from lib.datasets import Dataset, read_dataset
 from lib.examination import Examined, overlap, template_dice
 from lib.finetuning import FineTune, FineTuning
+from lib.images import read_label
 from lib.networks import OnePrompt
-from lib.predictor import Predictor
+from lib.predictor import Given, Predictor
 from lib.specialist import Specialist
 from lib.specialist_training import SpecialistSettings, SpecialistTraining, specialist_dice
 from lib.templates import Template
@@ -56,8 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed, labelled, mode in ((s, k, m) for s in options.seeds for k in options.labelled for m in options.modes):
             tuning = _settings(options.settings, mode)
             plan = _Plan(folder, labelled, seed, options.queries if dataset.dims == 2 else options.volume_queries)
-            if plan.lacking:
-                print(f"{name}: {plan.lacking}")
+            lacking = plan.lacking
+            if isinstance(tuning, SpecialistSettings) and labelled < tuning.least:
+                lacking = f"a specialist needs {tuning.least} labelled studies, not {labelled}"
+            if lacking:
+                print(f"{name}: {lacking}")
                 continue
             key = json.dumps([name, labelled, mode, seed, weights_hash(network), dataclasses.asdict(tuning),
                               options.only_final, len(plan.queries)])  # fmt: skip
@@ -189,13 +193,15 @@ def _judged(
     """(predicted, true) Dice of every mask that the specialist makes, judged as in serving."""
     predictor, found = Predictor(network), []
     for query in queries:
-        names = [name for name in query.structures if any(name in template.structures for template in templates)]
-        if not names or query.label is None:
+        shown = {name for template in templates for name in template.structures}
+        labels = {name: value for name, value in specialist.labels.items() if name in shown}
+        if not labels or query.label is None:
             continue
-        labels = {name: number for number, name in enumerate(names, start=1)}
-        made = specialist.segment(query.image)
-        prediction = predictor.segment(query.image, templates, labels, given={name: made[name] for name in names})
+        given = Given(specialist.segment(query.image), labels)
+        prediction = predictor.segment(query.image, templates, labels, given=given)
         for name, value in labels.items():
+            if name not in query.structures:
+                continue
             true = overlap(prediction.mask == value, query.label == query.names[name])
             found.append((round(prediction.quality[name], 4), round(true, 4)))
     return found
@@ -215,7 +221,11 @@ def quality_line(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _settings(text: str, mode: str) -> FineTuning | SpecialistSettings:
-    return SpecialistSettings() if mode == SPECIALIST else dataclasses.replace(FineTuning.parse(text), mode=mode)
+    if mode != SPECIALIST:
+        return dataclasses.replace(FineTuning.parse(text), mode=mode)
+    if text:
+        raise SystemExit("--settings are of One-Prompt: measure specialists in a run without them")
+    return SpecialistSettings()
 
 
 def _mode(settings: FineTuning | SpecialistSettings) -> str:
@@ -223,8 +233,10 @@ def _mode(settings: FineTuning | SpecialistSettings) -> str:
 
 
 def _study(dataset: Dataset, file: str) -> LabelledStudy:
-    names = {name: value for value, name in dataset.labels.items()}
-    return LabelledStudy(file, dataset.folder / "images" / file, dataset.folder / "labels" / file, names)
+    image, label = (dataset.folder / kind / file for kind in ("images", "labels"))
+    present = set(np.unique(read_label(label)).tolist())
+    names = {name: value for value, name in dataset.labels.items() if value in present}
+    return LabelledStudy(file, image, label, names)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -129,7 +129,8 @@ class CourseTrainer(BasicTrainTask):
         changed: Any = self._settings
         changed = dataclasses.replace(changed, epochs=int(request["max_epochs"]), steps=int(request["steps_per_epoch"]))
         settings = self._prepared(request, changed, len(studies))
-        request["max_epochs"] = phase_epochs(len(studies), settings) * len(plan(len(studies), settings))
+        phases = plan([study.drawn for study in studies], settings)
+        request["max_epochs"] = phase_epochs(len(studies), settings) * len(phases)
         request["settings"] = settings
         request["distributed_backend"] = "nccl" if torch.cuda.is_available() else "gloo"
         found = {study.id: study.checksum for study in studies}

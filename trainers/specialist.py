@@ -58,14 +58,18 @@ class SpecialistTrainer(CourseTrainer):
         return SpecialistTraining(parent, context.datalist, request["settings"], str(context.device), share=share)
 
     def _conclude(self, request: Mapping[str, Any]) -> None:
-        """Offer it if it is better; else take away one that was trained on fewer labels, which is no better either."""
+        """Offer it if it is better; else take away one that learnt from fewer of the same labels."""
         course = self.course
         assert isinstance(course, SpecialistTraining)
         better, reason = self._whole_verdict()
+        served = self._served() if self._served else Path(request["parent"])
+        if better and weights_hash(load_network(served)) != weights_hash(course.parent):
+            better, reason = False, f"other weights of One-Prompt were published meanwhile; it was {reason}"
+        studies = {study.id: study.checksum for study in course.studies}
         told = {
             "state": PUBLISHED if better else CANDIDATE,
             "parent": weights_hash(course.parent),
-            "studies": {study.id: study.checksum for study in course.studies},
+            "studies": studies,
             "epochs": course.epoch,
             "seconds": self._seconds(),
             "examined_on": course.examined_on,
@@ -73,10 +77,14 @@ class SpecialistTrainer(CourseTrainer):
             "after": course.after.brief(),
             "reason": reason,
         }
+        offered = self._specialist.current
         if better:
             made = dataclasses.replace(course.specialist, record={"created": round(time.time(), 3), **told})
             self._specialist.publish(made)
-        elif course.epoch >= course.epochs or course.finished:
-            self._specialist.withdraw()
+        elif offered and course.finished and request["settings"] == self._settings:
+            older = offered.record.get("studies", {})
+            if older.items() < studies.items():
+                self._specialist.withdraw()
+                told["reason"] = f"{reason}; the one from {len(older)} labelled studies is withdrawn"
         logger.info("%s: %s", told["state"], reason)
         update_record(self.models, **told)

@@ -13,7 +13,7 @@ from infers.labels import LabelMap
 from infers.looks import Looks
 from infers.studies import Studies
 from lib.images import Image
-from lib.predictor import Prediction
+from lib.predictor import Given, Prediction
 from lib.templates import Template
 
 
@@ -33,7 +33,7 @@ class FakePredictor:
         labels: Mapping[str, int],
         *,
         checkpoint: Any = None,
-        given: Mapping[str, np.ndarray] | None = None,
+        given: Given | None = None,
     ) -> Prediction:
         self.asked.append(len(templates))
         for done in range(3):
@@ -43,8 +43,10 @@ class FakePredictor:
         if self.fails(image):
             raise ValueError("this image is bad: mend it")
         mask = np.where(image.array > 3, next(iter(labels.values())), 0).astype(np.uint8)
-        for name, own in (given or {}).items():
-            mask = np.where(own, labels[name], np.where(mask == labels[name], 0, mask)).astype(np.uint8)
+        if given:
+            for name, value in given.labels.items():
+                mask[mask == labels[name]] = 0
+                mask[given.mask == value] = labels[name]
         return Prediction(
             mask, dict(labels), {}, {"templates": [t.id for t in templates], "weights": self.weights_hash}
         )

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infers.datastore import AUTOMATIC, FINAL
+from infers.datastore import ACCEPTED, AUTOMATIC, FINAL
 from infers.errors import ClientError
 from infers.studies import Studies, result_params
 from lib.predictor import Prediction
@@ -114,12 +114,12 @@ class Corner:
     structures = ("liver", "elsewhere")
 
     def __init__(self, hash):
-        self.hash = hash
+        self.hash, self.labels = hash, {"liver": 1, "elsewhere": 2}
 
     def segment(self, image, checkpoint=None):
-        mask = np.zeros(image.array.shape, bool)
-        mask[:2, :2, :2] = True
-        return {"liver": mask, "elsewhere": ~mask}
+        mask = np.full(image.array.shape, 2, np.uint16)
+        mask[:2, :2, :2] = 1
+        return mask
 
 
 def test_a_specialist_makes_the_masks_of_what_it_learnt_and_is_named_in_their_record(folder):
@@ -141,10 +141,19 @@ def test_a_specialist_makes_the_masks_of_what_it_learnt_and_is_named_in_their_re
     after = studies.segment("s1", image)
     assert np.argwhere(after.mask == 1).max() == 1
     assert after.provenance["specialist"] == {"weights": "one", "structures": ["liver"]}
+    assert "specialist" not in studies.segment("s1", image, by_specialist=False).provenance
     studies.store_automatic("s1", image, after)
     assert studies.automatic("s1", image)
     offered[:] = [Corner("another")]
     assert studies.automatic("s1", image) is None
+
+
+def test_accepted_masks_are_told_apart_from_labels_that_somebody_drew(folder):
+    studies = make_studies(str(folder), FakePredictor())
+    save(studies, "s0", "one.nii.gz", [{"name": "liver", "idx": 1}])
+    path = Path(studies.store._datastore_path).parent / "one.nii.gz"
+    studies.store.save_label("s1", str(path), FINAL, {ACCEPTED: "board", "label_info": [{"name": "liver", "idx": 1}]})
+    assert {study[0]: study[-1] for study in studies.labelled()} == {"s0": True, "s1": False}
 
 
 def test_label_names_number_every_index_in_order_as_slicer_counts_them():

@@ -108,12 +108,21 @@ def test_a_specialist_is_trained_after_one_prompt_where_there_are_enough_labels(
     trainings.start({"max_epochs": 3})
     assert bench.models_asked == ["oneprompt"]
     bench.submit("s1")
-    trainings.start({"max_epochs": 3}, enqueue=True)
+    trainings.start({"max_epochs": 3, "device": "cpu"}, enqueue=True)
     assert bench.models_asked == ["oneprompt", "oneprompt", SPECIALIST]
-    assert bench.asked[-1] == {}
+    assert bench.asked[-1] == {"device": "cpu"}  # where the user wants it, and not for how long
     assert trainings.status()["queued"] == 2
     assert trainings.status(SPECIALIST)["queued"] == 1
     assert trainings.status(SPECIALIST)["state"] == "idle"
+
+
+def test_too_few_labels_for_a_specialist_are_refused_before_a_process_is_started(bench):
+    bench.submit("s0")
+    with pytest.raises(ClientError, match="needs 2 labelled studies") as refused:
+        bench.trainings().start({}, name=SPECIALIST)
+    assert refused.value.status == 409
+    bench.trainings(beside=1).start({"model": SPECIALIST})
+    assert (bench.models_asked, bench.asked) == (["oneprompt"], [{}])
 
 
 def test_each_trainer_has_its_own_record(bench):
@@ -122,7 +131,7 @@ def test_each_trainer_has_its_own_record(bench):
     trainings = bench.trainings()
     assert trainings.status()["state"] == "published"
     assert trainings.status(SPECIALIST)["state"] == "failed"
-    bench.submit("s0")
+    bench.submit("s0", "s1")
     assert trainings.resume()
     assert (bench.models_asked, bench.asked) == ([SPECIALIST], [{"max_epochs": 2}])
     with pytest.raises(NotFound, match="oneprompt, oneprompt_specialist"):

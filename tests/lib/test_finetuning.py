@@ -29,7 +29,7 @@ def studies(tmp_path):
 
 @pytest.mark.parametrize(("count", "phases"), [(1, 1), (2, 3), (4, 3), (8, 3), (9, 1), (40, 1)])
 def test_every_study_is_held_out_once_while_they_are_few(count, phases):
-    found = plan(count, FineTuning())
+    found = plan([True] * count, FineTuning())
     assert len(found) == phases
     for phase in found:
         assert not set(phase.learnt) & set(phase.asked)
@@ -45,13 +45,27 @@ def test_every_study_is_held_out_once_while_they_are_few(count, phases):
 
 def test_one_phase_over_many_studies_is_as_long_as_cross_validation_of_few():
     settings = FineTuning(epochs=4)
-    many, few = (phase_epochs(count, settings) * len(plan(count, settings)) for count in (40, 8))
+    many, few = (phase_epochs(count, settings) * len(plan([True] * count, settings)) for count in (40, 8))
     assert many == few == 12
+
+
+@pytest.mark.parametrize("drawn", [[False, True, False, True, True], [False] * 20 + [True] * 5])
+def test_accepted_masks_are_learnt_from_and_never_asked_about(drawn):
+    phases = plan(drawn, FineTuning())
+    asked = [place for phase in phases for place in phase.asked]
+    assert asked
+    assert all(drawn[place] for place in asked)
+    assert all(not set(phase.learnt) & set(phase.asked) for phase in phases)
+    assert {place for phase in phases for place in phase.learnt} >= {n for n, own in enumerate(drawn) if not own}
+
+
+def test_where_all_labels_are_accepted_masks_they_are_asked_about_all_the_same():
+    assert plan([False] * 4, FineTuning()) == plan([True] * 4, FineTuning())
 
 
 def test_no_study_is_nothing_to_learn_from():
     with pytest.raises(ValueError, match="save one first"):
-        plan(0, FineTuning())
+        plan([], FineTuning())
 
 
 def test_a_study_becomes_its_labelled_slices_with_common_indices(studies):

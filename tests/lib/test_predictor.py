@@ -11,7 +11,7 @@ import torch
 from lib.images import Image
 from lib.interaction import InteractionSettings
 from lib.matching import MatchSettings
-from lib.predictor import Cancelled, Predictor, PredictorSettings
+from lib.predictor import Cancelled, Given, Predictor, PredictorSettings
 from lib.prompts import Prompt, PromptError
 from lib.templates import Template, TemplateError
 from tests.lib.fakes import SIZE, GreyNetwork
@@ -276,9 +276,9 @@ def test_a_mask_made_by_somebody_else_is_taken_and_judged():
     image, truth = study(anatomy())
     templates = [template_of(anatomy(shift=1))]
     own = predictor().segment(image, templates, LABELS)
-    right = predictor().segment(image, templates, LABELS, given={"bright": truth == 1})
+    right = predictor().segment(image, templates, LABELS, given=Given(truth == 1, {"bright": 1}))
     wrong = np.roll(truth == 1, 9, axis=1)
-    off = predictor().segment(image, templates, LABELS, given={"bright": wrong})
+    off = predictor().segment(image, templates, LABELS, given=Given(wrong * 7, {"bright": 7}))
     np.testing.assert_array_equal(right.mask == 1, truth == 1)
     np.testing.assert_array_equal(off.mask == 1, wrong)
     np.testing.assert_array_equal((off.mask == 2)[~wrong], (own.mask == 2)[~wrong])  # the others are its own answers

@@ -364,13 +364,12 @@ def test_trainings_and_versions_are_shown_and_gone_back_to(board: Board, server:
 
 @needs_browser
 def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Server) -> None:
+    specialist_folder = Path(server.studies) / ".oneprompt" / "specialist"
     torch.manual_seed(5)
     name = next(iter(server.status()["labels"]))
     record = {"studies": dict.fromkeys("abc", "x"), "state": "published"}
-    ServedSpecialist(server.folder / "models" / "specialist").publish(
-        Specialist(make_network(1).eval(), (name,), record)
-    )
-    write_record(server.folder / "models" / "specialist", state="published", reason="it won", epoch=2, epochs=2)
+    ServedSpecialist(specialist_folder).publish(Specialist(make_network(1).eval(), (name,), record))
+    write_record(specialist_folder, state="published", reason="it won", epoch=2, epochs=2)
     offered = server.get("/oneprompt/training")["specialist"]["offered"]["hash"]
     board.browser.refresh()
     board.one("#training summary").click()

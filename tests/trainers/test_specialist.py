@@ -1,11 +1,14 @@
 import pytest
+import torch
 from monailabel.config import settings
 
 import lib.specialist
+from lib.checkpoints import save_network
+from lib.networks import OnePrompt
 from lib.served_specialist import ServedSpecialist
 from lib.specialist_training import SpecialistSettings
 from lib.training_record import read_record
-from tests.samples import organ_volume, write_nifti
+from tests.samples import TINY, organ_volume, write_nifti
 from trainers.specialist import SpecialistTrainer
 
 QUICK = SpecialistSettings(epochs=1, steps=40, batch=2, rate=0.01)
@@ -51,15 +54,32 @@ def test_what_beats_one_prompt_is_offered_with_its_record(make, tmp_path):
     assert list(trainer.models.glob("train_01/events_*/*"))  # TensorBoard
 
 
-def test_what_is_not_better_is_not_offered_and_neither_is_an_older_one_any_more(make, tmp_path):
-    trainer, served = make(2), ServedSpecialist(tmp_path / "models")
-    run(trainer)
-    assert served.current is not None
+def test_what_is_not_better_is_not_offered_and_takes_one_from_fewer_labels_with_it(make, tmp_path, monkeypatch):
+    run(make(2))
+    served = ServedSpecialist(tmp_path / "models")
+    first = served.hash
     run(make(2), learning_rate=0.0)
+    assert served.hash == first  # the same labels: nothing new is known of it
+    assert read_record(served.path.parent)["state"] == "candidate"
+    run(make(3), learning_rate=0.0)
+    assert served.hash == first  # a client's own numbers say nothing about it
+    monkeypatch.setattr("trainers.specialist.SpecialistTraining.verdict", lambda self: (False, "not better"))
+    run(make(3))
     assert served.told() == {"hash": None, "withdrawn": True}
-    record = read_record(trainer.models)
-    assert record["state"] == "candidate"
-    assert "specialist" in record["reason"]
+    assert "the one from 2 labelled studies is withdrawn" in read_record(served.path.parent)["reason"]
+
+
+def test_it_is_not_offered_where_other_weights_than_it_was_compared_with_are_served_by_then(
+    make, tmp_path, tiny_weights, monkeypatch
+):
+    trainer, other = make(2), tmp_path / "other.safetensors"
+    torch.manual_seed(7)
+    save_network(other, OnePrompt(TINY), {})
+    served = iter([tiny_weights, other])
+    monkeypatch.setattr(trainer, "_served", lambda: next(served))
+    run(trainer)
+    assert ServedSpecialist(tmp_path / "models").current is None
+    assert "published meanwhile" in read_record(trainer.models)["reason"]
 
 
 def test_too_few_labels_are_refused_with_what_to_do(make):

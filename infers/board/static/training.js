@@ -25,7 +25,7 @@ export function training(state, act) {
       <div class="run">
         ${running ? html`<progress max=${Math.max(1, run.epochs ?? 1)} .value=${run.epoch ?? 0}
           aria-label="Progress of the training"></progress>` : nothing}
-        ${running || run.queued
+        ${running || run.queued || busyWith(run.specialist)
           ? html`<button id="stop-training" @click=${act.stopTraining}>Stop</button>`
           : html`<button id="train" class="accept" @click=${act.train}>Train on the saved labels</button>`}
         <span class="hint">${run.auto_finetune ? `starts by itself after ${run.auto_finetune} new labels` : ""}</span>
@@ -95,10 +95,14 @@ const SPECIALIST_WORDS = {
   candidate: "It was not better than One-Prompt: One-Prompt makes the masks",
 };
 
-function specialist({ specialist: own, state }, act) {
+function busyWith(own) {
+  return own?.state === "running" || own?.queued;
+}
+
+function specialist({ specialist: own, state, served }, act) {
   const { offered } = own;
   const structures = offered.structures?.join(", ");
-  const busy = state === "running" || own.state === "running" || own.queued;
+  const busy = state === "running" || busyWith(own);
   return html`
     <section id="specialist">
       <h3>Specialist</h3>
@@ -107,7 +111,8 @@ function specialist({ specialist: own, state }, act) {
         It makes the masks where it beats One-Prompt on studies that it did not learn from.</p>
       <p><span class="state">${headline(own, SPECIALIST_WORDS)}</span>${own.reason ? `: ${own.reason}` : ""}</p>
       ${offered.hash ? html`<p>In use: <code>${offered.hash}</code> for ${structures}, better from
-        ${offered.won_from} labelled studies on.</p>` : nothing}
+        ${offered.won_from} labelled studies on.${offered.parent && offered.parent !== served
+          ? " It was compared with other weights of One-Prompt than those that are served now." : ""}</p>` : nothing}
       <div class="run">
         ${busy ? nothing : html`<button id="train-specialist" @click=${act.trainSpecialist}>Train a specialist</button>`}
         ${offered.hash ? html`<button id="withdraw-specialist" @click=${() => act.useSpecialist(false)}>Do not use it</button>` : nothing}
