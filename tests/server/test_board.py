@@ -372,6 +372,7 @@ def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Se
     write_record(specialist_folder, state="published", reason="it won", epoch=2, epochs=2)
     offered = server.get("/oneprompt/training")["specialist"]["offered"]["hash"]
     board.browser.refresh()
+    board.wait(lambda: board.all("#training summary"))
     board.one("#training summary").click()
     board.wait(lambda: offered in board.one("#specialist").text)
     text = board.one("#specialist").text
