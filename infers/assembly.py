@@ -119,7 +119,7 @@ class Assembly:
             self.studies, self.job, self.acceptance, self._templates_changed, self.corrections, self.health
         )
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
-        # Training writes into that folder all the time: only other weights are news for the list
+        # Training writes into the watched folders all the time: only other weights are news for the list
         self._weights_changed = if_other(
             lambda: (self.model.weights_on_disk(), self.specialist.hash), self._list_changed
         )

@@ -33,6 +33,7 @@ FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
 FORMER = "former"  # tag of a person's label that another person replaced: the last such one is kept
 ACCEPTED = "accepted"  # in a final label's record: how it came to be one without being submitted
+BOARD = "review board"  # value of that: an automatic mask that a person accepted as it was
 PROVENANCE = "provenance"  # in an accepted label's record: what made it
 
 

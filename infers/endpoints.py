@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, datastore, infer, scoring, session
+from monailabel.endpoints import batch_infer, datastore, infer, scoring, session, train
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type, remove_file
@@ -236,6 +236,12 @@ def _add_training(router: APIRouter, app: Any) -> None:
     def train_one(model: str, params: dict[str, Any] | None = None, enqueue: bool = False, user: User = ADMIN) -> Any:
         check_params(params or {}, TRAIN_PARAMS)
         return app.start_training(model, params or {}, enqueue)
+
+    @router.get("/train/", tags=["Train"])
+    def train_status(all: bool = False, check_if_running: bool = False, user: User = USER) -> Any:
+        # 3D Slicer follows the training that runs, and MONAI Label tells of the newest one, which may only be waiting
+        running = [task for task in tasks("train") if task["status"] == "RUNNING"]
+        return running[0] if running and not all else train.status(all, check_if_running)
 
     @router.delete("/train/", tags=["Train"])
     def stop_training(user: User = ADMIN) -> Any:

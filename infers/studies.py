@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, LabelRecord
+from infers.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, LabelRecord
 from infers.errors import ClientError, NotFound
 from infers.labels import LabelMap, names_by_value
 from infers.looks import Looks
@@ -117,12 +117,15 @@ class Studies:
 
     def key(self) -> str:
         """Changes with the templates, the weights and the structures' indices: some masks may be out of date then."""
-        parts = [self.templates(), *self._weights(self._specialist()), self.labels.names, self._most]
-        return _digest(parts)
+        return self._state(self._specialist())
+
+    def _state(self, specialist: Specialist | None) -> str:
+        return _digest([self.templates(), *self._weights(specialist), self.labels.names, self._most])
 
     def keys(self) -> Callable[[str], str | None]:
         """A function from a study to the key of the mask that it would get now; None where nobody looked at it yet."""
-        state = self.key()
+        specialist = self._specialist()
+        state = self._state(specialist)
         with self._lock:
             if self._keys[0] != state:
                 self._keys = (state, {})
@@ -130,7 +133,7 @@ class Studies:
 
         def key_of(image_id: str) -> str | None:
             if image_id not in known and (look := self.looks.get(image_id)) is not None:
-                known[image_id] = self._key(self._choice(image_id, look, self.labels.names), self._specialist())
+                known[image_id] = self._key(self._choice(image_id, look, self.labels.names), specialist)
             return known.get(image_id)
 
         return key_of
@@ -256,14 +259,14 @@ class Studies:
         return {name: value for value, name in naming.items()}
 
     def labelled(self) -> list[tuple[str, Path, Path, dict[str, int], str, bool]]:
-        """(id, image path, label path, {structure: value}, checksum, whether a person drew or corrected the label) of
-        every usable template."""
+        """(id, image path, label path, {structure: value}, checksum, whether it is a person's own and no accepted mask)
+        of every usable template."""
         found = []
         for image_id, checksum in self.templates().items():
             record = self.store.record(image_id, FINAL)
             if record is not None:
                 names = self._structures(image_id, record)
-                image, drawn = Path(self.store.get_image_uri(image_id)), ACCEPTED not in record.info
+                image, drawn = Path(self.store.get_image_uri(image_id)), record.info.get(ACCEPTED) != BOARD
                 found.append((image_id, image, record.path, names, checksum, drawn))
         return found
 

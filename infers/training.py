@@ -64,7 +64,7 @@ class Trainings:
 
         Raises:
             NotFound: no trainer has this name.
-            ClientError: 409 without a template, 429 while one runs and none is to wait, 409 on a full disk. One that
+            ClientError: 409 with too few labels, 429 while one runs and none is to wait, 409 on a full disk. One that
                 outlived an earlier server is not waited for: two would write the same record and checkpoint.
         """
         if name not in self._folders:
@@ -184,7 +184,7 @@ class Trainings:
                 f"{labelled}: save more labels first",
                 409,
             )
-        models = self._folders[MODEL]
+        models = self._folders[name]
         free = shutil.disk_usage(models).free
         if free < self._room:
             raise ClientError(

@@ -38,8 +38,8 @@ class LabelledStudy:
         id, image, label: name and files.
         names: structure to its value in the label.
         checksum: changes when the files do.
-        drawn: a person drew or corrected it; False for an automatic mask that was accepted, which is no truth to judge
-            by.
+        drawn: a person drew, prompted or corrected it; False for an automatic mask that was accepted, which is no truth
+            to judge by.
     """
 
     id: str
@@ -87,7 +87,8 @@ def plan(drawn: Sequence[bool], settings: Settings) -> tuple[Phase, ...]:
     """The phases for some studies.
 
     Args:
-        drawn: for each study, whether a person drew its label: while there are such, no others are asked about.
+        drawn: for each study, whether a person drew its label: while there are such, no others are asked about, and
+            they alone count as few or many.
 
     Raises:
         ValueError: there is none.
@@ -97,24 +98,29 @@ def plan(drawn: Sequence[bool], settings: Settings) -> tuple[Phase, ...]:
         raise ValueError("training needs at least one study with a final label: save one first")
     if count == 1:
         return (Phase("the one study", (0,)),)
-    everyone = sorted(range(count), key=lambda n: not drawn[n])
-    fit = [n for n in everyone if drawn[n]] or everyone
-    if count > settings.few:
+    fit = _fit(drawn)
+    if len(fit) > settings.few:
         return (_phase("most studies", count, fit[:: round(1 / settings.held_out)], fit),)
+    everyone = sorted(range(count), key=lambda n: n not in fit)
     folds = min(settings.folds, count)
     parts = [everyone[fold::folds] for fold in range(folds)]
     turns = [_phase(f"fold {number} of {folds}", count, part, fit) for number, part in enumerate(parts, start=1)]
-    return (*turns, Phase("all studies", tuple(range(count))))
+    return (*(turn for turn in turns if turn.asked), Phase("all studies", tuple(range(count))))
+
+
+def phase_epochs(drawn: Sequence[bool], settings: Settings) -> int:
+    """Epochs of each phase of `plan`."""
+    return settings.epochs * (settings.longer if len(_fit(drawn)) > settings.few else 1)
+
+
+def _fit(drawn: Sequence[bool]) -> list[int]:
+    """Places of the studies that may be asked about."""
+    return [place for place, own in enumerate(drawn) if own] or list(range(len(drawn)))
 
 
 def _phase(name: str, count: int, apart: Sequence[int], fit: Sequence[int]) -> Phase:
     """Learns from all studies but those set apart; asks about those of them that are fit for it."""
     return Phase(name, tuple(n for n in range(count) if n not in apart), tuple(n for n in sorted(apart) if n in fit))
-
-
-def phase_epochs(count: int, settings: Settings) -> int:
-    """Epochs of each phase for so many studies."""
-    return settings.epochs * (settings.longer if count > settings.few else 1)
 
 
 class Course(ABC):
@@ -148,8 +154,9 @@ class Course(ABC):
         phases: Sequence[Phase] | None,
     ) -> None:
         self.studies, self.seed, self.share = list(studies), seed, share
-        self.phases = tuple(phases or plan([study.drawn for study in self.studies], settings))
-        self.phase_epochs = phase_epochs(len(self.studies), settings)
+        drawn = [study.drawn for study in self.studies]
+        self.phases = tuple(phases or plan(drawn, settings))
+        self.phase_epochs = phase_epochs(drawn, settings)
         self.epochs = self.phase_epochs * len(self.phases)
         self.steps, self.batch = settings.steps, settings.batch
         self.names = sorted({name for study in self.studies for name in study.names})

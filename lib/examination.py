@@ -1,4 +1,4 @@
-"""How good a network is on labelled studies, by the product's own measure: one-template Dice, and clicks needed.
+"""How good a network is on labelled studies, by the product's own measure: Dice from templates, and clicks needed.
 
 The template Dice is that of `Predictor.segment`, with volumes cut and matched as in serving. Clicks are counted on
 single slices with the usual simulated clicker. A single study can only be asked about changed copies of its slices.
@@ -30,7 +30,7 @@ class Examined:
     """What a network scored.
 
     Attributes:
-        dice: structure to the Dice (0 to 1) of each question about it, answered from one template.
+        dice: structure to the Dice (0 to 1) of each question about it.
         clicks: clicks that each slice needed.
     """
 
@@ -64,15 +64,16 @@ class Examined:
 
 
 def template_dice(
-    network: OnePrompt, asked: Sequence[tuple[Sequence[Template], Template]], device: str = "cpu"
+    network: OnePrompt, asked: Sequence[tuple[Sequence[Template], Template]], device: str = "cpu", most: int = 4
 ) -> dict[str, tuple[float, ...]]:
     """Structure to the Dice of every query that shows it, answered as the product does.
 
     Args:
         network: on `device`.
         asked: (templates, query with a label); structures that no template shows are not asked about.
+        most: templates that answer for one structure.
     """
-    predictor = Predictor(network, device, PredictorSettings(quality_slices=0))
+    predictor = Predictor(network, device, PredictorSettings(templates_per_query=most, quality_slices=0))
     found: dict[str, list[float]] = {}
     for templates, query in asked:
         shared = [name for name in query.structures if any(name in template.structures for template in templates)]

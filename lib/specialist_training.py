@@ -1,7 +1,7 @@
 """Training a specialist (`lib.specialist`) on labelled studies, and whether it beats One-Prompt on those held out.
 
-One-Prompt answers the same questions from the studies that the specialist learnt from, as many of them as in serving.
-Two studies at least must be held out in turn, or nobody could tell which of both is better.
+One-Prompt answers the same questions from the studies that the specialist learnt from, chosen as in serving. With one
+study none could be held out, and nobody could tell which of both is better.
 """
 
 from __future__ import annotations
@@ -291,6 +291,8 @@ class SpecialistTraining(Course):
         for place in self.phase.asked[: self.settings.most_asked]:
             material = self._material[place]
             some = _spread(np.flatnonzero(material.labels.any(axis=(1, 2))), 4)
+            if not len(some):  # what its label shows is smaller than a pixel here
+                continue
             masks = numbers[winners(logits_of(own.network, [material.image(index) for index in some])).numpy()]
             found += [_mean_dice(mask, truth) for mask, truth in zip(masks, material.labels[some], strict=True)]
         return found
@@ -308,13 +310,16 @@ class SpecialistTraining(Course):
         learnt = {self.studies[place].id: self.studies[place] for place in phase.learnt}
         bank = TemplateBank(lambda id: learnt[id].read())
         bank.refresh({id: study.checksum for id, study in learnt.items()})
-        pairs = []
-        for query in (self.studies[place].read() for place in phase.asked[: settings.most_asked]):
+        own, before, after = self._with(self._learnt()), Examined(), Examined()
+        for place in phase.asked[: settings.most_asked]:  # one by one, because volumes are large
+            query = self.studies[place].read()
             alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
-            pairs.append((list({template.id: template for some in alike for template in some}.values()), query))
-        before = template_dice(self.parent, pairs, self.device)
-        own = specialist_dice(self._with(self._learnt()), [query for _, query in pairs])
-        return Examined(before), Examined({name: own[name] for name in before if name in own})
+            templates = list({template.id: template for some in alike for template in some}.values())
+            found = template_dice(self.parent, [(templates, query)], self.device, settings.most_templates)
+            made = specialist_dice(own, [query])
+            before = before.joined(Examined(found))
+            after = after.joined(Examined({name: made[name] for name in found if name in made}))
+        return before, after
 
 
 def specialist_dice(specialist: Specialist, asked: Sequence[Template]) -> dict[str, tuple[float, ...]]:

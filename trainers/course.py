@@ -72,9 +72,9 @@ class CourseTrainer(BasicTrainTask):
             str(models),
             description,
             config=config,
-            amp=False,  # a training step has its own mixed precision, in bfloat16
+            amp=False,  # a training step decides on its precision itself
             tracking_uri=monailabel_settings.MONAI_LABEL_TRACKING_URI,
-            find_unused_parameters=True,  # an episode without background prompts leaves their weights out
+            find_unused_parameters=True,  # an episode of One-Prompt without background prompts leaves their weights out
         )
         # Clients send all of this back: an address is not theirs to choose, the rest means nothing here
         for key in ("tracking_uri", "val_split", "val_batch_size", "pretrained"):
@@ -91,8 +91,8 @@ class CourseTrainer(BasicTrainTask):
     # What a subclass says
 
     @abstractmethod
-    def _prepared(self, request: dict[str, Any], settings: Any, count: int) -> Any:
-        """The settings as the request changes them, for so many studies; what the course needs goes into `request`.
+    def _prepared(self, request: dict[str, Any], settings: Any) -> Any:
+        """The settings as the request changes them; what else the course needs goes into `request`.
 
         Raises:
             ValueError: it cannot work so.
@@ -128,9 +128,8 @@ class CourseTrainer(BasicTrainTask):
         studies = [LabelledStudy(*fields) for fields in self._studies()]
         changed: Any = self._settings
         changed = dataclasses.replace(changed, epochs=int(request["max_epochs"]), steps=int(request["steps_per_epoch"]))
-        settings = self._prepared(request, changed, len(studies))
-        phases = plan([study.drawn for study in studies], settings)
-        request["max_epochs"] = phase_epochs(len(studies), settings) * len(phases)
+        settings, drawn = self._prepared(request, changed), [study.drawn for study in studies]
+        request["max_epochs"] = phase_epochs(drawn, settings) * len(plan(drawn, settings))
         request["settings"] = settings
         request["distributed_backend"] = "nccl" if torch.cuda.is_available() else "gloo"
         found = {study.id: study.checksum for study in studies}

@@ -53,7 +53,7 @@ class OnePromptTrainer(CourseTrainer):
         """Without the server's parts."""
         return {**super().__getstate__(), "_served": None}
 
-    def _prepared(self, request: dict[str, Any], settings: FineTuning, count: int) -> FineTuning:
+    def _prepared(self, request: dict[str, Any], settings: FineTuning) -> FineTuning:
         mode = request["mode"][0] if isinstance(request["mode"], list) else request["mode"]
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")

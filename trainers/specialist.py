@@ -47,7 +47,7 @@ class SpecialistTrainer(CourseTrainer):
         """Without the server's parts."""
         return {**super().__getstate__(), "_served": None}
 
-    def _prepared(self, request: dict[str, Any], settings: SpecialistSettings, count: int) -> SpecialistSettings:
+    def _prepared(self, request: dict[str, Any], settings: SpecialistSettings) -> SpecialistSettings:
         assert self._served is not None
         request["parent"] = str(self._served())
         return dataclasses.replace(settings, rate=float(request.get("learning_rate", settings.rate)))
@@ -63,7 +63,7 @@ class SpecialistTrainer(CourseTrainer):
         assert isinstance(course, SpecialistTraining)
         better, reason = self._whole_verdict()
         served = self._served() if self._served else Path(request["parent"])
-        if better and weights_hash(load_network(served)) != weights_hash(course.parent):
+        if better and (not served.exists() or weights_hash(load_network(served)) != weights_hash(course.parent)):
             better, reason = False, f"other weights of One-Prompt were published meanwhile; it was {reason}"
         studies = {study.id: study.checksum for study in course.studies}
         told = {
@@ -81,10 +81,15 @@ class SpecialistTrainer(CourseTrainer):
         if better:
             made = dataclasses.replace(course.specialist, record={"created": round(time.time(), 3), **told})
             self._specialist.publish(made)
-        elif offered and course.finished and request["settings"] == self._settings:
+        elif offered and course.finished and course.after.dice and not course.verdict()[0] and self._usual(request):
             older = offered.record.get("studies", {})
             if older.items() < studies.items():
                 self._specialist.withdraw()
                 told["reason"] = f"{reason}; the one from {len(older)} labelled studies is withdrawn"
         logger.info("%s: %s", told["state"], reason)
         update_record(self.models, **told)
+
+    def _usual(self, request: Mapping[str, Any]) -> bool:
+        """Whether the training had the numbers that it has unless a client says others."""
+        batch = int(request["train_batch_size"])
+        return bool(request["settings"] == self._settings and batch == self._settings.batch)

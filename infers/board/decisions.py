@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infers.acceptance import Acceptance
-from infers.board.rows import BOARD, REJECTED
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, PROVENANCE, LabelRecord
+from infers.board.rows import REJECTED
+from infers.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, PROVENANCE, LabelRecord
 from infers.errors import ClientError, NotFound
 from infers.locked import NO_IMAGE
 from infers.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours

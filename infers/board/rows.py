@@ -7,14 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, PROVENANCE
+from infers.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, PROVENANCE
 from infers.errors import ClientError, NotFound
 from infers.scoring import SCORE
 from infers.studies import IS_TEMPLATE, KEY, Studies, is_ours
 from lib.quality import Quality, recorded
 
 QUALITY = ("quality", "quality_interval", "quality_reason", "alarms")  # fields of a row, as in the masks' records
-BOARD = "review board"  # value of ACCEPTED: an automatic mask that a person accepted as it was
 REJECTED = "rejected"  # in an automatic mask's record: who rejected it, and when
 STATUSES = ("automatic", "rejected", "failed", "unlabelled", "accepted", "template", "excluded")
 

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from monailabel.config import settings
 from monailabel.endpoints.user import auth
+from monailabel.utils.async_tasks import utils as processes
 from requests_toolbelt import MultipartEncoder
 
 from infers.errors import ClientError
@@ -180,3 +181,18 @@ def test_a_downloaded_dataset_leaves_no_file(temporary, tmp_path):
     answer = Server(app).ask("GET", "/datastore/dataset")
     assert (answer.status, answer.body) == (200, b"PK")
     assert temporary() == []
+
+
+def test_the_training_that_runs_is_told_and_not_the_one_that_waits(monkeypatch):
+    def waiting(name, status):
+        return {"id": name, "status": status}
+
+    trainings = []
+    monkeypatch.setattr(processes, "background_tasks", {"train": trainings})
+    server = Server(SimpleNamespace())
+    assert server.ask("GET", "/train/").status == 404
+    trainings += [waiting("a", "DONE"), waiting("b", "RUNNING"), waiting("c", "SUBMITTED")]
+    assert json.loads(server.ask("GET", "/train/").body)["id"] == "b"  # 3D Slicer takes any other for the end
+    assert [task["id"] for task in json.loads(server.ask("GET", "/train/", {"all": "true"}).body)] == ["a", "b", "c"]
+    trainings[1]["status"] = "DONE"
+    assert json.loads(server.ask("GET", "/train/").body)["id"] == "c"

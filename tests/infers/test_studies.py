@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL
+from infers.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL
 from infers.errors import ClientError
 from infers.studies import Studies, result_params
 from lib.predictor import Prediction
@@ -152,8 +152,10 @@ def test_accepted_masks_are_told_apart_from_labels_that_somebody_drew(folder):
     studies = make_studies(str(folder), FakePredictor())
     save(studies, "s0", "one.nii.gz", [{"name": "liver", "idx": 1}])
     path = Path(studies.store._datastore_path).parent / "one.nii.gz"
-    studies.store.save_label("s1", str(path), FINAL, {ACCEPTED: "board", "label_info": [{"name": "liver", "idx": 1}]})
-    assert {study[0]: study[-1] for study in studies.labelled()} == {"s0": True, "s1": False}
+    named = {"label_info": [{"name": "liver", "idx": 1}]}
+    studies.store.save_label("s1", str(path), FINAL, {ACCEPTED: BOARD, **named})
+    studies.store.save_label("s2", str(path), FINAL, {ACCEPTED: "interactive result", **named})
+    assert {study[0]: study[-1] for study in studies.labelled()} == {"s0": True, "s1": False, "s2": True}
 
 
 def test_label_names_number_every_index_in_order_as_slicer_counts_them():

@@ -112,6 +112,21 @@ def test_the_border_of_an_image_is_seen_as_often_as_what_lies_inside(tmp_path, t
         assert found[0, inner:-inner, inner:-inner].any()
 
 
+def test_a_label_that_is_smaller_than_a_pixel_is_no_question(studies, tiny_weights, tmp_path):
+    image, label = (
+        np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32),
+        np.zeros((1024, 1024), np.uint8),
+    )
+    label[501, 501] = 1
+    files = write_nifti(tmp_path / "s.nii.gz", image), write_nifti(tmp_path / "l.nii.gz", label)
+    small = LabelledStudy("small", *files, {"organ": 1}, "c")
+    course = SpecialistTraining(load_network(tiny_weights), [studies[0], small], QUICK, phases=[Phase("x", (0,), (1,))])
+    course.begin_epoch()
+    course.step(course.learner, [course.draw()])
+    assert course.end_epoch() == 0
+    assert not course.verdict()[0]
+
+
 def test_a_structure_that_no_label_learnt_from_has_is_left_to_one_prompt(studies, tiny_weights, tmp_path):
     files = studies[0].image, write_nifti(tmp_path / "l.nii.gz", organ_volume(0, (48, 40, 6))[1] * 2)
     other = LabelledStudy("other", *files, {"tumour": 2}, "c")

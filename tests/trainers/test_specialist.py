@@ -69,6 +69,16 @@ def test_what_is_not_better_is_not_offered_and_takes_one_from_fewer_labels_with_
     assert "the one from 2 labelled studies is withdrawn" in read_record(served.path.parent)["reason"]
 
 
+def test_a_win_over_weights_that_are_no_longer_served_takes_nothing_away(make, tmp_path, monkeypatch):
+    run(make(2))
+    first = ServedSpecialist(tmp_path / "models").hash
+    trainer = make(3)
+    monkeypatch.setattr(trainer, "_served", iter([trainer._served(), tmp_path / "gone"]).__next__)
+    run(trainer)
+    assert ServedSpecialist(tmp_path / "models").hash == first
+    assert "published meanwhile" in read_record(trainer.models)["reason"]
+
+
 def test_it_is_not_offered_where_other_weights_than_it_was_compared_with_are_served_by_then(
     make, tmp_path, tiny_weights, monkeypatch
 ):
