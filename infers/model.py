@@ -17,6 +17,7 @@ import torch
 
 from lib.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
 from lib.config import ConfigError
+from lib.files import stamp_of
 from lib.networks import OnePrompt
 from lib.predictor import Predictor
 from lib.versions import UPLOADED, Versions
@@ -110,10 +111,10 @@ class ServedModel:
 
     def _refresh(self, wait: bool) -> None:
         """Load what is on disk now, unless it is loaded; while another thread does, wait for it or go on."""
-        stamp = _stamp(self.published)
+        stamp = stamp_of(self.published)
         if stamp != self._seen and self._loading.acquire(blocking=wait):
             try:
-                if (stamp := _stamp(self.published)) != self._seen:
+                if (stamp := stamp_of(self.published)) != self._seen:
                     self._load(self.published if stamp else self.base)
                     self._seen = stamp
             finally:
@@ -137,11 +138,3 @@ class ServedModel:
             logger.info("serves the weights %s from %s", self._served[0].weights_hash, path)
         except (CheckpointError, OSError, ValueError) as error:
             logger.error("%s is not served, %s stays: %s", path, self._served[1], error)
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return (stat.st_mtime_ns, stat.st_ino, stat.st_size)

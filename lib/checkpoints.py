@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from lib.files import write_atomically
 from lib.networks import NetworkConfig, OnePrompt
@@ -83,7 +84,12 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
 def weights_hash(network: OnePrompt) -> str:
     """12 hexadecimal digits that change with the configuration and with any weight."""
-    digest = hashlib.sha256(json.dumps(network.config.as_dict(), sort_keys=True).encode())
+    return hash_of(json.dumps(network.config.as_dict(), sort_keys=True), network)
+
+
+def hash_of(about: str, network: nn.Module) -> str:
+    """12 hexadecimal digits that change with a text and with any weight."""
+    digest = hashlib.sha256(about.encode())
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())

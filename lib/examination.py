@@ -63,6 +63,19 @@ class Examined:
         }
 
 
+def objection(before: Examined, after: Examined, most_loss: float) -> str:
+    """Why `after` must not be published whatever it gains: nothing was asked, or a structure loses too much; else "".
+
+    Args:
+        most_loss: Dice that a structure may lose.
+    """
+    losses = {name: float(np.mean(before.dice[name]) - np.mean(after.dice[name])) for name in after.dice}
+    if not losses:
+        return "no question could be asked: the studies share no structure"
+    worst = max(losses, key=lambda name: losses[name])
+    return f"{worst} loses {losses[worst]:.3f} Dice" if losses[worst] > most_loss else ""
+
+
 def template_dice(
     network: OnePrompt, asked: Sequence[tuple[Sequence[Template], Template]], device: str = "cpu", most: int = 4
 ) -> dict[str, tuple[float, ...]]:

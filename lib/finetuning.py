@@ -19,13 +19,13 @@ from lib.adapters import MODES, adapt, merged
 from lib.checkpoints import weights_hash
 from lib.course import HELD_OUT, Course, LabelledStudy, Phase
 from lib.episodes import STORED_SIZE, Episode, EpisodeSource, Mix, RealTasks
-from lib.examination import Examined, answer, clicks_needed, questions, template_dice
+from lib.examination import Examined, answer, clicks_needed, objection, questions, template_dice
 from lib.networks import OnePrompt
 from lib.optimizers import OptimizerName
 from lib.prompts import PromptType
 from lib.templates import Template
 from lib.training import StepResult, TrainingConfig, training_step
-from lib.transforms import normalise, resize_image
+from lib.transforms import normalise, resize_image, resize_label
 from lib.volumes import Stack, thick_axis
 
 COPIES = "changed copies of the one study"
@@ -151,7 +151,7 @@ def slices_of(study: Template, indices: Mapping[str, int], most: int) -> dict[in
         shown = shown[np.unique(np.linspace(0, len(shown) - 1, min(most, len(shown))).round().astype(int))]
         images = [normalise(resize_image(planes[index].astype(np.float32), STORED_SIZE)) for index in shown]
         places = shown / max(1, len(planes) - 1)
-        smaller = np.stack([_shrunk(labels[index]) for index in shown])
+        smaller = np.stack([resize_label(labels[index], (STORED_SIZE, STORED_SIZE)) for index in shown])
         found[stack.axis] = RealTasks("studies", np.stack(images), smaller, np.zeros(len(shown), int), places)
     return found
 
@@ -303,21 +303,11 @@ def compare(before: Examined, after: Examined, settings: FineTuning, by_clicks: 
         f"one-template Dice {before.mean_dice:.3f} to {after.mean_dice:.3f}, "
         f"clicks {before.mean_clicks:.1f} to {after.mean_clicks:.1f}"
     )
-    losses = {name: float(np.mean(before.dice[name]) - np.mean(after.dice[name])) for name in after.dice}
-    worst = max(losses, key=lambda name: losses[name], default="")
-    if not after.dice:
-        return False, "no question could be asked: the studies share no structure"
-    if losses[worst] > settings.most_loss:
-        return False, f"{worst} loses {losses[worst]:.3f} Dice: {figures}"
+    if against := objection(before, after, settings.most_loss):
+        return False, f"{against}: {figures}" if after.dice else against
     if clicks > settings.more_clicks:
         return False, f"it needs more clicks: {figures}"
     fewer = by_clicks and clicks <= -settings.more_clicks
     if gain < (-settings.least_gain if fewer else settings.least_gain):
         return False, f"not better by {settings.least_gain} Dice: {figures}"
     return True, figures
-
-
-def _shrunk(label: np.ndarray) -> np.ndarray:
-    """A label map (I, J) to (R, R) by its nearest pixels."""
-    rows, columns = (((np.arange(STORED_SIZE) + 0.5) * n / STORED_SIZE).astype(int) for n in label.shape)
-    return label[np.ix_(rows, columns)]

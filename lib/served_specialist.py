@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.checkpoints import CheckpointError
+from lib.files import stamp_of
 from lib.specialist import Specialist, load_specialist, save_specialist
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class ServedSpecialist:
     def current(self) -> Specialist | None:
         """What is offered now; a file that cannot be read offers nothing."""
         with self._lock:
-            stamp = _stamp(self.path)
+            stamp = stamp_of(self.path)
             if stamp != self._seen:
                 self._current, self._seen = self._loaded() if stamp else None, stamp
             return self._current
@@ -93,11 +94,3 @@ def _moved(source: Path, target: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return (stat.st_mtime_ns, stat.st_ino, stat.st_size)

@@ -10,7 +10,6 @@ channels. A study whose label has only some of the structures says nothing about
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from lib.checkpoints import CheckpointError
+from lib.checkpoints import CheckpointError, hash_of
 from lib.files import write_atomically
 from lib.images import Image
 from lib.slice_network import Checkpoint
@@ -102,10 +101,7 @@ class Specialist:
     @cached_property
     def hash(self) -> str:
         """12 hexadecimal digits that change with any weight and with the structures."""
-        digest = hashlib.sha256(json.dumps(self.structures).encode())
-        for name, value in sorted(self.network.state_dict().items()):
-            digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:12]
+        return hash_of(json.dumps(self.structures), self.network)
 
     @property
     def labels(self) -> dict[str, int]:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from lib.checkpoints import weights_hash
 from lib.course import Course, LabelledStudy, Phase
-from lib.examination import Examined, overlap, template_dice
+from lib.examination import Examined, objection, overlap, template_dice
 from lib.networks import OnePrompt
 from lib.specialist import (
     FILTERS,
@@ -41,6 +41,7 @@ from lib.specialist import (
 )
 from lib.templates import Template, TemplateBank
 from lib.training import StepResult, TrainingConfig
+from lib.transforms import resize_label
 from lib.volumes import Stack
 
 MARGIN = 1.25  # patches are cut so much larger than what is left of them after turning and stretching
@@ -135,7 +136,7 @@ class Material:
         for number, name in enumerate(names, start=1):
             if name in study.names and study.names[name] < len(numbers):
                 numbers[study.names[name]] = number
-        labels = np.stack([_shrunk(numbers[truths[index]], slices.shape[1:]) for index in chosen])
+        labels = np.stack([resize_label(numbers[truths[index]], slices.shape[1:]) for index in chosen])
         return cls(
             slices[kept].astype(np.float16),
             around.reshape(len(chosen), -1),
@@ -337,12 +338,8 @@ def compare(before: Examined, after: Examined, settings: SpecialistSettings) -> 
     """Whether the specialist is better than One-Prompt with its templates, and the reason in words."""
     gain = after.mean_dice - before.mean_dice
     figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, specialist {after.mean_dice:.3f}"
-    losses = {name: float(np.mean(before.dice[name]) - np.mean(after.dice[name])) for name in after.dice}
-    worst = max(losses, key=lambda name: losses[name], default="")
-    if not after.dice:
-        return False, "no question could be asked: the studies share no structure"
-    if losses[worst] > settings.most_loss:
-        return False, f"{worst} loses {losses[worst]:.3f} Dice: {figures}"
+    if against := objection(before, after, settings.most_loss):
+        return False, f"{against}: {figures}" if after.dice else against
     if gain < settings.least_gain:
         return False, f"not better by {settings.least_gain} Dice: {figures}"
     return True, figures
@@ -379,9 +376,3 @@ def _spread(indices: np.ndarray, most: int) -> np.ndarray:
     """At most so many of them, evenly."""
     places = np.unique(np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int))
     return np.asarray(indices[places])
-
-
-def _shrunk(label: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """A label map (I, J) to another shape by its nearest pixels."""
-    rows, columns = (((np.arange(n) + 0.5) * own / n).astype(int) for n, own in zip(shape, label.shape, strict=True))
-    return np.asarray(label[np.ix_(rows, columns)])

@@ -291,9 +291,20 @@ class CourseTrainer(BasicTrainTask):
             return False, f"it ended after {self.course.epoch} of {self.course.epochs} epochs; what it had was {reason}"
         return better, reason
 
-    def _seconds(self) -> int:
-        """Since the training was asked for."""
-        return round(time.time() - float(read_record(self.models)["started"]))
+    def _record(self, state: str, reason: str, parent: str) -> dict[str, Any]:
+        """What is kept of the finished course with what it learnt; `parent` is the hash of what it is compared with."""
+        course = self.course
+        return {
+            "state": state,
+            "parent": parent,
+            "studies": {study.id: study.checksum for study in course.studies},
+            "epochs": course.epoch,
+            "seconds": round(time.time() - float(read_record(self.models)["started"])),
+            "examined_on": course.examined_on,
+            "before": course.before.brief(),
+            "after": course.after.brief(),
+            "reason": reason,
+        }
 
     def stats(self) -> dict[str, Any]:
         """MONAI Label's statistics, with the time a run took also where it ended early; {} where they are torn."""

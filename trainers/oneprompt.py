@@ -79,19 +79,8 @@ class OnePromptTrainer(CourseTrainer):
         now = weights_hash(load_network(parent)) if parent.exists() else ""
         if better and (now != before or (parent != self.versions.published and self.versions.published.exists())):
             better, reason = False, f"other weights were published meanwhile; it was {reason}"
-        record = {
-            **self._provenance,
-            "state": PUBLISHED if better else CANDIDATE,
-            "parent": before,
-            "studies": {study.id: study.checksum for study in course.studies},
-            "mode": course.settings.mode,
-            "epochs": course.epoch,
-            "seconds": self._seconds(),
-            "examined_on": course.examined_on,
-            "before": course.before.brief(),
-            "after": course.after.brief(),
-            "reason": reason,
-        }
+        own = self._record(PUBLISHED if better else CANDIDATE, reason, before)
+        record = {**self._provenance, **own, "mode": course.settings.mode}
         name = self.versions.add(course.network, record)
         if better:
             self.versions.publish(name)

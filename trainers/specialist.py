@@ -65,25 +65,14 @@ class SpecialistTrainer(CourseTrainer):
         served = self._served() if self._served else Path(request["parent"])
         if better and (not served.exists() or weights_hash(load_network(served)) != weights_hash(course.parent)):
             better, reason = False, f"other weights of One-Prompt were published meanwhile; it was {reason}"
-        studies = {study.id: study.checksum for study in course.studies}
-        told = {
-            "state": PUBLISHED if better else CANDIDATE,
-            "parent": weights_hash(course.parent),
-            "studies": studies,
-            "epochs": course.epoch,
-            "seconds": self._seconds(),
-            "examined_on": course.examined_on,
-            "before": course.before.brief(),
-            "after": course.after.brief(),
-            "reason": reason,
-        }
+        told = self._record(PUBLISHED if better else CANDIDATE, reason, weights_hash(course.parent))
         offered = self._specialist.current
         if better:
             made = dataclasses.replace(course.specialist, record={"created": round(time.time(), 3), **told})
             self._specialist.publish(made)
         elif offered and course.finished and course.after.dice and not course.verdict()[0] and self._usual(request):
             older = offered.record.get("studies", {})
-            if older.items() < studies.items():
+            if older.items() < told["studies"].items():
                 self._specialist.withdraw()
                 told["reason"] = f"{reason}; the one from {len(older)} labelled studies is withdrawn"
         logger.info("%s: %s", told["state"], reason)
