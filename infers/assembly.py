@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +137,14 @@ class Assembly:
         """What `trainers.specialist.SpecialistTrainer` is made with."""
         return {
             "specialist": self.specialist,
-            "served": lambda: self.model.path,
+            "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
             "settings": SpecialistSettings(most_templates=self.config.templates),
         }
+
+    def _unlearnt(self, studies: Collection[str]) -> Path:
+        """The newest One-Prompt weights on the way to the served ones that learnt from none of these studies."""
+        return self.versions.unlearnt(self.model.weights_hash, studies) or self.model.base
 
     def for_training(self) -> dict[str, Any]:
         """What `trainers.oneprompt.OnePromptTrainer` is made with."""

@@ -97,7 +97,7 @@ class Corrections:
                 continue
             image = self._studies.image(image_id)
             # Not by a specialist, which has learnt this very label
-            prediction = self._studies.segment(image_id, image, checkpoint=checkpoint, by_specialist=False)
+            prediction = self._studies.segment(image_id, image, checkpoint=checkpoint, with_specialist=False)
             template = self._studies.bank.get(image_id)
             case = _compared(template, prediction.mask, prediction.labels, prediction.provenance)
             current[image_id] = {"label": checksum, "case": case}

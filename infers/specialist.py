@@ -20,7 +20,7 @@ class SpecialistTask(OnePromptTask):
     """`oneprompt_specialist`: the structures that the specialist learnt, also where a mask is stored already."""
 
     def __init__(self, engine: Engine, served: ServedSpecialist) -> None:
-        super().__init__(engine, InferType.SEGMENTATION, 3, "Segments what it was trained on in this study list")
+        super().__init__(engine, InferType.SEGMENTATION, 3, "One-Prompt with a network of this study list alone")
         self.served = served
 
     def info(self) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class SpecialistTask(OnePromptTask):
         told = self.served.told()
         known = self.engine.labels.names
         labels = {name: known[name] for name in told.get("structures", ()) if name in known}
-        since = f"; better than One-Prompt from {told.get(WON_FROM)} labelled studies on"
+        since = f"; better than One-Prompt alone from {told.get(WON_FROM)} labelled studies on"
         return {**super().info(), "labels": labels, "description": self.description + since}
 
     def is_valid(self) -> bool:

@@ -24,7 +24,7 @@ from infers.errors import ClientError, NotFound
 from infers.labels import LabelMap, names_by_value
 from infers.looks import Looks
 from lib.images import Image, ImageError, read_image, read_label, write_label
-from lib.predictor import Given, Prediction
+from lib.predictor import Prediction
 from lib.specialist import Specialist
 from lib.templates import Summary, Template, TemplateBank, thumbnail
 
@@ -70,8 +70,7 @@ class Studies:
         most_templates: how many templates one study is segmented with.
         looks: what the studies look like.
         refreshed: masks are made again by themselves; until then those of older weights answer.
-        specialist: gives the network that beat One-Prompt on this list, if there is one: it then makes the masks of
-            what it learnt, and One-Prompt judges them.
+        specialist: gives the network that One-Prompt is better with on this list, if there is one.
     """
 
     def __init__(
@@ -183,7 +182,7 @@ class Studies:
         image: Image,
         only: Mapping[str, int] | None = None,
         checkpoint: Any = None,
-        by_specialist: bool = True,
+        with_specialist: bool = True,
     ) -> Prediction:
         """Segment an image by the bank's templates.
 
@@ -192,7 +191,7 @@ class Studies:
             image: the image itself.
             only: structures wanted, {name: index}; None for all that have a template.
             checkpoint: see `Predictor.segment`.
-            by_specialist: let the specialist make the masks of what it learnt, if there is one.
+            with_specialist: hear the specialist on what it learnt, if there is one.
 
         Raises:
             ClientError: no template has any of the structures.
@@ -201,7 +200,7 @@ class Studies:
         wanted = dict(self.labels.names if only is None else only)
         look = self.looks.of(image_id, image) if image_id else thumbnail(image)
         choice = self._choice(image_id, look, wanted)
-        specialist = self._specialist() if by_specialist else None  # once: it may be withdrawn meanwhile
+        specialist = self._specialist() if with_specialist else None  # once: it may be withdrawn meanwhile
         key = self._key(choice, specialist)
         chosen = {id: self.bank.get(id) for ids in choice.values() for id in ids}
         if not chosen:
@@ -212,14 +211,15 @@ class Studies:
                 status=409,
             )
         labels = {name: wanted[name] for name in choice}
-        given = None
-        if specialist and set(specialist.structures) & set(labels):
-            known = {name: value for name, value in specialist.labels.items() if name in labels}
-            given = Given(specialist.segment(image, checkpoint), known)
-        prediction = self._predictor().segment(image, list(chosen.values()), labels, checkpoint=checkpoint, given=given)
+        heard = sorted(set(specialist.structures) & set(labels)) if specialist else []
+        second = specialist.opinion(image, checkpoint) if specialist and heard else None
+        prediction = self._predictor().segment(
+            image, list(chosen.values()), labels, checkpoint=checkpoint, second=second
+        )
         prediction.provenance.update({KEY: key, BASIS: self._basis(choice)})
-        if specialist and given:
-            prediction.provenance["specialist"] = {"weights": specialist.hash, "structures": sorted(given.labels)}
+        if specialist and heard:
+            made_with = {"weights": specialist.hash, "share": specialist.share, "structures": heard}
+            prediction.provenance["specialist"] = made_with
         return prediction
 
     def is_of_image(self, image_id: str, info: Mapping[str, Any]) -> bool:

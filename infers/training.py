@@ -21,13 +21,11 @@ from monailabel.utils.async_tasks import utils as processes
 
 from infers.errors import ClientError, NotFound
 from infers.studies import MODEL, SPECIALIST, Studies
-from lib.specialist_training import SpecialistSettings
 from lib.training_record import FAILED, RUNNING, STOPPED, read_record, update_record
 
 logger = logging.getLogger(__name__)
 
 LEAST_ROOM = 200 * 2**20  # bytes: checkpoints, statistics and a version of the shipped weights
-LEAST = SpecialistSettings().least  # labelled studies for a specialist
 WHERE = ("device", "gpus", "multi_gpu", "tracking")  # what the training that follows another one takes over
 INTERRUPTED = (
     "the training process ended without a word: it was killed, or the machine went down. What is served did not "
@@ -83,7 +81,7 @@ class Trainings:
                     "a train task is already running: wait for its end, stop it with DELETE, or say enqueue=true", 429
                 )
             task = dict(self._run(name, params, enqueue=True))
-            if name == MODEL and self._beside and len(self._studies.templates()) >= max(self._beside, LEAST):
+            if name == MODEL and self._beside and len(self._studies.templates()) >= self._beside:
                 self._run(SPECIALIST, {key: params[key] for key in WHERE if key in params}, enqueue=True)
             return task
 
@@ -175,15 +173,8 @@ class Trainings:
         return not own and any(record.get("state") == RUNNING and _alive(record.get("pid")) for record in records)
 
     def _check(self, name: str) -> None:
-        labelled = len(self._studies.templates())
-        if not labelled:
+        if not self._studies.templates():
             raise ClientError("there is no template yet: save one study first", status=409)
-        if name == SPECIALIST and labelled < LEAST:
-            raise ClientError(
-                f"a specialist needs {LEAST} labelled studies, because some are held out to judge it, and there is "
-                f"{labelled}: save more labels first",
-                409,
-            )
         models = self._folders[name]
         free = shutil.disk_usage(models).free
         if free < self._room:

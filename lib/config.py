@@ -51,7 +51,7 @@ class AppConfig:
     quiet_seconds: float = 20.0
     state: Path | None = None
     auto_finetune: int = 0
-    specialist: int = 4
+    specialist: int = 1
     finetuning: FineTuning = field(default_factory=FineTuning)
     versions: int = 10
     versions_mb: int = 1024

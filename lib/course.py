@@ -21,11 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.closer import Window, cropped
 from lib.examination import Examined
-from lib.images import read_image, read_label
+from lib.images import Image, read_image, read_label
 from lib.optimizers import make_optimizer
-from lib.templates import Template
+from lib.templates import Template, TemplateError
 from lib.training import StepResult, TrainingConfig, learning_rate_at
+from lib.volumes import Stack
 
 HELD_OUT = "held-out studies"
 
@@ -40,6 +42,7 @@ class LabelledStudy:
         checksum: changes when the files do.
         drawn: a person drew, prompted or corrected it; False for an automatic mask that was accepted, which is no truth
             to judge by.
+        half: 0 or 1 for the part on either side of where half of the label lies; None for all of it.
     """
 
     id: str
@@ -48,11 +51,20 @@ class LabelledStudy:
     names: Mapping[str, int]
     checksum: str = ""
     drawn: bool = True
+    half: int | None = None
 
     def read(self) -> Template:
         """Image and label, as the templates that they are. Raises ImageError, TemplateError."""
         image = read_image(self.image)
-        return Template(self.id, image, read_label(self.label, image), self.names)
+        label = read_label(self.label, image)
+        if self.half is not None:
+            window = _halves(image, label)[self.half]
+            image, label = cropped(image, window), label[window]
+        return Template(self.id, image, label, self.names)
+
+    def halves(self) -> list[LabelledStudy]:
+        """The study as two: one can be learnt from while the other is held out."""
+        return [dataclasses.replace(self, half=half) for half in (0, 1)]
 
 
 @dataclass(frozen=True)
@@ -135,7 +147,7 @@ class Course(ABC):
 
     Attributes:
         epoch: finished epochs, of all phases.
-        before, after: what was served scored on the held-out studies, and what has been learnt.
+        results: scores on the held-out studies: what was served before, and each candidate.
         curve: one entry for each finished epoch.
         learner: a module whose forward pass is a whole training step, (items, config, rng) to (loss, StepResult), so
             that PyTorch's distributed wrapper sees it.
@@ -161,7 +173,7 @@ class Course(ABC):
         self.steps, self.batch = settings.steps, settings.batch
         self.names = sorted({name for study in self.studies for name in study.names})
         self.epoch = 0
-        self.before, self.after = Examined(), Examined()
+        self.results: list[Examined] = []
         self.curve: list[dict[str, Any]] = []
         self._losses: list[float] = []
         self._drawn = 0
@@ -191,8 +203,8 @@ class Course(ABC):
         """Dice of quick questions about the phase's studies."""
 
     @abstractmethod
-    def _examine(self) -> tuple[Examined, Examined]:
-        """What was served before and what has been learnt, on the phase's held-out studies as in serving."""
+    def _examine(self) -> list[Examined]:
+        """What was served before and each candidate, on the phase's held-out studies as in serving."""
 
     # What the loop calls
 
@@ -205,6 +217,21 @@ class Course(ABC):
     def examined_on(self) -> str:
         """What the verdict rests on."""
         return HELD_OUT
+
+    @property
+    def before(self) -> Examined:
+        """What was served scored on the held-out studies."""
+        return self.results[0] if self.results else Examined()
+
+    @property
+    def chosen(self) -> int:
+        """Which of the candidates would be published, from 1."""
+        return 1
+
+    @property
+    def after(self) -> Examined:
+        """What the chosen candidate scored there."""
+        return self.results[self.chosen] if self.results else Examined()
 
     def begin_epoch(self) -> None:
         """Get ready for the next epoch; the first one of a phase begins from the first weights."""
@@ -247,8 +274,9 @@ class Course(ABC):
         told = {"phase": phase.name, "epoch": self.epoch + 1, "loss": round(loss, 4), "dice": round(mean, 4)}
         last = (self.epoch + 1) % self.phase_epochs == 0
         if last and self.share[0] == 0 and (phase.asked or len(self.phases) == 1):
-            before, after = self._examine()
-            self.before, self.after = self.before.joined(before), self.after.joined(after)
+            found = self._examine()
+            earlier = self.results or [Examined()] * len(found)
+            self.results = [one.joined(other) for one, other in zip(earlier, found, strict=True)]
         self.curve.append(told)
         self.epoch += 1
         return mean
@@ -264,8 +292,8 @@ class Course(ABC):
         tensors = {f"weights.{name}": value for name, value in self.learner.state_dict().items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-        told = {name: dataclasses.asdict(getattr(self, name)) for name in ("before", "after")}
-        return tensors, {"epoch": self.epoch, "curve": self.curve, **told}
+        results = [dataclasses.asdict(found) for found in self.results]
+        return tensors, {"epoch": self.epoch, "curve": self.curve, "results": results}
 
     def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
         """Go on from a `state` of a course with the same first weights, studies, settings and seed."""
@@ -278,10 +306,10 @@ class Course(ABC):
                 moments.setdefault(int(number), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.epoch, self.curve = int(told["epoch"]), list(told["curve"])
-        self.before, self.after = (
-            Examined({name: tuple(v) for name, v in told[key]["dice"].items()}, tuple(told[key]["clicks"]))
-            for key in ("before", "after")
-        )
+        self.results = [
+            Examined({name: tuple(v) for name, v in found["dice"].items()}, tuple(found["clicks"]))
+            for found in told["results"]
+        ]
 
     # What a subclass uses
 
@@ -290,6 +318,23 @@ class Course(ABC):
         self.learner, self._training = learner, config
         self.optimizer = make_optimizer(learner, config.optimizer, config.learning_rate, config.weight_decay)
         self._first = {name: value.clone() for name, value in learner.state_dict().items()}
+
+
+def _halves(image: Image, label: np.ndarray) -> tuple[Window, Window]:
+    """Two windows of an image, cut between slices, or along the label's longest side where one slice shows it."""
+    rows = [
+        np.flatnonzero(label.any(axis=tuple(n for n in range(label.ndim) if n != axis))) for axis in range(label.ndim)
+    ]
+    axis = Stack.of(image).own_axis
+    if axis >= label.ndim or len(rows[axis]) < 2:
+        axis = int(np.argmax([len(own) for own in rows]))
+    if len(rows[axis]) < 2:
+        raise TemplateError("the label is too small to be held out by halves: label more of it, or a second study")
+    amount = np.moveaxis(label > 0, axis, 0).reshape(label.shape[axis], -1).sum(axis=1).cumsum()
+    cut = 1 + int(np.argmin(np.abs(amount[: rows[axis][-1]] - amount[-1] / 2)))
+    before, after = [slice(0, size) for size in label.shape], [slice(0, size) for size in label.shape]
+    before[axis], after[axis] = slice(0, cut), slice(cut, label.shape[axis])
+    return tuple(before), tuple(after)
 
 
 AnyCourse = TypeVar("AnyCourse", bound=Course)

@@ -15,7 +15,7 @@ import torch
 from lib.augmentation import STRONG, augment
 from lib.episodes import SMALLEST, Episode, RealTasks
 from lib.networks import OnePrompt
-from lib.predictor import Predictor, PredictorSettings
+from lib.predictor import Predictor, PredictorSettings, SecondOpinion
 from lib.prompts import Prompt, rasterise
 from lib.templates import Template
 from lib.training import dice_of, refined
@@ -89,14 +89,27 @@ def template_dice(
     predictor = Predictor(network, device, PredictorSettings(templates_per_query=most, quality_slices=0))
     found: dict[str, list[float]] = {}
     for templates, query in asked:
-        shared = [name for name in query.structures if any(name in template.structures for template in templates)]
-        if not shared or query.label is None:
-            continue
-        labels = {name: number for number, name in enumerate(shared, start=1)}
-        mask = predictor.segment(query.image, templates, labels).mask
-        for name, value in labels.items():
-            found.setdefault(name, []).append(overlap(mask == value, query.label == query.names[name]))
+        for name, dice in answers_dice(predictor, templates, query)[0].items():
+            found.setdefault(name, []).append(dice)
     return {name: tuple(values) for name, values in found.items()}
+
+
+def answers_dice(
+    predictor: Predictor,
+    templates: Sequence[Template],
+    query: Template,
+    seconds: Sequence[SecondOpinion | None] = (None,),
+) -> list[dict[str, float]]:
+    """With each of some second opinions: structure to the Dice of a query with a label; {} where none is shared."""
+    shared = [name for name in query.structures if any(name in template.structures for template in templates)]
+    if not shared or query.label is None:
+        return [{} for _ in seconds]
+    labels = {name: number for number, name in enumerate(shared, start=1)}
+    truths = {name: query.label == query.names[name] for name in shared}
+    return [
+        {name: overlap(mask == value, truths[name]) for name, value in labels.items()}
+        for mask in predictor.masks(query.image, templates, labels, seconds)
+    ]
 
 
 def overlap(mask: np.ndarray, truth: np.ndarray) -> float:

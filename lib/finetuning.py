@@ -272,8 +272,8 @@ class FineTune(Course):
         batches = [episodes[start : start + 8] for start in range(0, len(episodes), 8)]
         return [float(dice) for batch in batches for dice in answer(network, batch)]
 
-    def _examine(self) -> tuple[Examined, Examined]:
-        return self._examined(self.parent), self._examined(self.network)
+    def _examine(self) -> list[Examined]:
+        return [self._examined(self.parent), self._examined(self.network)]
 
     def _examined(self, network: OnePrompt) -> Examined:
         clicks = clicks_needed(network, [e for _, e in self._questions[:: max(1, len(self._questions) // 8)]])

@@ -26,7 +26,7 @@ from lib.evidence import Making, gather
 from lib.images import Image, ImageError
 from lib.interaction import Answer, Interaction, InteractionSettings
 from lib.matching import Match, MatchSettings, match
-from lib.networks import OnePrompt
+from lib.networks import Features, OnePrompt
 from lib.probabilities import best_line
 from lib.prompts import Prompt, PromptError
 from lib.quality import judge, told
@@ -82,11 +82,25 @@ class PredictorSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """Masks that somebody else made: a label map on the image's grid, and {structure: its value there}."""
+class SecondOpinion:
+    """What another network says of an image's structures.
 
-    mask: np.ndarray
-    labels: Mapping[str, int]
+    The mask is cut where its logits and those from the templates, each 0 on its own line, have the mean 0.
+
+    Attributes:
+        stack: how the image was cut for it.
+        logits: structure to (N, h, w) of that stack's slices, at any resolution.
+        share: its weight in the mean, 0 to 1.
+    """
+
+    stack: Stack
+    logits: Mapping[str, np.ndarray]
+    share: float
+
+    def on(self, stack: Stack, name: str) -> np.ndarray:
+        """(N, H, W) logits of a structure on the slices of another stack of the same image."""
+        upright = np.moveaxis(_resized(self.logits[name].astype(np.float32), self.stack), 0, self.stack.axis)
+        return np.moveaxis(upright, stack.axis, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +150,7 @@ class Predictor:
         labels: Mapping[str, int],
         *,
         checkpoint: Checkpoint | None = None,
-        given: Given | None = None,
+        second: SecondOpinion | None = None,
     ) -> Prediction:
         """Segment an image by templates.
 
@@ -144,37 +158,45 @@ class Predictor:
             templates: in order of preference; one that does not show a structure says nothing about it.
             labels: structures wanted, name to index (1 or more) in the mask.
             checkpoint: called with the fraction done between batches; may block, may raise `Cancelled`.
-            given: masks that somebody else made: they are taken in place of the own answers, which only judge them.
+            second: is heard too, on those of the structures that it knows.
 
         Raises:
             TemplateError: no template shows one of the structures.
         """
-        names = _checked_labels(labels)
-        chosen = {name: self._showing(name, templates) for name in names}
-        if lacking := [name for name, found in chosen.items() if not found]:
-            shown = sorted({name for template in templates for name in template.structures})
-            raise TemplateError(
-                f"the templates show {shown}, got {lacking}: save a study with it first, or leave it out"
-            )
-        report = _Report(checkpoint)
+        chosen, report = self._chosen(templates, labels), _Report(checkpoint)
         masks = self._template_masks(chosen)
         first = report.part(0, 0.7 if self.settings.closer else 1)
-        prediction = self._by_templates(image, chosen, masks, labels, first, given)
+        asked = self._ask(image, chosen, masks, first)
+        prediction = self._judged(asked, labels, self._slices(asked, labels, second), first)
         if self.settings.closer:
-            own = {name: found for name, found in chosen.items() if not given or name not in given.labels}
+            own = {name: found for name, found in chosen.items() if not second or name not in second.logits}
             self._look_closer(image, prediction, own, masks, report.part(0.7, 1))
         return prediction
 
-    def _by_templates(
+    def masks(
+        self,
+        image: Image,
+        templates: Sequence[Template],
+        labels: Mapping[str, int],
+        seconds: Sequence[SecondOpinion | None],
+    ) -> list[np.ndarray]:
+        """The mask of `segment` with each of some second opinions (None: with none), for little more than one costs.
+
+        Raises:
+            TemplateError: no template shows one of the structures.
+        """
+        chosen = self._chosen(templates, labels)
+        asked = self._ask(image, chosen, self._template_masks(chosen), _Report(None))
+        return [asked.stack.restored(self._slices(asked, labels, second)) for second in seconds]
+
+    def _ask(
         self,
         image: Image,
         chosen: Mapping[str, Sequence[Template]],
         masks: Mapping[tuple[str, str], np.ndarray],
-        labels: Mapping[str, int],
         report: _Report,
-        given: Given | None,
-    ) -> Prediction:
-        """Segment an image by what the chosen templates of each structure show in `masks`, apart from the `given`."""
+    ) -> _Asked:
+        """Ask the chosen templates of each structure, which show it in `masks`."""
         names = list(chosen)
         stacks = self._stacks(image, chosen, masks)
         count = self.settings.match.slices_per_query if len(stacks) == 1 else 1
@@ -194,22 +216,33 @@ class Predictor:
                 tally=tally,
             )
             answers.append((stack, np.stack([votes[index] for index in range(len(stack))])))
-        volumes = (
-            (labels[name], self._cut(self._joined(stacks[0], [(stack, votes[:, place]) for stack, votes in answers])))
-            for place, name in enumerate(names)
-        )
-        least = {labels[name]: self._least_island(found, name, masks) for name, found in chosen.items()}
-        slices = _with_given(stacks[0], self._competing(stacks[0], volumes, least), labels, given)
+        least = {name: self._least_island(found, name, masks) for name, found in chosen.items()}
+        return _Asked(chosen, answers, queries, guides, tally, least)
+
+    def _slices(self, asked: _Asked, labels: Mapping[str, int], second: SecondOpinion | None) -> np.ndarray:
+        """Label indices (N, H, W) of what the templates answered, and the second opinion on its structures."""
+
+        def logits(place: int, name: str) -> np.ndarray:
+            found = self._cut(self._joined(asked.stack, asked.of(place)))
+            if second and name in second.logits:
+                found = (1 - second.share) * found + second.share * second.on(asked.stack, name)
+            return found
+
+        volumes = ((labels[name], logits(place, name)) for place, name in enumerate(asked.chosen))
+        return self._competing(asked.stack, volumes, {labels[name]: least for name, least in asked.least.items()})
+
+    def _judged(self, asked: _Asked, labels: Mapping[str, int], slices: np.ndarray, report: _Report) -> Prediction:
+        """The mask with its predicted quality."""
         report(0.95)
         evidence = {}
-        for place, name in enumerate(names if self.settings.quality_slices else ()):
-            own = [(stack, votes[:, place]) for stack, votes in answers]
-            making = Making(stacks[0], queries, guides[name], own, place, tally, slices == labels[name])
+        for place, name in enumerate(asked.chosen if self.settings.quality_slices else ()):
+            mask, guides = slices == labels[name], asked.guides[name]
+            making = Making(asked.stack, asked.queries, guides, asked.of(place), place, asked.tally, mask)
             evidence[name] = gather(self._network, self._copies, making, self.settings.quality_slices)
         judged = {name: judge(found, self._estimator) for name, found in evidence.items()}
-        types = {name: _values(found[0].prompt_types(name)) for name, found in chosen.items()}
-        asked = list(dict.fromkeys(template.id for found in chosen.values() for template in found))
-        return self._prediction(stacks[0], slices, labels, asked, types, told(judged, evidence))
+        types = {name: _values(found[0].prompt_types(name)) for name, found in asked.chosen.items()}
+        ids = list(dict.fromkeys(template.id for found in asked.chosen.values() for template in found))
+        return self._prediction(asked.stack, slices, labels, ids, types, told(judged, evidence))
 
     def interact(
         self,
@@ -257,6 +290,16 @@ class Predictor:
         return self._prediction(stack, slices, labels, [], types, {"quality": quality})
 
     # Templates
+
+    def _chosen(self, templates: Sequence[Template], labels: Mapping[str, int]) -> dict[str, list[Template]]:
+        """The templates of each structure that is wanted."""
+        chosen = {name: self._showing(name, templates) for name in _checked_labels(labels)}
+        if lacking := [name for name, found in chosen.items() if not found]:
+            shown = sorted({name for template in templates for name in template.structures})
+            raise TemplateError(
+                f"the templates show {shown}, got {lacking}: save a study with it first, or leave it out"
+            )
+        return chosen
 
     def _showing(self, name: str, templates: Sequence[Template]) -> list[Template]:
         showing = [template for template in templates if name in template.structures]
@@ -318,7 +361,8 @@ class Predictor:
             except ImageError:  # one grey value only
                 continue
             seen = {(crop.id, name): np.asarray(crop.label) > 0 for crop in shown}
-            found = self._by_templates(part, {name: shown}, seen, {name: index}, within, None).mask
+            asked = self._ask(part, {name: shown}, seen, within)
+            found = self._judged(asked, {name: index}, self._slices(asked, {name: index}, None), within).mask
             before = prediction.mask[window]
             free = (before == 0) | (before == index)
             before[free] = found[free]
@@ -421,6 +465,36 @@ class Predictor:
         return Prediction(stack.restored(slices), dict(labels), quality["quality"], provenance)
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What the templates answered about an image.
+
+    Attributes:
+        chosen: the templates of each structure.
+        answers: each stack with its logits (N, K, S, S), K in the order of `chosen`; the main stack last.
+        queries: features of the main stack's slices.
+        guides: each structure's templates, as they were matched to the main stack.
+        tally: see `lib.voting`.
+        least: each structure's least island.
+    """
+
+    chosen: Mapping[str, Sequence[Template]]
+    answers: Sequence[tuple[Stack, np.ndarray]]
+    queries: Mapping[int, Features]
+    guides: Mapping[str, list[Guide]]
+    tally: Tally
+    least: Mapping[str, float]
+
+    @property
+    def stack(self) -> Stack:
+        """The main one."""
+        return self.answers[-1][0]
+
+    def of(self, place: int) -> list[tuple[Stack, np.ndarray]]:
+        """Each stack with the logits (N, S, S) of one structure."""
+        return [(stack, votes[:, place]) for stack, votes in self.answers]
+
+
 class _Report:
     """Tells the caller's checkpoint how much of the whole is done."""
 
@@ -435,18 +509,6 @@ class _Report:
         """The same for a part of the work, from `low` to `high` of this one's."""
         span = self._high - self._low
         return _Report(self._checkpoint, self._low + low * span, self._low + high * span)
-
-
-def _with_given(stack: Stack, slices: np.ndarray, labels: Mapping[str, int], given: Given | None) -> np.ndarray:
-    """Label indices (N, H, W) with the given masks in place of what was answered for their structures."""
-    if given is None:
-        return slices
-    made = stack.slices_of(given.mask)
-    indices = {labels[name]: value for name, value in given.labels.items() if name in labels}
-    slices[np.isin(slices, list(indices))] = 0
-    for index, value in indices.items():
-        slices[made == value] = index
-    return slices
 
 
 def _resized(logits: np.ndarray, stack: Stack) -> np.ndarray:

@@ -74,11 +74,12 @@ class ServedSpecialist:
         return not self.path.exists() and _moved(self._withdrawn, self.path)
 
     def told(self) -> dict[str, Any]:
-        """JSON-able: `hash`, `structures` and record of what is offered, and whether one is `withdrawn`."""
+        """JSON-able: `hash`, `structures`, `share` and record of what is offered, and whether one is `withdrawn`."""
         current = self.current
         if current is None:
             return {"hash": None, "withdrawn": self._withdrawn.exists()}
-        return {**current.record, "hash": current.hash, "structures": list(current.structures), "withdrawn": False}
+        told = {"hash": current.hash, "structures": list(current.structures), "share": current.share}
+        return {**current.record, **told, "withdrawn": False}
 
     def _loaded(self) -> Specialist | None:
         try:

@@ -1,8 +1,8 @@
 """A network for the structures of one study list: it needs no template and no prompt, and knows nothing else.
 
-A plain U-Net (MONAI's DynUNet) that sees fine detail can beat One-Prompt, which sees every slice on 128 x 128 pixels:
-vessels and membranes above all (docs/finetuning.md). It is trained beside (`lib.specialist_training`) and offered where
-it wins.
+A plain U-Net (MONAI's DynUNet) that sees fine detail knows what One-Prompt, which sees every slice on 128 x 128 pixels,
+cannot see: vessels and membranes above all (docs/finetuning.md). It never answers alone: its logits and One-Prompt's
+are averaged. It is trained beside (`lib.specialist_training`) and heard where both together are better.
 
 It works slice by slice, in the plane that `lib.volumes.Stack` chooses, with the two neighbouring slices as further
 channels. A study whose label has only some of the structures says nothing about the others, as a template.
@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from lib.checkpoints import CheckpointError, hash_of
 from lib.files import write_atomically
 from lib.images import Image
+from lib.predictor import SecondOpinion
 from lib.slice_network import Checkpoint
-from lib.transforms import normalise, resize_logits, resize_plane
+from lib.transforms import normalise, resize_plane
 from lib.volumes import Stack
 
-FORMAT = "oneprompt-specialist-1"
+FORMAT = "oneprompt-specialist-2"
 PATCH = 128  # side of what the network sees at once, in pixels
 LONGEST = (128, 256)  # a slice's longer side is brought between these, which bounds the time for large ones
 FILTERS = (16, 32, 64, 96, 128)
@@ -91,39 +92,36 @@ class Specialist:
     Attributes:
         network: in evaluation mode, on its device.
         structures: names of its channels.
+        share: weight of its logits beside One-Prompt's, 0 to 1.
         record: JSON-able provenance: studies, scores before and after, and so on.
     """
 
     network: nn.Module
     structures: tuple[str, ...]
+    share: float
     record: Mapping[str, Any]
 
     @cached_property
     def hash(self) -> str:
-        """12 hexadecimal digits that change with any weight and with the structures."""
-        return hash_of(json.dumps(self.structures), self.network)
+        """12 hexadecimal digits that change with any weight, the structures and the share."""
+        return hash_of(json.dumps([self.structures, self.share]), self.network)
 
-    @property
-    def labels(self) -> dict[str, int]:
-        """Structure to its value in what `segment` gives."""
-        return {name: number for number, name in enumerate(self.structures, start=1)}
-
-    def segment(self, image: Image, checkpoint: Checkpoint | None = None) -> np.ndarray:
-        """Label map on the image's grid, uint16, with the values of `labels`.
+    def opinion(self, image: Image, checkpoint: Checkpoint | None = None) -> SecondOpinion:
+        """What it says of an image.
 
         Args:
             checkpoint: called with the fraction done between batches; may block, may raise.
         """
         stack = Stack.of(image)
         slices = slices_of(stack)
-        best = np.zeros((len(slices), *stack.slice(0).shape), np.uint16)
+        logits = np.zeros((len(self.structures), *slices.shape), np.float16)
         for start in range(0, len(slices), BATCH):
             if checkpoint:
                 checkpoint(start / len(slices))
             some = np.arange(start, min(start + BATCH, len(slices)))
-            logits = logits_of(self.network, list(slices[neighbours(some, len(slices))]))
-            best[some] = winners(resize_logits(logits, best.shape[1:])).numpy()
-        return stack.restored(best)
+            found = logits_of(self.network, list(slices[neighbours(some, len(slices))])).numpy()
+            logits[:, some] = found.swapaxes(0, 1)
+        return SecondOpinion(stack, dict(zip(self.structures, logits, strict=True)), self.share)
 
 
 def of_channels(network: nn.Module, channels: Sequence[int]) -> DynUNet:
@@ -150,7 +148,11 @@ def save_specialist(path: Path, specialist: Specialist) -> None:
     # copies, because DynUNet holds each tensor under two names
     weights = specialist.network.state_dict()
     tensors = {name: value.detach().float().cpu().contiguous().clone() for name, value in weights.items()}
-    told = {"structures": list(specialist.structures), "record": dict(specialist.record)}
+    told = {
+        "structures": list(specialist.structures),
+        "share": specialist.share,
+        "record": dict(specialist.record),
+    }
     write_atomically(path, save(tensors, {"format": FORMAT, "told": json.dumps(told)}))
 
 
@@ -168,10 +170,11 @@ def load_specialist(path: Path, device: str = "cpu") -> Specialist:
         told = json.loads(metadata["told"])
         network = make_network(len(told["structures"]))
         network.load_state_dict(tensors)
-        structures, record = tuple(map(str, told["structures"])), dict(told["record"])
+        structures, share = tuple(map(str, told["structures"])), float(told["share"])
+        record = dict(told["record"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} was written for another version of the network: {error}") from error
-    return Specialist(network.requires_grad_(False).eval().to(device), structures, record)
+    return Specialist(network.requires_grad_(False).eval().to(device), structures, share, record)
 
 
 def _copies(file: Any) -> Iterator[tuple[str, Tensor]]:

@@ -1,7 +1,7 @@
-"""Training a specialist (`lib.specialist`) on labelled studies, and whether it beats One-Prompt on those held out.
+"""Training a specialist (`lib.specialist`) on labelled studies, and whether One-Prompt is better with it.
 
-One-Prompt answers the same questions from the studies that the specialist learnt from, chosen as in serving. With one
-study none could be held out, and nobody could tell which of both is better.
+Both are asked about held-out studies: One-Prompt from the studies that the specialist learnt from, chosen as in
+serving. How much the specialist's word counts is what was best there. A single study is held out by halves.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from monai.transforms.spatial.dictionary import RandAffined
 from torch import Tensor, nn
 
 from lib.checkpoints import weights_hash
-from lib.course import Course, LabelledStudy, Phase
-from lib.examination import Examined, objection, overlap, template_dice
+from lib.course import HELD_OUT, Course, LabelledStudy, Phase, plan
+from lib.examination import Examined, answers_dice, objection, overlap
 from lib.networks import OnePrompt
+from lib.predictor import Predictor, PredictorSettings
 from lib.specialist import (
     FILTERS,
     PATCH,
@@ -47,6 +48,9 @@ from lib.volumes import Stack
 MARGIN = 1.25  # patches are cut so much larger than what is left of them after turning and stretching
 
 
+HALVES = "halves of the one study"
+
+
 @dataclass(frozen=True)
 class SpecialistSettings:
     """Every number of a specialist's training; docs/finetuning.md has what was measured with them.
@@ -56,11 +60,12 @@ class SpecialistSettings:
         rate: learning rate.
         shown: share of the patches around a pixel of a structure; the others lie anywhere.
         folds, few, held_out, longer: as in `lib.finetuning.FineTuning`.
-        least: labelled studies from which on one is trained.
         most_asked: studies of a phase that both are asked about.
         most_slices: slices of all studies that are kept in memory.
         most_templates: templates that One-Prompt answers from, chosen as in serving.
-        least_gain: Dice that it must be better by.
+        shares: weights of its logits that are tried; One-Prompt's have the rest.
+        nearly: a smaller share may have so much less Dice than the best one, because few studies were asked about.
+        least_gain: Dice that both together must be better by.
         most_loss: Dice that a structure may lose.
     """
 
@@ -73,11 +78,12 @@ class SpecialistSettings:
     few: int = 8
     held_out: float = 0.25
     longer: int = 2
-    least: int = 2
     most_asked: int = 4
     most_slices: int = 2000
     most_templates: int = 4
-    least_gain: float = 0.02
+    shares: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    nearly: float = 0.01
+    least_gain: float = 0.01
     most_loss: float = 0.03
 
     def training(self, total: int) -> TrainingConfig:
@@ -207,14 +213,11 @@ class SpecialistTraining(Course):
     """One training of a specialist under way.
 
     Args:
-        parent: One-Prompt as it is served now.
-        studies: labelled studies, at least `settings.least`.
+        parent: One-Prompt, which has learnt from none of the studies that are asked about (`asked_of`).
+        studies: labelled studies, as `parts_of` gives them.
         settings: every number.
         device: torch device.
         seed, share, phases: see `Course`.
-
-    Raises:
-        ValueError: too few studies.
     """
 
     kind = Patch
@@ -231,11 +234,6 @@ class SpecialistTraining(Course):
         phases: Sequence[Phase] | None = None,
     ) -> None:
         super().__init__(studies, settings, seed, share, phases)
-        if len(studies) < settings.least:
-            raise ValueError(
-                f"a specialist is trained from {settings.least} labelled studies on, because some must be held out to "
-                f"judge it; there are {len(studies)}: save more labels first"
-            )
         self.settings, self.device = settings, device
         self.parent = parent.eval().to(device)
         torch.manual_seed(seed)
@@ -254,12 +252,31 @@ class SpecialistTraining(Course):
         return self._with([name for name in names if name in self.after.dice] or names)
 
     @property
+    def chosen(self) -> int:
+        """The smallest share that is nearly as good as the best one, or the largest before anything was asked."""
+        dice = np.array([found.mean_dice for found in self.results[1:]])
+        good = (
+            np.flatnonzero(dice > dice.max() - self.settings.nearly) if dice.size else [len(self.settings.shares) - 1]
+        )
+        return 1 + int(good[0])
+
+    @property
+    def best_share(self) -> float:
+        """The chosen one of the shares."""
+        return self.settings.shares[self.chosen - 1]
+
+    @property
+    def examined_on(self) -> str:
+        """What the verdict rests on."""
+        return HELD_OUT if self.studies[0].half is None else HALVES
+
+    @property
     def identity(self) -> Sequence[Any]:
-        """One-Prompt, whose answers are compared with, and the settings."""
+        """One-Prompt, whose answers it is tried beside, and the settings."""
         return ["specialist", FILTERS, weights_hash(self.parent), dataclasses.asdict(self.settings)]
 
     def verdict(self) -> tuple[bool, str]:
-        """Whether it is better than One-Prompt, and why."""
+        """Whether One-Prompt is better with it, and why."""
         return compare(self.before, self.after, self.settings)
 
     def step(self, module: nn.Module, items: Sequence[Any]) -> StepResult:
@@ -304,40 +321,46 @@ class SpecialistTraining(Course):
 
     def _with(self, names: Sequence[str]) -> Specialist:
         channels = [self.names.index(name) for name in names]
-        return Specialist(of_channels(self.learner.network, channels), tuple(names), {})
+        return Specialist(of_channels(self.learner.network, channels), tuple(names), self.best_share, {})
 
-    def _examine(self) -> tuple[Examined, Examined]:
+    def _examine(self) -> list[Examined]:
         settings, phase = self.settings, self.phase
-        learnt = {self.studies[place].id: self.studies[place] for place in phase.learnt}
+        # Half an object says little about the other half, which would speak for the specialist: of a single study,
+        # One-Prompt sees the answer itself
+        shown = phase.asked if self.examined_on == HALVES else phase.learnt
+        learnt = {self.studies[place].id: self.studies[place] for place in shown}
         bank = TemplateBank(lambda id: learnt[id].read())
         bank.refresh({id: study.checksum for id, study in learnt.items()})
-        own, before, after = self._with(self._learnt()), Examined(), Examined()
+        judged = PredictorSettings(templates_per_query=settings.most_templates, quality_slices=0)
+        predictor, own = Predictor(self.parent, self.device, judged), self._with(self._learnt())
+        results = [Examined()] * (1 + len(settings.shares))
         for place in phase.asked[: settings.most_asked]:  # one by one, because volumes are large
             query = self.studies[place].read()
             alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
             templates = list({template.id: template for some in alike for template in some}.values())
-            found = template_dice(self.parent, [(templates, query)], self.device, settings.most_templates)
-            made = specialist_dice(own, [query])
-            before = before.joined(Examined(found))
-            after = after.joined(Examined({name: made[name] for name in found if name in made}))
-        return before, after
+            said = own.opinion(query.image)
+            seconds = [None, *(dataclasses.replace(said, share=share) for share in settings.shares)]
+            for number, dice in enumerate(answers_dice(predictor, templates, query, seconds)):
+                found = Examined({name: (value,) for name, value in dice.items() if name in own.structures})
+                results[number] = results[number].joined(found)
+        return results
 
 
-def specialist_dice(specialist: Specialist, asked: Sequence[Template]) -> dict[str, tuple[float, ...]]:
-    """Structure to the Dice of every query that shows it, on the image's own grid."""
-    found: dict[str, list[float]] = {}
-    for query in asked:
-        made = specialist.segment(query.image)
-        for name, value in specialist.labels.items():
-            if name in query.structures and query.label is not None:
-                found.setdefault(name, []).append(overlap(made == value, query.label == query.names[name]))
-    return {name: tuple(values) for name, values in found.items()}
+def parts_of(studies: Sequence[LabelledStudy]) -> list[LabelledStudy]:
+    """The studies that a course works on: a single one is two halves."""
+    return studies[0].halves() if len(studies) == 1 else list(studies)
+
+
+def asked_of(studies: Sequence[LabelledStudy], settings: SpecialistSettings) -> set[str]:
+    """Names of the studies that are held out in some phase."""
+    phases = plan([study.drawn for study in studies], settings)
+    return {studies[place].id for phase in phases for place in phase.asked}
 
 
 def compare(before: Examined, after: Examined, settings: SpecialistSettings) -> tuple[bool, str]:
-    """Whether the specialist is better than One-Prompt with its templates, and the reason in words."""
+    """Whether One-Prompt and the specialist are better together than One-Prompt alone, and the reason in words."""
     gain = after.mean_dice - before.mean_dice
-    figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, specialist {after.mean_dice:.3f}"
+    figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} with the specialist"
     if against := objection(before, after, settings.most_loss):
         return False, f"{against}: {figures}" if after.dice else against
     if gain < settings.least_gain:

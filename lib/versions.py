@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,24 @@ class Versions:
                 f"the versions are {there}, got {name[:40]!r}: it was removed to save room, or never was"
             )
         return path
+
+    def unlearnt(self, name: str, studies: Collection[str]) -> Path | None:
+        """The newest of a version and its parents that surely learnt from none of some studies.
+
+        None where that is the configured weights at most: every version did, was uploaded, or a parent is gone.
+        """
+        kept, line = {record["hash"]: record for record in self.all()}, []
+        while name in kept:
+            line.append(kept[name])
+            name = str(kept[name].get("parent"))
+        if not line or line[-1].get("base") != name:
+            return None
+        found = None
+        for record in reversed(line):
+            if record.get("state") == UPLOADED or {*record.get("learnt", record["studies"])} & {*studies}:
+                break
+            found = self._file(record["hash"])
+        return found
 
     def publish(self, name: str) -> None:
         """Make a version the published one. Raises VersionError, CheckpointError (a damaged file), OSError."""

@@ -85,6 +85,11 @@ class Stack:
         return tuple(own[index] for index in np.argsort(self._turn[:, 0]))
 
     @property
+    def own_axis(self) -> int:
+        """The axis of the image's own array that the slices follow each other along; 2 also where it has only two."""
+        return int(np.flatnonzero(self._turn[:, 0] == self.axis)[0])
+
+    @property
     def thickness(self) -> float:
         """Distance in mm from slice to slice."""
         return self.spacing[self.axis]

@@ -7,17 +7,21 @@ most four as in serving, and then the first of them alone, the same before and a
 candidate, what is served afterwards is what was served before, and the table says so. Every row is kept as soon as it
 is finished, so a killed run goes on where it stopped.
 `--only-final` leaves cross-validation out and learns from all labelled studies at once: enough to compare settings.
-Among the `--modes` are those of `lib.adapters`, and `specialist`: a network for this list alone (`lib.specialist`),
-judged against One-Prompt as it ships. It needs no templates, so it has one figure for all of them and for one.
+Among the `--modes` are those of `lib.adapters`; `specialist`: One-Prompt as it ships with a network for this list alone
+(`lib.specialist`) where that is better; and `both`: the fine-tuned One-Prompt with the specialist, each where its own
+verdict says so, which is what *Train* gives. With `--networks` what was learnt is kept in that folder, so that `both`
+trains nothing that was trained before.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +29,22 @@ import numpy as np
 import torch
 
 from lib.adapters import MODES
-from lib.checkpoints import SHIPPED_WEIGHTS, load_network, weights_hash
-from lib.course import LabelledStudy, Phase, run
+from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network, weights_hash
+from lib.course import LabelledStudy, Phase, plan, run
 from lib.datasets import Dataset, read_dataset
-from lib.examination import Examined, overlap, template_dice
+from lib.examination import Examined, answers_dice, overlap
 from lib.finetuning import FineTune, FineTuning
 from lib.images import read_label
 from lib.networks import OnePrompt
-from lib.predictor import Given, Predictor
-from lib.specialist import Specialist
-from lib.specialist_training import SpecialistSettings, SpecialistTraining, specialist_dice
+from lib.predictor import Predictor, PredictorSettings
+from lib.specialist import Specialist, load_specialist, save_specialist
+from lib.specialist_training import SpecialistSettings, SpecialistTraining, asked_of, parts_of
 from lib.templates import Template
 from scripts.evaluation.cases import CaseFolder
 from scripts.evaluation.store import FinishedRows
 
 MOST_TEMPLATES = 4
-SPECIALIST = "specialist"
+FINE_TUNED, SPECIALIST, BOTH = "fine-tuned", "specialist", "both"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,17 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise SystemExit(f"{name} is a list that pretraining may have seen: choose others")
         folder = CaseFolder.open(dataset)
         for seed, labelled, mode in ((s, k, m) for s in options.seeds for k in options.labelled for m in options.modes):
-            tuning = _settings(options.settings, mode)
             plan = _Plan(folder, labelled, seed, options.queries if dataset.dims == 2 else options.volume_queries)
-            lacking = plan.lacking
-            if isinstance(tuning, SpecialistSettings) and labelled < tuning.least:
-                lacking = f"a specialist needs {tuning.least} labelled studies, not {labelled}"
-            if lacking:
-                print(f"{name}: {lacking}")
+            if plan.lacking:
+                print(f"{name}: {plan.lacking}")
                 continue
-            key = json.dumps([name, labelled, mode, seed, weights_hash(network), dataclasses.asdict(tuning),
-                              options.only_final, len(plan.queries)])  # fmt: skip
-            found += rows.get(key) or rows.put(key, [measure(network, plan, tuning, rows, options.only_final)])
+            tuning, specialist = _settings(options.settings, mode)
+            numbers = [dataclasses.asdict(settings) for settings in (tuning, specialist) if settings]
+            key = json.dumps(
+                [name, labelled, mode, seed, weights_hash(network), *numbers, options.only_final, len(plan.queries)]
+            )
+            trainer = _Trainer(network, plan, options.only_final, options.networks)
+            found += rows.get(key) or rows.put(key, [measure(trainer, tuning, specialist, rows)])
             print(_line(found[-1]), flush=True)
     table = report(found) + quality_line(found)
     print(table)
@@ -90,48 +94,128 @@ class _Plan:
         self.queries = [_study(dataset, file) for file in order[labelled:][-queries:]]
 
 
-def measure(
-    network: OnePrompt,
-    plan: _Plan,
-    settings: FineTuning | SpecialistSettings,
-    rows: FinishedRows,
-    only_final: bool = False,
-) -> dict[str, Any]:
-    """One row: Dice (0 to 100) of the queries with the parent and with the candidate, the verdict, processor time.
+@dataclass(frozen=True)
+class Learnt:
+    """What came out of a course.
 
-    `before` and `after` are with all templates, `before_one` and `after_one` with the first alone. A candidate that the
-    cross-validation refused is the network of its last fold. What the parent answers from the same templates is kept in
-    `rows` too: it is the same for any settings.
+    Attributes:
+        network: the candidate, or the specialist.
+        better: what the verdict was, and why.
+        cpu_seconds: processor time of the course.
     """
-    phases = [Phase("all studies", tuple(range(plan.labelled)))] if only_final else None
-    started, used = time.monotonic(), time.process_time()
-    course: FineTune | SpecialistTraining
-    if isinstance(settings, SpecialistSettings):
-        course = run(SpecialistTraining(network, plan.studies, settings, seed=plan.seed, phases=phases))
-    else:
-        course = run(FineTune(network, plan.studies, settings, seed=plan.seed, phases=phases))
-    seconds, used = time.monotonic() - started, time.process_time() - used
-    better, reason = course.verdict()
+
+    network: Any
+    better: bool
+    reason: str
+    cpu_seconds: float
+
+
+class _Trainer:
+    """Trains on the labelled studies of a plan, or takes what was learnt from them before."""
+
+    def __init__(self, network: OnePrompt, plan: _Plan, only_final: bool, folder: Path | None) -> None:
+        self.network, self.plan, self.only_final, self._folder = network, plan, only_final, folder
+
+    def tuned(self, settings: FineTuning) -> Learnt:
+        """One-Prompt, fine-tuned."""
+
+        def train() -> tuple[OnePrompt, bool, str]:
+            studies, seed = self.plan.studies, self.plan.seed
+            course = run(FineTune(self.network, studies, settings, seed=seed, phases=self._phases(1)))
+            return course.network, *course.verdict()
+
+        return self._learnt([settings], train, load_network, read_provenance, save_network)
+
+    def specialist(self, settings: SpecialistSettings, beside: OnePrompt) -> Learnt:
+        """The specialist beside a One-Prompt to which what is held out is new."""
+
+        def read(path: Path) -> dict[str, Any]:
+            return dict(load_specialist(path).record)
+
+        def write(path: Path, found: Specialist, told: Mapping[str, Any]) -> None:
+            save_specialist(path, dataclasses.replace(found, record=told))
+
+        def train() -> tuple[Specialist, bool, str]:
+            studies = parts_of(self.plan.studies)
+            phases = self._phases(len(studies) // len(self.plan.studies))
+            course = run(SpecialistTraining(beside, studies, settings, seed=self.plan.seed, phases=phases))
+            return course.specialist, *course.verdict()
+
+        return self._learnt([settings, weights_hash(beside)], train, load_specialist, read, write)
+
+    def parent(self, tuned: Learnt | None, tuning: FineTuning | None, specialist: SpecialistSettings) -> OnePrompt:
+        """What the specialist is judged beside: the fine-tuned weights where they have not learnt what is held out."""
+        if not (tuned and tuning and tuned.better) or self.only_final:
+            return self.network
+        drawn = [study.drawn for study in self.plan.studies]
+        learnt = {self.plan.studies[place].id for place in plan(drawn, tuning)[-1].learnt}
+        known = learnt & asked_of(parts_of(self.plan.studies), specialist)
+        return self.network if known else tuned.network
+
+    def _phases(self, parts: int) -> list[Phase] | None:
+        """All studies at once, each of so many parts, or None for those that the product has."""
+        return [Phase("all studies", tuple(range(self.plan.labelled * parts)))] if self.only_final else None
+
+    def _learnt(
+        self,
+        depends_on: Sequence[Any],
+        train: Callable[[], tuple[Any, bool, str]],
+        load: Callable[[Path], Any],
+        read: Callable[[Path], Mapping[str, Any]],
+        save: Callable[[Path, Any, Mapping[str, Any]], None],
+    ) -> Learnt:
+        key = [[study.id for study in self.plan.studies], self.plan.seed, self.only_final, weights_hash(self.network)]
+        digest = hashlib.sha256(json.dumps([*key, *depends_on], default=dataclasses.asdict).encode()).hexdigest()[:16]
+        path = self._folder / f"{self.plan.name}_{self.plan.labelled}_{digest}.safetensors" if self._folder else None
+        if path and path.exists():
+            told = read(path)
+            return Learnt(load(path), bool(told["better"]), str(told["reason"]), float(told["cpu_seconds"]))
+        used = time.process_time()
+        network, better, reason = train()
+        found = Learnt(network, better, reason, round(time.process_time() - used, 1))
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save(path, network, {"better": better, "reason": reason, "cpu_seconds": found.cpu_seconds})
+        return found
+
+
+def measure(
+    trainer: _Trainer, tuning: FineTuning | None, specialist: SpecialistSettings | None, rows: FinishedRows
+) -> dict[str, Any]:
+    """One row: Dice (0 to 100) of the queries with what ships and with what is served afterwards, processor time.
+
+    `before` and `after` are with all templates, `before_one` and `after_one` with the first alone. `after` is that of
+    the candidate also where the verdict is against it, but `both` takes of each part what its verdict says. A candidate
+    that the cross-validation refused is the network of its last fold. What is answered before is kept in `rows` too: it
+    is the same for any settings.
+    """
+    plan, network = trainer.plan, trainer.network
+    learnt = {FINE_TUNED: trainer.tuned(tuning)} if tuning else {}
+    if specialist:
+        beside_what = trainer.parent(learnt.get(FINE_TUNED), tuning, specialist)
+        learnt[SPECIALIST] = trainer.specialist(specialist, beside_what)
+    alone = len(learnt) == 1
+    used = {name: own for name, own in learnt.items() if alone or own.better}
     templates = [study.read() for study in plan.studies[:MOST_TEMPLATES]]
     queries = [study.read() for study in plan.queries]
     parent = weights_hash(network)
     key = json.dumps(["before", plan.name, parent, [study.id for study in templates], [study.id for study in queries]])
-    [before] = rows.get_or(key, lambda: [_dice(network, templates, queries)])
-    judged: list[tuple[float, float]] = []
-    if isinstance(course, SpecialistTraining):
-        dice = round(100 * Examined(specialist_dice(course.specialist, queries)).mean_dice, 2)
-        after = {"all": dice, "one": dice}
-        judged = _judged(network, course.specialist, templates, queries)
-    else:
-        after = _dice(course.network, templates, queries)
+    [before] = rows.get_or(key, lambda: [_dice(network, None, templates, queries)])
+    served = used[FINE_TUNED].network if FINE_TUNED in used else network
+    beside = used[SPECIALIST].network if SPECIALIST in used else None
+    after = _dice(served, beside, templates, queries) if used else before
     return {
-        **{"list": plan.name, "labelled": plan.labelled, "mode": _mode(settings), "seed": plan.seed},
+        **{"list": plan.name, "labelled": plan.labelled, "mode": _mode(tuning, specialist), "seed": plan.seed},
         **{"before": before["all"], "after": after["all"], "before_one": before["one"], "after_one": after["one"]},
-        **{"published": bool(better), "reason": reason},
-        **{"queries": len(queries), "seconds": round(seconds, 1), "cpu_seconds": round(used, 1)},
+        "published": any(own.better for own in learnt.values()),
+        "reason": "; ".join(own.reason for own in learnt.values()),
+        "won": [name for name, own in learnt.items() if own.better],
+        "share": beside.share if beside else 0,
+        "queries": len(queries),
+        "cpu_seconds": round(sum(own.cpu_seconds for own in learnt.values()), 1),
         "weights": parent,
-        "judged": judged,
-        "only_final": only_final,
+        "judged": _judged(served, beside, templates, queries) if beside else [],
+        "only_final": trainer.only_final,
     }
 
 
@@ -176,12 +260,19 @@ def _served(row: dict[str, Any], which: str) -> float:
     return float(row[f"{'after' if taken else 'before'}{which}"])
 
 
-def _dice(network: OnePrompt, templates: Sequence[Template], queries: Sequence[Template]) -> dict[str, float]:
+def _dice(
+    network: OnePrompt, specialist: Specialist | None, templates: Sequence[Template], queries: Sequence[Template]
+) -> dict[str, float]:
     """With `all` templates, and with the first `one` alone."""
+    predictor = Predictor(network, settings=PredictorSettings(quality_slices=0))
+    seconds = [specialist.opinion(query.image) if specialist else None for query in queries]
 
     def mean(some: Sequence[Template]) -> float:
-        found = template_dice(network, [(some, query) for query in queries])
-        return round(100 * Examined(found).mean_dice, 2)
+        found = Examined()
+        for query, second in zip(queries, seconds, strict=True):
+            [dice] = answers_dice(predictor, some, query, [second])
+            found = found.joined(Examined({name: (value,) for name, value in dice.items()}))
+        return round(100 * found.mean_dice, 2)
 
     every = mean(templates)
     return {"all": every, "one": every if len(templates) == 1 else mean(templates[:1])}
@@ -190,46 +281,48 @@ def _dice(network: OnePrompt, templates: Sequence[Template], queries: Sequence[T
 def _judged(
     network: OnePrompt, specialist: Specialist, templates: Sequence[Template], queries: Sequence[Template]
 ) -> list[tuple[float, float]]:
-    """(predicted, true) Dice of every mask that the specialist makes, judged as in serving."""
+    """(predicted, true) Dice of every mask that the specialist has a say in, judged as in serving."""
     predictor, found = Predictor(network), []
     for query in queries:
         shown = {name for template in templates for name in template.structures}
-        labels = {name: value for name, value in specialist.labels.items() if name in shown}
+        asked = [name for name in query.structures if name in shown and name in specialist.structures]
+        labels = {name: value for value, name in enumerate(asked, start=1)}
         if not labels or query.label is None:
             continue
-        given = Given(specialist.segment(query.image), labels)
-        prediction = predictor.segment(query.image, templates, labels, given=given)
+        prediction = predictor.segment(query.image, templates, labels, second=specialist.opinion(query.image))
         for name, value in labels.items():
-            if name not in query.structures:
-                continue
             true = overlap(prediction.mask == value, query.label == query.names[name])
             found.append((round(prediction.quality[name], 4), round(true, 4)))
     return found
 
 
 def quality_line(rows: Sequence[dict[str, Any]]) -> str:
-    """How well One-Prompt predicts the Dice of the specialists' masks, where they won; empty without any."""
-    pairs = np.array([pair for row in rows if row["published"] for pair in row.get("judged", ())])
+    """How well the Dice of masks is predicted that specialists have a say in, where they won; empty without any."""
+    pairs = np.array([pair for row in rows if SPECIALIST in row.get("won", ()) for pair in row["judged"]])
     if len(pairs) < 3:
         return ""
     error, agreement = np.abs(pairs[:, 0] - pairs[:, 1]).mean(), np.corrcoef(pairs.T)[0, 1]
     low = (pairs[:, 0] - pairs[:, 1]).mean()
     return (
-        f"\nPredicted Dice of the {len(pairs)} masks of specialists that won, without corrections: mean error "
+        f"\nPredicted Dice of {len(pairs)} masks in which specialists have a say, without corrections: mean error "
         f"{error:.3f} ({low:+.3f} on the whole), correlation {agreement:.2f}.\n"
     )
 
 
-def _settings(text: str, mode: str) -> FineTuning | SpecialistSettings:
-    if mode != SPECIALIST:
-        return dataclasses.replace(FineTuning.parse(text), mode=mode)
-    if text:
-        raise SystemExit("--settings are of One-Prompt: measure specialists in a run without them")
-    return SpecialistSettings()
+def _settings(text: str, mode: str) -> tuple[FineTuning | None, SpecialistSettings | None]:
+    """Of the courses that a mode consists of."""
+    if mode == SPECIALIST:
+        if text:
+            raise SystemExit("--settings are of fine-tuning: measure specialists in a run without them")
+        return None, SpecialistSettings()
+    tuning = FineTuning.parse(text)
+    return (tuning, SpecialistSettings()) if mode == BOTH else (dataclasses.replace(tuning, mode=mode), None)
 
 
-def _mode(settings: FineTuning | SpecialistSettings) -> str:
-    return SPECIALIST if isinstance(settings, SpecialistSettings) else settings.mode
+def _mode(tuning: FineTuning | None, specialist: SpecialistSettings | None) -> str:
+    if tuning and specialist:
+        return BOTH
+    return tuning.mode if tuning else SPECIALIST
 
 
 def _study(dataset: Dataset, file: str) -> LabelledStudy:
@@ -252,13 +345,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lists", nargs="+", required=True, help="names of data sets that pretraining never saw")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--labelled", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--modes", nargs="+", choices=[*MODES, SPECIALIST], default=[FineTuning().mode])
+    parser.add_argument("--modes", nargs="+", choices=[*MODES, SPECIALIST, BOTH], default=[FineTuning().mode])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--queries", type=int, default=10, help="images asked of a 2-D list")
     parser.add_argument("--volume-queries", type=int, default=3, help="volumes asked of a 3-D list")
     parser.add_argument("--settings", default="", help="numbers of lib.finetuning.FineTuning, as epochs=2,steps=10")
     parser.add_argument("--only-final", action="store_true", help="without cross-validation")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--networks", type=Path, help="folder in which what was learnt is kept")
     parser.add_argument("--rows", type=Path, required=True, help="finished rows (JSON lines)")
     parser.add_argument("--table", type=Path, help="write the table here too")
     return parser

@@ -98,6 +98,10 @@ class CourseTrainer(BasicTrainTask):
             ValueError: it cannot work so.
         """
 
+    def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
+        """What the course works on instead of the labelled studies."""
+        return studies
+
     @abstractmethod
     def _made(self, context: Context, share: tuple[int, int]) -> Course:
         """A new course for what `_prepared` put into the request."""
@@ -125,7 +129,7 @@ class CourseTrainer(BasicTrainTask):
     def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
         """The labelled studies. Raises ValueError where there are none, or what a parameter may be."""
         assert self._studies is not None
-        studies = [LabelledStudy(*fields) for fields in self._studies()]
+        studies = self._parts([LabelledStudy(*fields) for fields in self._studies()])
         changed: Any = self._settings
         changed = dataclasses.replace(changed, epochs=int(request["max_epochs"]), steps=int(request["steps_per_epoch"]))
         settings, drawn = self._prepared(request, changed), [study.drawn for study in studies]

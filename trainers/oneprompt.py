@@ -80,7 +80,8 @@ class OnePromptTrainer(CourseTrainer):
         if better and (now != before or (parent != self.versions.published and self.versions.published.exists())):
             better, reason = False, f"other weights were published meanwhile; it was {reason}"
         own = self._record(PUBLISHED if better else CANDIDATE, reason, before)
-        record = {**self._provenance, **own, "mode": course.settings.mode}
+        learnt = [course.studies[place].id for place in course.phases[-1].learnt]
+        record = {**self._provenance, **own, "mode": course.settings.mode, "learnt": learnt}
         name = self.versions.add(course.network, record)
         if better:
             self.versions.publish(name)

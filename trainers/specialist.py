@@ -1,19 +1,20 @@
-"""The `oneprompt_specialist` trainer: a network for this study list alone, offered where it beats One-Prompt."""
+"""The `oneprompt_specialist` trainer: a network for this study list alone, heard where One-Prompt is better with it."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from monailabel.tasks.train.basic_train import Context
 
 from lib.checkpoints import load_network, weights_hash
+from lib.course import LabelledStudy
 from lib.served_specialist import ServedSpecialist
-from lib.specialist_training import SpecialistSettings, SpecialistTraining
+from lib.specialist_training import SpecialistSettings, SpecialistTraining, asked_of, parts_of
 from lib.training_record import update_record
 from lib.versions import CANDIDATE, PUBLISHED
 from trainers.course import CourseTrainer
@@ -26,7 +27,8 @@ class SpecialistTrainer(CourseTrainer):
 
     Args:
         specialist: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
-        served: gives the One-Prompt weights that are served now, which it must beat.
+        unlearnt: gives One-Prompt weights that learnt from none of the studies named, which must be better with it:
+            those that are served may know what is held out.
         studies: gives the study list's final labels, each as the fields of a `LabelledStudy`.
         settings: the numbers of a training.
     """
@@ -34,23 +36,31 @@ class SpecialistTrainer(CourseTrainer):
     def __init__(
         self,
         specialist: ServedSpecialist,
-        served: Callable[[], Path],
+        unlearnt: Callable[[Collection[str]], Path],
         studies: Callable[[], list[tuple[Any, ...]]],
         settings: SpecialistSettings = SpecialistSettings(),
     ) -> None:
         description = "Trains a network for this study list alone, beside One-Prompt"
         super().__init__(specialist.path.parent, description, studies, settings, {})
         self._specialist = specialist
-        self._served: Callable[[], Path] | None = served
+        self._unlearnt: Callable[[Collection[str]], Path] | None = unlearnt
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the server's parts."""
-        return {**super().__getstate__(), "_served": None}
+        return {**super().__getstate__(), "_unlearnt": None}
+
+    def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
+        """As in `CourseTrainer`; and which weights of One-Prompt the studies held out are new to."""
+        studies = super().pre_process(request, datastore)
+        assert self._unlearnt is not None
+        request["parent"] = str(self._unlearnt(asked_of(studies, request["settings"])))
+        return studies
 
     def _prepared(self, request: dict[str, Any], settings: SpecialistSettings) -> SpecialistSettings:
-        assert self._served is not None
-        request["parent"] = str(self._served())
         return dataclasses.replace(settings, rate=float(request.get("learning_rate", settings.rate)))
+
+    def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
+        return parts_of(studies)
 
     def _made(self, context: Context, share: tuple[int, int]) -> SpecialistTraining:
         request = context.request
@@ -62,9 +72,6 @@ class SpecialistTrainer(CourseTrainer):
         course = self.course
         assert isinstance(course, SpecialistTraining)
         better, reason = self._whole_verdict()
-        served = self._served() if self._served else Path(request["parent"])
-        if better and (not served.exists() or weights_hash(load_network(served)) != weights_hash(course.parent)):
-            better, reason = False, f"other weights of One-Prompt were published meanwhile; it was {reason}"
         told = self._record(PUBLISHED if better else CANDIDATE, reason, weights_hash(course.parent))
         offered = self._specialist.current
         if better:

@@ -13,7 +13,7 @@ from infers.labels import LabelMap
 from infers.looks import Looks
 from infers.studies import Studies
 from lib.images import Image
-from lib.predictor import Given, Prediction
+from lib.predictor import Prediction, SecondOpinion
 from lib.templates import Template
 
 
@@ -33,7 +33,7 @@ class FakePredictor:
         labels: Mapping[str, int],
         *,
         checkpoint: Any = None,
-        given: Given | None = None,
+        second: SecondOpinion | None = None,
     ) -> Prediction:
         self.asked.append(len(templates))
         for done in range(3):
@@ -43,10 +43,10 @@ class FakePredictor:
         if self.fails(image):
             raise ValueError("this image is bad: mend it")
         mask = np.where(image.array > 3, next(iter(labels.values())), 0).astype(np.uint8)
-        if given:
-            for name, value in given.labels.items():
-                mask[mask == labels[name]] = 0
-                mask[given.mask == value] = labels[name]
+        for name, value in labels.items():
+            if second and name in second.logits:
+                mask[mask == value] = 0
+                mask[second.stack.restored(second.logits[name]) > 0] = value
         return Prediction(
             mask, dict(labels), {}, {"templates": [t.id for t in templates], "weights": self.weights_hash}
         )

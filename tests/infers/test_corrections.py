@@ -21,8 +21,8 @@ EVIDENCE = {"size": 0.2, "reverse": 0.9}
 class Sure(FakePredictor):
     """Is sure of masks that hold only half of the organ."""
 
-    def segment(self, image, templates, labels, *, checkpoint=None, given=None):
-        made = super().segment(image, templates, labels, checkpoint=checkpoint, given=given)
+    def segment(self, image, templates, labels, *, checkpoint=None, second=None):
+        made = super().segment(image, templates, labels, checkpoint=checkpoint, second=second)
         made.mask[: made.mask.shape[0] // 2] = 0
         record = told({name: judge(EVIDENCE, PLAIN) for name in labels}, {name: EVIDENCE for name in labels})
         return Prediction(made.mask, made.labels, record["quality"], {**made.provenance, **record})

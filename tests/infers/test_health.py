@@ -20,8 +20,8 @@ COUNT = 8
 class Unsure(FakePredictor):
     """Never thinks much of its masks."""
 
-    def segment(self, image, templates, labels, *, checkpoint=None, given=None):
-        made = super().segment(image, templates, labels, checkpoint=checkpoint, given=given)
+    def segment(self, image, templates, labels, *, checkpoint=None, second=None):
+        made = super().segment(image, templates, labels, checkpoint=checkpoint, second=second)
         record = told({name: judge(EVIDENCE, PLAIN) for name in labels}, {name: EVIDENCE for name in labels})
         return Prediction(made.mask, made.labels, record["quality"], {**made.provenance, **record})
 

@@ -33,7 +33,7 @@ def test_clients_see_it_while_there_is_one_with_what_it_learnt_and_from_how_many
     assert task.is_valid()
     info = task.info()
     assert info["labels"] == {"spleen": 2}
-    assert "better than One-Prompt from 6 labelled studies on" in info["description"]
+    assert "better than One-Prompt alone from 6 labelled studies on" in info["description"]
     task.served.current = None
     assert not task.is_valid()
 

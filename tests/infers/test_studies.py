@@ -6,7 +6,8 @@ import pytest
 from infers.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL
 from infers.errors import ClientError
 from infers.studies import Studies, result_params
-from lib.predictor import Prediction
+from lib.predictor import Prediction, SecondOpinion
+from lib.volumes import Stack
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
 
@@ -111,18 +112,19 @@ def test_a_stored_mask_counts_only_while_it_is_what_would_be_made_now(folder):
 class Corner:
     """A specialist that finds its structure in the first corner of every image."""
 
-    structures = ("liver", "elsewhere")
+    structures, share = ("liver", "elsewhere"), 0.75
 
     def __init__(self, hash):
-        self.hash, self.labels = hash, {"liver": 1, "elsewhere": 2}
+        self.hash = hash
 
-    def segment(self, image, checkpoint=None):
-        mask = np.full(image.array.shape, 2, np.uint16)
-        mask[:2, :2, :2] = 1
-        return mask
+    def opinion(self, image, checkpoint=None):
+        stack = Stack.of(image)
+        corner = np.full(image.array.shape, -9.0)
+        corner[:2, :2, :2] = 9
+        return SecondOpinion(stack, {"liver": stack.slices_of(corner), "elsewhere": stack.slices_of(-corner)}, 0.75)
 
 
-def test_a_specialist_makes_the_masks_of_what_it_learnt_and_is_named_in_their_record(folder):
+def test_a_specialist_is_heard_on_what_it_learnt_and_named_in_the_record_of_the_masks(folder):
     plain = make_studies(str(folder), FakePredictor())
     save(plain, "s0", "one.nii.gz", [{"name": "liver", "idx": 1}])
     offered = []
@@ -140,8 +142,8 @@ def test_a_specialist_makes_the_masks_of_what_it_learnt_and_is_named_in_their_re
     assert sorted(studies.pending()) == ["s1", "s2"]
     after = studies.segment("s1", image)
     assert np.argwhere(after.mask == 1).max() == 1
-    assert after.provenance["specialist"] == {"weights": "one", "structures": ["liver"]}
-    assert "specialist" not in studies.segment("s1", image, by_specialist=False).provenance
+    assert after.provenance["specialist"] == {"weights": "one", "share": 0.75, "structures": ["liver"]}
+    assert "specialist" not in studies.segment("s1", image, with_specialist=False).provenance
     studies.store_automatic("s1", image, after)
     assert studies.automatic("s1", image)
     offered[:] = [Corner("another")]

@@ -116,13 +116,11 @@ def test_a_specialist_is_trained_after_one_prompt_where_there_are_enough_labels(
     assert trainings.status(SPECIALIST)["state"] == "idle"
 
 
-def test_too_few_labels_for_a_specialist_are_refused_before_a_process_is_started(bench):
+def test_the_path_alone_says_which_trainer_is_asked(bench):
     bench.submit("s0")
-    with pytest.raises(ClientError, match="needs 2 labelled studies") as refused:
-        bench.trainings().start({}, name=SPECIALIST)
-    assert refused.value.status == 409
-    bench.trainings(beside=1).start({"model": SPECIALIST})
-    assert (bench.models_asked, bench.asked) == (["oneprompt"], [{}])
+    bench.trainings().start({"model": SPECIALIST})
+    bench.trainings().start({"model": "oneprompt"}, name=SPECIALIST, enqueue=True)
+    assert (bench.models_asked, bench.asked) == (["oneprompt", SPECIALIST], [{}, {}])
 
 
 def test_each_trainer_has_its_own_record(bench):

@@ -11,9 +11,10 @@ import torch
 from lib.images import Image
 from lib.interaction import InteractionSettings
 from lib.matching import MatchSettings
-from lib.predictor import Cancelled, Given, Predictor, PredictorSettings
+from lib.predictor import Cancelled, Predictor, PredictorSettings, SecondOpinion
 from lib.prompts import Prompt, PromptError
 from lib.templates import Template, TemplateError
+from lib.volumes import Stack
 from tests.lib.fakes import SIZE, GreyNetwork
 
 EXACT = PredictorSettings(smooth_mm=0.0, least_island=0.0, precision="float32")
@@ -272,17 +273,45 @@ def test_predicted_quality_tells_a_good_mask_from_a_bad_one():
     assert quality[1] == 0
 
 
-def test_a_mask_made_by_somebody_else_is_taken_and_judged():
+def opinion(image, mask, share, plane=2):
+    """Somebody else who is sure of a mask of the bright body, and was asked on slices of a plane."""
+    stack = Stack.of(image, plane=plane)
+    return SecondOpinion(stack, {"bright": stack.slices_of(np.where(mask, 9, -9)).astype(np.float16)}, share)
+
+
+@pytest.mark.parametrize("codes", ["LPI", "SAR"])
+@pytest.mark.parametrize("plane", [0, 2])
+def test_a_second_opinion_counts_by_its_share_on_the_image_s_own_grid(codes, plane):
+    image, _ = study(anatomy(), codes)
+    templates = [template_of(anatomy(shift=1))]
+    elsewhere = study(np.roll(anatomy(), 9, axis=1), codes)[1] == 1
+    own = predictor().segment(image, templates, LABELS)
+    little, much = (
+        predictor().segment(image, templates, LABELS, second=opinion(image, elsewhere, share, plane))
+        for share in (0.05, 0.95)
+    )
+    np.testing.assert_array_equal(little.mask, own.mask)
+    np.testing.assert_array_equal(much.mask == 1, elsewhere)
+    np.testing.assert_array_equal((much.mask == 2)[~elsewhere], (own.mask == 2)[~elsewhere])  # it is silent on these
+
+
+def test_a_mask_that_the_templates_speak_against_is_judged_worse():
     image, truth = study(anatomy())
     templates = [template_of(anatomy(shift=1))]
-    own = predictor().segment(image, templates, LABELS)
-    right = predictor().segment(image, templates, LABELS, given=Given(truth == 1, {"bright": 1}))
-    wrong = np.roll(truth == 1, 9, axis=1)
-    off = predictor().segment(image, templates, LABELS, given=Given(wrong * 7, {"bright": 7}))
-    np.testing.assert_array_equal(right.mask == 1, truth == 1)
-    np.testing.assert_array_equal(off.mask == 1, wrong)
-    np.testing.assert_array_equal((off.mask == 2)[~wrong], (own.mask == 2)[~wrong])  # the others are its own answers
-    assert off.quality["bright"] < right.quality["bright"]
+    right, wrong = (
+        predictor().segment(image, templates, LABELS, second=opinion(image, mask, 0.9)).quality["bright"]
+        for mask in (truth == 1, np.roll(truth == 1, 9, axis=1))
+    )
+    assert wrong < right
+
+
+def test_masks_with_several_second_opinions_are_those_of_one_after_the_other():
+    image, truth = study(anatomy())
+    templates = [template_of(anatomy(shift=1))]
+    seconds = [None, opinion(image, np.roll(truth == 1, 9, axis=1), 0.95)]
+    together = predictor().masks(image, templates, LABELS, seconds)
+    for mask, second in zip(together, seconds, strict=True):
+        np.testing.assert_array_equal(mask, predictor().segment(image, templates, LABELS, second=second).mask)
 
 
 def test_prompted_template_first_answers_for_itself():

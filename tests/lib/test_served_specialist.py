@@ -11,7 +11,9 @@ from lib.specialist import Specialist, make_network
 @pytest.fixture(scope="module")
 def made():
     torch.manual_seed(0)
-    return Specialist(make_network(1).eval(), ("organ",), {"studies": {"a": "1", "b": "2", "c": "3"}, "reason": "won"})
+    return Specialist(
+        make_network(1).eval(), ("organ",), 0.5, {"studies": {"a": "1", "b": "2", "c": "3"}, "reason": "won"}
+    )
 
 
 def test_what_is_published_is_offered_at_once_and_says_from_how_many_labels_on_it_won(made, tmp_path):
@@ -22,7 +24,7 @@ def test_what_is_published_is_offered_at_once_and_says_from_how_many_labels_on_i
     served.publish(made)
     assert other.hash == made.hash
     assert other.told()[WON_FROM] == 3
-    served.publish(Specialist(made.network, made.structures, {"studies": dict.fromkeys("abcdef", "x")}))
+    served.publish(Specialist(made.network, made.structures, made.share, {"studies": dict.fromkeys("abcdef", "x")}))
     assert other.told()[WON_FROM] == 3  # it has won ever since
     assert len(other.told()["studies"]) == 6
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -33,21 +35,27 @@ class Bright(torch.nn.Module):
         return torch.stack([middle - 1, 3 * (middle - 2)], dim=1)
 
 
-def test_masks_lie_on_the_image_s_own_grid():
+def found_by(specialist, image, name):
+    """Where it sees a structure, on the image's own grid."""
+    said, stack = specialist.opinion(image), Stack.of(image)
+    return stack.restored(said.on(stack, name)) > 0
+
+
+def test_an_opinion_lies_on_the_image_s_own_grid():
     array, mask = organ_volume(0, (40, 30, 9))
     array[18:22, 13:17, 4] += 12  # a brighter core
-    specialist = Specialist(Bright(), ("organ", "core"), {})
-    found = specialist.segment(Image(array, AFFINE))
-    assert found.shape == array.shape
-    assert (found[19:21, 14:16, 4] == specialist.labels["core"]).all()
-    whole = found > 0
+    image, specialist = Image(array, AFFINE), Specialist(Bright(), ("organ", "core"), 0.5, {})
+    assert specialist.opinion(image).share == 0.5
+    assert found_by(specialist, image, "core")[19:21, 14:16, 4].all()
+    whole = found_by(specialist, image, "organ")
+    assert whole.shape == array.shape
     assert 2 * (whole & (mask > 0)).sum() / (whole.sum() + mask.sum()) > 0.8
 
 
 def test_a_flat_image_is_a_single_slice():
     array, mask = organ_volume(1, (50, 40))
-    found = Specialist(Bright(), ("organ", "core"), {}).segment(Image(array, np.diag([2.0, 1, 1, 1])))
-    whole = found > 0
+    image = Image(array, np.diag([2.0, 1, 1, 1]))
+    whole = found_by(Specialist(Bright(), ("organ", "core"), 0.5, {}), image, "organ")
     assert whole.shape == (50, 40)
     assert 2 * (whole & (mask > 0)).sum() / (whole.sum() + mask.sum()) > 0.8
 
@@ -87,13 +95,15 @@ def test_the_strongest_structure_above_the_background_wins():
 
 def test_a_file_brings_the_same_specialist_back(tmp_path):
     torch.manual_seed(0)
-    made = Specialist(make_network(2).eval(), ("liver", "spleen"), {"reason": "it won"})
+    made = Specialist(make_network(2).eval(), ("liver", "spleen"), 0.25, {"reason": "it won"})
     save_specialist(tmp_path / "s.safetensors", made)
     again = load_specialist(tmp_path / "s.safetensors")
-    assert (again.hash, again.structures, again.record) == (made.hash, made.structures, made.record)
+    assert (again.hash, again.structures, again.share) == (made.hash, made.structures, made.share)
+    assert again.record == made.record
     image = Image(organ_volume(0)[0], AFFINE)
-    np.testing.assert_array_equal(again.segment(image), made.segment(image))
-    assert Specialist(made.network, ("liver", "kidney"), {}).hash != made.hash
+    np.testing.assert_array_equal(again.opinion(image).logits["spleen"], made.opinion(image).logits["spleen"])
+    for other in ({"structures": ("liver", "kidney")}, {"share": 0.5}):
+        assert dataclasses.replace(made, **other).hash != made.hash  # masks made with it differ
 
 
 def test_other_files_are_refused_with_the_reason(tmp_path, tiny_weights):
@@ -109,4 +119,4 @@ def test_segmenting_can_be_interrupted():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Specialist(Bright(), ("organ", "core"), {}).segment(Image(organ_volume(0)[0], AFFINE), stop)
+        Specialist(Bright(), ("organ", "core"), 0.5, {}).opinion(Image(organ_volume(0)[0], AFFINE), stop)

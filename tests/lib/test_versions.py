@@ -3,7 +3,7 @@ import torch
 
 from lib.checkpoints import CheckpointError, load_network, save_network, weights_hash
 from lib.networks import OnePrompt
-from lib.versions import CANDIDATE, PUBLISHED, VersionError, Versions
+from lib.versions import CANDIDATE, PUBLISHED, UPLOADED, VersionError, Versions
 from tests.samples import TINY
 
 
@@ -85,3 +85,30 @@ def test_withdrawn_weights_can_be_gone_back_to(versions):
     assert not versions.published.exists()
     versions.publish(name)
     assert weights_hash(load_network(versions.published)) == name
+
+
+def line(versions, *learnt, **first):
+    """Versions that descend from each other, each with the studies that it learnt from."""
+    names, parent = [], "b"
+    for seed, studies in enumerate(learnt):
+        record = {"state": PUBLISHED, "parent": parent, "base": "b", "studies": dict.fromkeys(studies, "c")}
+        parent = versions.add(network(seed), {**record, "learnt": list(studies), **(first if not names else {})})
+        names.append(parent)
+    return names
+
+
+def test_the_newest_weights_that_some_studies_are_new_to_are_found(versions):
+    first, second, third = line(versions, "a", "ab", "abc")
+    assert versions.unlearnt(third, {"d"}) == versions.path(third)
+    assert versions.unlearnt(third, {"c", "d"}) == versions.path(second)
+    assert versions.unlearnt(third, {"b"}) == versions.path(first)
+    assert versions.unlearnt(third, {"a"}) is None
+    assert versions.unlearnt("none", {"d"}) is None
+
+
+def test_what_an_upload_or_a_lost_parent_learnt_from_is_not_known(versions):
+    *_, last = line(versions, "a", "ab", state=UPLOADED)
+    assert versions.unlearnt(last, {"d"}) is None
+    first, last = line(versions, "a", "ab")
+    versions.path(first).unlink()
+    assert versions.unlearnt(last, {"d"}) is None

@@ -43,29 +43,57 @@ def test_each_list_and_number_of_labels_is_a_row_that_is_measured_once(
     assert (tmp_path / "table.md").read_text() == table
 
 
-def test_a_specialist_is_a_row_like_the_others_with_the_quality_predicted_for_its_masks(
-    data, tiny_weights, tmp_path, monkeypatch
-):
+@pytest.fixture
+def quick_specialist(monkeypatch):
+    """A specialist of seconds."""
     monkeypatch.setattr(lib.specialist, "FILTERS", (4, 8, 8))
     quick = SpecialistSettings(epochs=1, steps=30, batch=2, rate=0.01)
-    monkeypatch.setattr("scripts.evaluate_finetuning._settings", lambda text, mode: quick)
-    assert run(data, tiny_weights, tmp_path, "--labelled", "2", "--modes", "specialist") == 0
+    monkeypatch.setattr("scripts.evaluate_finetuning.SpecialistSettings", lambda: quick)
+
+
+def rows_of(tmp_path):
     kept = [json.loads(line)["records"][0] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    [row] = [record for record in kept if "labelled" in record]
-    assert row["mode"] == "specialist"
-    assert row["after"] == row["after_one"]
+    return [record for record in kept if "labelled" in record]
+
+
+@pytest.mark.parametrize("labelled", ["1", "2"])
+def test_a_specialist_is_a_row_like_the_others_with_the_quality_predicted_for_its_masks(
+    labelled, data, tiny_weights, tmp_path, monkeypatch, quick_specialist
+):
+    monkeypatch.setattr("tests.scripts.test_evaluate_finetuning.QUICK", QUICK[2:])
+    assert run(data, tiny_weights, tmp_path, "--labelled", labelled, "--modes", "specialist") == 0
+    [row] = rows_of(tmp_path)
+    assert (row["mode"], row["won"]) == ("specialist", ["specialist"])
+    assert 0 < row["share"] <= 1
     assert row["after"] > row["before"]  # of an untrained One-Prompt
     [[predicted, true]] = row["judged"]
     assert 0 <= predicted <= 1
     assert true == pytest.approx(row["after"] / 100, abs=1e-3)
 
 
+def test_both_takes_of_each_part_what_its_verdict_says_and_trains_nothing_twice(
+    data, tiny_weights, tmp_path, monkeypatch, quick_specialist
+):
+    kept = ["--labelled", "2", "--networks", str(tmp_path / "networks"), "--modes"]
+    monkeypatch.setattr("lib.finetuning.FineTune.verdict", lambda self: (False, "it was refused"))
+    assert run(data, tiny_weights, tmp_path, *kept, "both") == 0
+    [both] = rows_of(tmp_path)
+    assert (both["mode"], both["won"]) == ("both", ["specialist"])
+    assert "it was refused; One-Prompt" in both["reason"]
+    assert len(list((tmp_path / "networks").iterdir())) == 2
+    monkeypatch.setattr("scripts.evaluate_finetuning.run", lambda course: pytest.fail("it was learnt already"))
+    monkeypatch.setattr("tests.scripts.test_evaluate_finetuning.QUICK", QUICK[2:])
+    assert run(data, tiny_weights, tmp_path, *kept, "specialist") == 0
+    _, alone = rows_of(tmp_path)
+    assert alone["after"] == both["after"]  # the fine-tuned weights had been refused
+
+
 def test_the_quality_predicted_for_specialists_is_summed_up_where_they_won():
     row = {**ROW, "before": 40.0, "after": 50.0, "judged": [[0.5, 0.6], [0.6, 0.7], [0.7, 0.8]]}
-    line = quality_line([{**row, "published": True}, {**row, "published": False}])
+    line = quality_line([{**row, "won": ["specialist"]}, {**row, "won": []}])
     assert "3 masks" in line
     assert "mean error 0.100 (-0.100 on the whole), correlation 1.00" in line
-    assert quality_line([{**row, "published": False}]) == ""
+    assert quality_line([{**row, "won": []}]) == ""
 
 
 def test_lists_that_pretraining_may_have_seen_are_refused(data, tiny_weights, tmp_path):

@@ -376,7 +376,7 @@ def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Se
     board.one("#training summary").click()
     board.wait(lambda: offered in board.one("#specialist").text)
     text = board.one("#specialist").text
-    assert "better than One-Prompt on this list: it won" in text
+    assert "One-Prompt is better with it on this list: it won" in text
     assert f"for {name}, better from 3 labelled studies on" in " ".join(text.split())
     board.one("#withdraw-specialist").click()
     board.wait(lambda: board.all("#use-specialist"))

@@ -1,14 +1,11 @@
 import pytest
-import torch
 from monailabel.config import settings
 
 import lib.specialist
-from lib.checkpoints import save_network
-from lib.networks import OnePrompt
 from lib.served_specialist import ServedSpecialist
 from lib.specialist_training import SpecialistSettings
 from lib.training_record import read_record
-from tests.samples import TINY, organ_volume, write_nifti
+from tests.samples import organ_volume, write_nifti
 from trainers.specialist import SpecialistTrainer
 
 QUICK = SpecialistSettings(epochs=1, steps=40, batch=2, rate=0.01)
@@ -21,7 +18,7 @@ def make(tiny_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_ENABLED", False)
     monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
-    def trainer(count):
+    def trainer(count, unlearnt=lambda studies: tiny_weights):
         studies = []
         for number in range(count):
             image, mask = organ_volume(number, (40, 36, 6))
@@ -30,7 +27,7 @@ def make(tiny_weights, tmp_path, monkeypatch):
                 write_nifti(tmp_path / f"l{number}.nii.gz", mask),
             )
             studies.append((f"s{number}", *files, {"organ": 1}, f"c{number}"))
-        return SpecialistTrainer(ServedSpecialist(tmp_path / "models"), lambda: tiny_weights, lambda: studies, QUICK)
+        return SpecialistTrainer(ServedSpecialist(tmp_path / "models"), unlearnt, lambda: studies, QUICK)
 
     return trainer
 
@@ -54,6 +51,12 @@ def test_what_beats_one_prompt_is_offered_with_its_record(make, tmp_path):
     assert list(trainer.models.glob("train_01/events_*/*"))  # TensorBoard
 
 
+def test_one_prompt_is_asked_with_weights_that_the_held_out_studies_are_new_to(make, tiny_weights):
+    asked = []
+    run(make(2, lambda studies: asked.append(studies) or tiny_weights))
+    assert asked == [{"s0", "s1"}]
+
+
 def test_what_is_not_better_is_not_offered_and_takes_one_from_fewer_labels_with_it(make, tmp_path, monkeypatch):
     run(make(2))
     served = ServedSpecialist(tmp_path / "models")
@@ -69,31 +72,11 @@ def test_what_is_not_better_is_not_offered_and_takes_one_from_fewer_labels_with_
     assert "the one from 2 labelled studies is withdrawn" in read_record(served.path.parent)["reason"]
 
 
-def test_a_win_over_weights_that_are_no_longer_served_takes_nothing_away(make, tmp_path, monkeypatch):
-    run(make(2))
-    first = ServedSpecialist(tmp_path / "models").hash
-    trainer = make(3)
-    monkeypatch.setattr(trainer, "_served", iter([trainer._served(), tmp_path / "gone"]).__next__)
-    run(trainer)
-    assert ServedSpecialist(tmp_path / "models").hash == first
-    assert "published meanwhile" in read_record(trainer.models)["reason"]
-
-
-def test_it_is_not_offered_where_other_weights_than_it_was_compared_with_are_served_by_then(
-    make, tmp_path, tiny_weights, monkeypatch
-):
-    trainer, other = make(2), tmp_path / "other.safetensors"
-    torch.manual_seed(7)
-    save_network(other, OnePrompt(TINY), {})
-    served = iter([tiny_weights, other])
-    monkeypatch.setattr(trainer, "_served", lambda: next(served))
-    run(trainer)
-    assert ServedSpecialist(tmp_path / "models").current is None
-    assert "published meanwhile" in read_record(trainer.models)["reason"]
-
-
-def test_too_few_labels_are_refused_with_what_to_do(make):
+def test_a_single_study_is_learnt_from_by_halves_and_named_once(make):
     trainer = make(1)
-    with pytest.raises(ValueError, match="save more labels first"):
-        run(trainer)
-    assert read_record(trainer.models)["state"] == "failed"
+    stats = run(trainer)
+    offered = ServedSpecialist(trainer.models).told()
+    assert offered["studies"] == {"s0": "c0"}
+    assert offered["won_from"] == 1
+    assert offered["examined_on"] == "halves of the one study"
+    assert stats["total_epochs"] == 3

@@ -91,15 +91,15 @@ const SPECIALIST_WORDS = {
   ...WORDS,
   idle: "None was trained yet.",
   running: "It is being trained",
-  published: "It is better than One-Prompt on this list",
-  candidate: "It was not better than One-Prompt: One-Prompt makes the masks",
+  published: "One-Prompt is better with it on this list",
+  candidate: "One-Prompt was not better with it and makes the masks alone",
 };
 
 function busyWith(own) {
   return own?.state === "running" || own?.queued;
 }
 
-function specialist({ specialist: own, state, served }, act) {
+function specialist({ specialist: own, state }, act) {
   const { offered } = own;
   const structures = offered.structures?.join(", ");
   const busy = state === "running" || busyWith(own);
@@ -108,11 +108,10 @@ function specialist({ specialist: own, state, served }, act) {
       <h3>Specialist</h3>
       <p class="hint">A network for this list alone${own.from_labels
         ? `, trained after One-Prompt from ${own.from_labels} labelled studies on (there are ${own.labelled})` : ""}.
-        It makes the masks where it beats One-Prompt on studies that it did not learn from.</p>
+        It has a say in the masks where One-Prompt was better with it on studies that it did not learn from.</p>
       <p><span class="state">${headline(own, SPECIALIST_WORDS)}</span>${own.reason ? `: ${own.reason}` : ""}</p>
       ${offered.hash ? html`<p>In use: <code>${offered.hash}</code> for ${structures}, better from
-        ${offered.won_from} labelled studies on.${offered.parent && offered.parent !== served
-          ? " It was compared with other weights of One-Prompt than those that are served now." : ""}</p>` : nothing}
+        ${offered.won_from} labelled studies on. It has ${Math.round(100 * offered.share)} % of the say.</p>` : nothing}
       <div class="run">
         ${busy ? nothing : html`<button id="train-specialist" @click=${act.trainSpecialist}>Train a specialist</button>`}
         ${offered.hash ? html`<button id="withdraw-specialist" @click=${() => act.useSpecialist(false)}>Do not use it</button>` : nothing}
