@@ -28,7 +28,8 @@ class SpecialistTask(OnePromptTask):
         told = self.served.told()
         known = self.engine.labels.names
         labels = {name: known[name] for name in told.get("structures", ()) if name in known}
-        since = f"; better than One-Prompt alone from {told.get(WON_FROM)} labelled studies on"
+        count = told.get(WON_FROM)
+        since = f"; better than One-Prompt alone from {count} labelled {'study' if count == 1 else 'studies'} on"
         return {**super().info(), "labels": labels, "description": self.description + since}
 
     def is_valid(self) -> bool:

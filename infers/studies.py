@@ -212,7 +212,7 @@ class Studies:
             )
         labels = {name: wanted[name] for name in choice}
         heard = sorted(set(specialist.structures) & set(labels)) if specialist else []
-        second = specialist.opinion(image, checkpoint) if specialist and heard else None
+        second = specialist.opinion(image, heard, checkpoint) if specialist and heard else None
         prediction = self._predictor().segment(
             image, list(chosen.values()), labels, checkpoint=checkpoint, second=second
         )

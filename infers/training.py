@@ -62,7 +62,7 @@ class Trainings:
 
         Raises:
             NotFound: no trainer has this name.
-            ClientError: 409 with too few labels, 429 while one runs and none is to wait, 409 on a full disk. One that
+            ClientError: 409 without labels, 429 while one runs and none is to wait, 409 on a full disk. One that
                 outlived an earlier server is not waited for: two would write the same record and checkpoint.
         """
         if name not in self._folders:

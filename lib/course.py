@@ -297,6 +297,11 @@ class Course(ABC):
 
     def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
         """Go on from a `state` of a course with the same first weights, studies, settings and seed."""
+        results = [
+            Examined({name: tuple(v) for name, v in found["dice"].items()}, tuple(found["clicks"]))
+            for found in told["results"]
+        ]
+        epoch, curve = int(told["epoch"]), list(told["curve"])
         weights = {name.removeprefix("weights."): value for name, value in tensors.items() if name[0] == "w"}
         self.learner.load_state_dict(weights)
         moments: dict[int, dict[str, Tensor]] = {}
@@ -305,11 +310,7 @@ class Course(ABC):
                 _, number, key = name.split(".")
                 moments.setdefault(int(number), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
-        self.epoch, self.curve = int(told["epoch"]), list(told["curve"])
-        self.results = [
-            Examined({name: tuple(v) for name, v in found["dice"].items()}, tuple(found["clicks"]))
-            for found in told["results"]
-        ]
+        self.epoch, self.curve, self.results = epoch, curve, results
 
     # What a subclass uses
 
@@ -331,6 +332,7 @@ def _halves(image: Image, label: np.ndarray) -> tuple[Window, Window]:
     if len(rows[axis]) < 2:
         raise TemplateError("the label is too small to be held out by halves: label more of it, or a second study")
     amount = np.moveaxis(label > 0, axis, 0).reshape(label.shape[axis], -1).sum(axis=1).cumsum()
+    # the part before the cut shows the first row, the part after it the last one
     cut = 1 + int(np.argmin(np.abs(amount[: rows[axis][-1]] - amount[-1] / 2)))
     before, after = [slice(0, size) for size in label.shape], [slice(0, size) for size in label.shape]
     before[axis], after[axis] = slice(0, cut), slice(cut, label.shape[axis])

@@ -180,7 +180,9 @@ class Predictor:
         labels: Mapping[str, int],
         seconds: Sequence[SecondOpinion | None],
     ) -> list[np.ndarray]:
-        """The mask of `segment` with each of some second opinions (None: with none), for little more than one costs.
+        """The mask of `segment` with each of some second opinions (None: with none); the templates are asked once.
+
+        Nothing is looked at again closer.
 
         Raises:
             TemplateError: no template shows one of the structures.

@@ -20,10 +20,13 @@ from lib.files import write_atomically
 logger = logging.getLogger(__name__)
 
 
+FORMAT = 2  # of what a course's `state` says
+
+
 def key_of(course: Course) -> str:
     """Changes with everything that the result depends on."""
     data = sorted((study.id, study.checksum) for study in course.studies)
-    parts = [*course.identity, data, course.seed, course.share[1]]
+    parts = [FORMAT, *course.identity, data, course.seed, course.share[1]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -47,7 +47,7 @@ class ServedSpecialist:
         with self._lock:
             stamp = stamp_of(self.path)
             if stamp != self._seen:
-                self._current, self._seen = self._loaded() if stamp else None, stamp
+                self._current, self._seen = _loaded(self.path, self._device) if stamp else None, stamp
             return self._current
 
     @property
@@ -70,8 +70,8 @@ class ServedSpecialist:
         return _moved(self.path, self._withdrawn)
 
     def use_again(self) -> bool:
-        """Offer the one that was withdrawn last, unless another is offered; whether there was one."""
-        return not self.path.exists() and _moved(self._withdrawn, self.path)
+        """Offer the one that was withdrawn last, unless another is offered; whether there was one that can be read."""
+        return not self.path.exists() and _loaded(self._withdrawn) is not None and _moved(self._withdrawn, self.path)
 
     def told(self) -> dict[str, Any]:
         """JSON-able: `hash`, `structures`, `share` and record of what is offered, and whether one is `withdrawn`."""
@@ -81,12 +81,13 @@ class ServedSpecialist:
         told = {"hash": current.hash, "structures": list(current.structures), "share": current.share}
         return {**current.record, **told, "withdrawn": False}
 
-    def _loaded(self) -> Specialist | None:
-        try:
-            return load_specialist(self.path, self._device)
-        except (CheckpointError, OSError) as error:
-            logger.error("the specialist is not offered: %s", error)
-            return None
+
+def _loaded(path: Path, device: str = "cpu") -> Specialist | None:
+    try:
+        return load_specialist(path, device)
+    except (CheckpointError, OSError) as error:
+        logger.error("the specialist is not offered: %s", error)
+        return None
 
 
 def _moved(source: Path, target: Path) -> bool:

@@ -11,7 +11,7 @@ channels. A study whose label has only some of the structures says nothing about
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ LONGEST = (128, 256)  # a slice's longer side is brought between these, which bo
 FILTERS = (16, 32, 64, 96, 128)
 NEIGHBOURS = 1  # slices on either side
 BATCH = 8
+CERTAIN = 30.0  # logits are kept in 16 bits, and nothing is surer than this
 
 
 def make_network(structures: int) -> DynUNet:
@@ -106,22 +107,27 @@ class Specialist:
         """12 hexadecimal digits that change with any weight, the structures and the share."""
         return hash_of(json.dumps([self.structures, self.share]), self.network)
 
-    def opinion(self, image: Image, checkpoint: Checkpoint | None = None) -> SecondOpinion:
+    def opinion(
+        self, image: Image, names: Collection[str] | None = None, checkpoint: Checkpoint | None = None
+    ) -> SecondOpinion:
         """What it says of an image.
 
         Args:
+            names: structures wanted, of those that it knows; None for all.
             checkpoint: called with the fraction done between batches; may block, may raise.
         """
         stack = Stack.of(image)
         slices = slices_of(stack)
-        logits = np.zeros((len(self.structures), *slices.shape), np.float16)
+        channels = [place for place, name in enumerate(self.structures) if names is None or name in names]
+        logits = np.zeros((len(channels), *slices.shape), np.float16)
         for start in range(0, len(slices), BATCH):
             if checkpoint:
                 checkpoint(start / len(slices))
             some = np.arange(start, min(start + BATCH, len(slices)))
             found = logits_of(self.network, list(slices[neighbours(some, len(slices))])).numpy()
-            logits[:, some] = found.swapaxes(0, 1)
-        return SecondOpinion(stack, dict(zip(self.structures, logits, strict=True)), self.share)
+            logits[:, some] = found[:, channels].swapaxes(0, 1).clip(-CERTAIN, CERTAIN)
+        said = {self.structures[channel]: volume for channel, volume in zip(channels, logits, strict=True)}
+        return SecondOpinion(stack, said, self.share)
 
 
 def of_channels(network: nn.Module, channels: Sequence[int]) -> DynUNet:

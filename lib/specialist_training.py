@@ -127,8 +127,11 @@ class Material:
     known: np.ndarray
 
     @classmethod
-    def of(cls, study: Template, names: Sequence[str], most: int) -> Material:
-        """At most `most` slices: those that show a structure, and some of the others."""
+    def of(cls, study: Template, names: Sequence[str], most: int, whole: bool = True) -> Material:
+        """At most `most` slices: those that show a structure, and some of the others.
+
+        What half a study does not show may lie in the other half: it is not known.
+        """
         assert study.label is not None
         stack = Stack.of(study.image)
         slices, truths = slices_of(stack), stack.slices_of(study.label)
@@ -148,7 +151,7 @@ class Material:
             around.reshape(len(chosen), -1),
             labels,
             np.stack([(labels == number).sum(axis=(1, 2)) for number in range(1, len(names) + 1)]),
-            np.array([name in study.names for name in names]),
+            np.array([name in (study.names if whole else study.structures) for name in names]),
         )
 
     def image(self, index: int) -> np.ndarray:
@@ -233,7 +236,7 @@ class SpecialistTraining(Course):
         share: tuple[int, int] = (0, 1),
         phases: Sequence[Phase] | None = None,
     ) -> None:
-        super().__init__(studies, settings, seed, share, phases)
+        super().__init__(studies, settings, seed, share, phases or _phases_of(studies))
         self.settings, self.device = settings, device
         self.parent = parent.eval().to(device)
         torch.manual_seed(seed)
@@ -241,7 +244,7 @@ class SpecialistTraining(Course):
             SpecialistLearner(len(self.names)).to(device), settings.training(self.phase_epochs * settings.steps)
         )
         most = max(8, settings.most_slices // len(self.studies))
-        self._material = [Material.of(study.read(), self.names, most) for study in self.studies]
+        self._material = [Material.of(study.read(), self.names, most, study.half is None) for study in self.studies]
         self._augmentation = _augmentation()
         self._dice: list[float] = []
 
@@ -253,12 +256,14 @@ class SpecialistTraining(Course):
 
     @property
     def chosen(self) -> int:
-        """The smallest share that is nearly as good as the best one, or the largest before anything was asked."""
-        dice = np.array([found.mean_dice for found in self.results[1:]])
-        good = (
-            np.flatnonzero(dice > dice.max() - self.settings.nearly) if dice.size else [len(self.settings.shares) - 1]
-        )
-        return 1 + int(good[0])
+        """The smallest share that is nearly as good as the best one, of those that may be published if there are any;
+        the largest before anything was asked."""
+        if not self.before.dice:
+            return len(self.settings.shares)
+        tried = self.results[1:]
+        allowed = [found for found in tried if compare(self.before, found, self.settings)[0]] or tried
+        least = max(found.mean_dice for found in allowed) - self.settings.nearly
+        return 1 + next(n for n, found in enumerate(tried) if found in allowed and found.mean_dice >= least)
 
     @property
     def best_share(self) -> float:
@@ -317,7 +322,8 @@ class SpecialistTraining(Course):
 
     def _learnt(self) -> list[str]:
         """Structures that some label of the phase has; the other channels say nothing."""
-        return [name for name in self.names if any(name in self.studies[n].names for n in self.phase.learnt)]
+        known = np.any([self._material[place].known for place in self.phase.learnt], axis=0)
+        return [name for name, own in zip(self.names, known, strict=True) if own]
 
     def _with(self, names: Sequence[str]) -> Specialist:
         channels = [self.names.index(name) for name in names]
@@ -347,8 +353,15 @@ class SpecialistTraining(Course):
 
 
 def parts_of(studies: Sequence[LabelledStudy]) -> list[LabelledStudy]:
-    """The studies that a course works on: a single one is two halves."""
-    return studies[0].halves() if len(studies) == 1 else list(studies)
+    """The studies that a course works on: of a single one its halves, which take turns, and the whole."""
+    return [*studies[0].halves(), *studies] if len(studies) == 1 else list(studies)
+
+
+def _phases_of(studies: Sequence[LabelledStudy]) -> tuple[Phase, ...] | None:
+    """Those of a single study as `parts_of` divides it; None where the course plans them."""
+    if studies[0].half is None:
+        return None
+    return Phase("first half", (0,), (1,)), Phase("second half", (1,), (0,)), Phase("the whole study", (2,))
 
 
 def asked_of(studies: Sequence[LabelledStudy], settings: SpecialistSettings) -> set[str]:

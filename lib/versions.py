@@ -82,9 +82,9 @@ class Versions:
         None where that is the configured weights at most: every version did, was uploaded, or a parent is gone.
         """
         kept, line = {record["hash"]: record for record in self.all()}, []
-        while name in kept:
-            line.append(kept[name])
-            name = str(kept[name].get("parent"))
+        while name in kept:  # each once: an upload of older weights has its own child as its parent
+            line.append(kept.pop(name))
+            name = str(line[-1].get("parent"))
         if not line or line[-1].get("base") != name:
             return None
         found = None

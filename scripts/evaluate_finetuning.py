@@ -10,7 +10,7 @@ is finished, so a killed run goes on where it stopped.
 Among the `--modes` are those of `lib.adapters`; `specialist`: One-Prompt as it ships with a network for this list alone
 (`lib.specialist`) where that is better; and `both`: the fine-tuned One-Prompt with the specialist, each where its own
 verdict says so, which is what *Train* gives. With `--networks` what was learnt is kept in that folder, so that `both`
-trains nothing that was trained before.
+trains nothing that was trained before (by this very code and these labels: neither is looked at).
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ FINE_TUNED, SPECIALIST, BOTH = "fine-tuned", "specialist", "both"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is not measured yet and write the table."""
     options = _parser().parse_args(arguments)
+    if options.only_final and {SPECIALIST, BOTH} & set(options.modes):
+        raise SystemExit("--only-final asks nothing, and how much say a specialist has comes from what is asked")
     torch.set_num_threads(options.threads)
     network = load_network(options.weights)
     rows, found = FinishedRows(options.rows), []
@@ -121,7 +123,8 @@ class _Trainer:
 
         def train() -> tuple[OnePrompt, bool, str]:
             studies, seed = self.plan.studies, self.plan.seed
-            course = run(FineTune(self.network, studies, settings, seed=seed, phases=self._phases(1)))
+            phases = [Phase("all studies", tuple(range(len(studies))))] if self.only_final else None
+            course = run(FineTune(self.network, studies, settings, seed=seed, phases=phases))
             return course.network, *course.verdict()
 
         return self._learnt([settings], train, load_network, read_provenance, save_network)
@@ -137,24 +140,19 @@ class _Trainer:
 
         def train() -> tuple[Specialist, bool, str]:
             studies = parts_of(self.plan.studies)
-            phases = self._phases(len(studies) // len(self.plan.studies))
-            course = run(SpecialistTraining(beside, studies, settings, seed=self.plan.seed, phases=phases))
+            course = run(SpecialistTraining(beside, studies, settings, seed=self.plan.seed))
             return course.specialist, *course.verdict()
 
         return self._learnt([settings, weights_hash(beside)], train, load_specialist, read, write)
 
     def parent(self, tuned: Learnt | None, tuning: FineTuning | None, specialist: SpecialistSettings) -> OnePrompt:
         """What the specialist is judged beside: the fine-tuned weights where they have not learnt what is held out."""
-        if not (tuned and tuning and tuned.better) or self.only_final:
+        if not (tuned and tuning and tuned.better):
             return self.network
         drawn = [study.drawn for study in self.plan.studies]
         learnt = {self.plan.studies[place].id for place in plan(drawn, tuning)[-1].learnt}
         known = learnt & asked_of(parts_of(self.plan.studies), specialist)
         return self.network if known else tuned.network
-
-    def _phases(self, parts: int) -> list[Phase] | None:
-        """All studies at once, each of so many parts, or None for those that the product has."""
-        return [Phase("all studies", tuple(range(self.plan.labelled * parts)))] if self.only_final else None
 
     def _learnt(
         self,

@@ -117,7 +117,7 @@ class Corner:
     def __init__(self, hash):
         self.hash = hash
 
-    def opinion(self, image, checkpoint=None):
+    def opinion(self, image, names=None, checkpoint=None):
         stack = Stack.of(image)
         corner = np.full(image.array.shape, -9.0)
         corner[:2, :2, :2] = 9

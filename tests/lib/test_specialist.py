@@ -119,4 +119,4 @@ def test_segmenting_can_be_interrupted():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Specialist(Bright(), ("organ", "core"), 0.5, {}).opinion(Image(organ_volume(0)[0], AFFINE), stop)
+        Specialist(Bright(), ("organ", "core"), 0.5, {}).opinion(Image(organ_volume(0)[0], AFFINE), None, stop)

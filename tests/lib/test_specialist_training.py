@@ -71,7 +71,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(studies, tiny_weights
 
 
 def test_a_single_study_is_held_out_by_halves_that_show_about_as_much_of_the_label(studies, tiny_weights):
-    whole, (first, second) = studies[0].read(), (half.read() for half in parts_of(studies[:1]))
+    whole, (first, second) = studies[0].read(), (half.read() for half in studies[0].halves())
     np.testing.assert_array_equal(np.concatenate([first.label, second.label], axis=2), whole.label)
     np.testing.assert_array_equal(np.concatenate([first.image.array, second.image.array], axis=2), whole.image.array)
     corner = whole.image.affine @ [0, 0, first.label.shape[2], 1]
@@ -79,11 +79,53 @@ def test_a_single_study_is_held_out_by_halves_that_show_about_as_much_of_the_lab
     shown = (whole.label > 0).sum(axis=(0, 1)).cumsum()
     assert abs((first.label > 0).sum() - shown[-1] / 2) == np.abs(shown - shown[-1] / 2).min()
     assert parts_of(studies) == studies
+    assert parts_of(studies[:1]) == [*studies[0].halves(), studies[0]]
     course = run(SpecialistTraining(load_network(tiny_weights), parts_of(studies[:1]), QUICK))
     assert course.examined_on == HALVES
     assert course.verdict()[0]
-    assert [point["phase"] for point in course.curve] == ["fold 1 of 2", "fold 2 of 2", "all studies"]
+    assert [point["phase"] for point in course.curve] == ["first half", "second half", "the whole study"]
     assert len(course.after.dice["organ"]) == 2
+
+
+def test_of_a_single_study_one_prompt_sees_the_answer_so_that_half_an_object_does_not_speak_for_the_specialist(
+    studies, tiny_weights, monkeypatch
+):
+    shown = []
+
+    def answers(predictor, templates, query, seconds):
+        shown.append([template.image.checksum for template in templates] == [query.image.checksum])
+        return [{"organ": 0.5} for _ in seconds]
+
+    monkeypatch.setattr("lib.specialist_training.answers_dice", answers)
+    quick = dataclasses.replace(QUICK, steps=1)
+    run(SpecialistTraining(load_network(tiny_weights), parts_of(studies[:1]), quick))
+    run(SpecialistTraining(load_network(tiny_weights), studies[:2], quick))
+    assert shown == [True, True, False, False]
+
+
+def test_a_structure_in_one_half_alone_is_neither_learnt_as_background_nor_compared(tmp_path, tiny_weights):
+    image, label = np.random.default_rng(0).normal(size=(32, 32, 6)).astype(np.float32), np.zeros((32, 32, 6), np.uint8)
+    label[5:12, 5:12, :3], label[20:28, 20:28, 3:], label[2:4, 20:24] = 1, 2, 3
+    files = write_nifti(tmp_path / "s.nii.gz", image), write_nifti(tmp_path / "l.nii.gz", label)
+    study = LabelledStudy("s", *files, {"low": 1, "high": 2, "rod": 3}, "c")
+    quick = dataclasses.replace(QUICK, steps=1, least_gain=-1.0, most_loss=1.0)
+    course = run(SpecialistTraining(load_network(tiny_weights), parts_of([study]), quick))
+    assert set(course.before.dice) == set(course.after.dice) == {"rod"}
+    assert course.specialist.structures == ("rod",)
+
+
+def test_the_smallest_share_that_is_nearly_the_best_is_chosen_of_those_that_may_be_published(studies, tiny_weights):
+    course = SpecialistTraining(load_network(tiny_weights), studies, QUICK)
+    assert course.best_share == 1.0  # nothing was asked yet
+
+    def share(*found):
+        course.results = [Examined({"a": (0.8,), "b": (0.5,)}), *(Examined({"a": (a,), "b": (b,)}) for a, b in found)]
+        return course.best_share, course.verdict()[0]
+
+    assert share((0.8, 0.55), (0.8, 0.62), (0.8, 0.63), (0.8, 0.6)) == (0.5, True)
+    assert share((0.8, 0.51), (0.8, 0.515), (0.8, 0.526), (0.8, 0.5)) == (0.75, True)  # the smaller gain too little
+    assert share((0.8, 0.53), (0.7, 0.9), (0.6, 0.9), (0.6, 0.9)) == (0.25, True)  # the others lose a structure
+    assert share((0.7, 0.5), (0.7, 0.4), (0.7, 0.3), (0.6, 0.3)) == (0.25, False)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((30, 60), 1), ((70, 40), 0), ((40, 60, 1), 1)])
@@ -91,7 +133,7 @@ def test_a_flat_study_is_cut_along_the_longer_side_of_its_label(shape, axis, tmp
     image, label = np.random.default_rng(0).normal(size=shape).astype(np.float32), np.zeros(shape, np.uint8)
     label[5:-5, 5:-5] = 1
     files = write_nifti(tmp_path / "s.nii.gz", image), write_nifti(tmp_path / "l.nii.gz", label)
-    parts = [part.read().label for part in parts_of([LabelledStudy("s", *files, {"organ": 1})])]
+    parts = [half.read().label for half in LabelledStudy("s", *files, {"organ": 1}).halves()]
     np.testing.assert_array_equal(np.concatenate(parts, axis=axis), label)
     assert all(part.any() for part in parts)
 

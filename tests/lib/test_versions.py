@@ -112,3 +112,5 @@ def test_what_an_upload_or_a_lost_parent_learnt_from_is_not_known(versions):
     first, last = line(versions, "a", "ab")
     versions.path(first).unlink()
     assert versions.unlearnt(last, {"d"}) is None
+    again = versions.add(network(7), {"state": UPLOADED, "parent": weights_hash(network(7)), "base": "b"})
+    assert versions.unlearnt(again, {"d"}) is None  # uploaded while it was served

@@ -367,8 +367,8 @@ def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Se
     specialist_folder = Path(server.studies) / ".oneprompt" / "specialist"
     torch.manual_seed(5)
     name = next(iter(server.status()["labels"]))
-    record = {"studies": dict.fromkeys("abc", "x"), "state": "published"}
-    ServedSpecialist(specialist_folder).publish(Specialist(make_network(1).eval(), (name,), record))
+    record = {"studies": dict.fromkeys("abc", "x"), "state": "published", "parent": "0123", "examined_on": "others"}
+    ServedSpecialist(specialist_folder).publish(Specialist(make_network(1).eval(), (name,), 0.5, record))
     write_record(specialist_folder, state="published", reason="it won", epoch=2, epochs=2)
     offered = server.get("/oneprompt/training")["specialist"]["offered"]["hash"]
     board.browser.refresh()
@@ -377,7 +377,8 @@ def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Se
     board.wait(lambda: offered in board.one("#specialist").text)
     text = board.one("#specialist").text
     assert "One-Prompt is better with it on this list: it won" in text
-    assert f"for {name}, better from 3 labelled studies on" in " ".join(text.split())
+    told = f"for {name}, better from 3 labelled studies on. It has 50 % of the say. It was examined on others, beside"
+    assert told in " ".join(text.split())
     board.one("#withdraw-specialist").click()
     board.wait(lambda: board.all("#use-specialist"))
     assert server.get("/oneprompt/training")["specialist"]["offered"] == {"hash": None, "withdrawn": True}

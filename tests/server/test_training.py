@@ -196,7 +196,8 @@ def test_a_specialist_that_wins_is_a_further_model_and_makes_the_masks_until_it_
     model = server.get("/info/")["models"]["oneprompt_specialist"]
     assert (model["type"], model["labels"]) == ("segmentation", {"organ": 1})
     assert "from 2 labelled studies on" in model["description"]
-    server.wait_for(lambda _: made_by(server, "s3") == {"weights": offered["hash"], "structures": ["organ"]})
+    server.wait_for(lambda _: (made_by(server, "s3") or {}).get("weights") == offered["hash"])
+    assert made_by(server, "s3") == {"weights": offered["hash"], "share": offered["share"], "structures": ["organ"]}
     assert server.infer("oneprompt_specialist", "s3", {}).status_code == 200
     assert server.request("DELETE", "/model/oneprompt_specialist").status_code == 200
     server.wait_for(lambda _: made_by(server, "s3") is None)

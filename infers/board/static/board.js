@@ -157,7 +157,7 @@ export const act = {
   stopTraining: () => steer(() => api.training("DELETE"), "training is stopped; what is served stays"),
   trainSpecialist: () => steer(() => api.trainSpecialist(), "a specialist is trained; the server answers as before"),
   useSpecialist: (use) => steer(() => api.decide("specialist", { use }),
-    use ? "the specialist makes the masks from now on" : "One-Prompt makes all masks from now on"),
+    use ? "the specialist has a say in the masks from now on" : "One-Prompt makes all masks alone from now on"),
   serve: (version) => steer(() => api.serve(version), `${version} is served from now on`),
   openTraining(open) { state.trainingOpen = open; },
   enlarge(id) {

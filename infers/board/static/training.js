@@ -92,8 +92,12 @@ const SPECIALIST_WORDS = {
   idle: "None was trained yet.",
   running: "It is being trained",
   published: "One-Prompt is better with it on this list",
-  candidate: "One-Prompt was not better with it and makes the masks alone",
+  candidate: "One-Prompt was not better with it",
 };
+
+function count(studies) {
+  return studies === 1 ? "one labelled study" : `${studies} labelled studies`;
+}
 
 function busyWith(own) {
   return own?.state === "running" || own?.queued;
@@ -107,11 +111,12 @@ function specialist({ specialist: own, state }, act) {
     <section id="specialist">
       <h3>Specialist</h3>
       <p class="hint">A network for this list alone${own.from_labels
-        ? `, trained after One-Prompt from ${own.from_labels} labelled studies on (there are ${own.labelled})` : ""}.
-        It has a say in the masks where One-Prompt was better with it on studies that it did not learn from.</p>
+        ? `, trained after One-Prompt from ${count(own.from_labels)} on (there ${own.labelled === 1 ? "is" : "are"} ${own.labelled})` : ""}.
+        It has a say in the masks where One-Prompt was better with it on what it did not learn from.</p>
       <p><span class="state">${headline(own, SPECIALIST_WORDS)}</span>${own.reason ? `: ${own.reason}` : ""}</p>
       ${offered.hash ? html`<p>In use: <code>${offered.hash}</code> for ${structures}, better from
-        ${offered.won_from} labelled studies on. It has ${Math.round(100 * offered.share)} % of the say.</p>` : nothing}
+        ${count(offered.won_from)} on. It has ${Math.round(100 * offered.share)} % of the say. It was examined on
+        ${offered.examined_on}, beside the weights <code>${offered.parent}</code> of One-Prompt.</p>` : nothing}
       <div class="run">
         ${busy ? nothing : html`<button id="train-specialist" @click=${act.trainSpecialist}>Train a specialist</button>`}
         ${offered.hash ? html`<button id="withdraw-specialist" @click=${() => act.useSpecialist(false)}>Do not use it</button>` : nothing}
