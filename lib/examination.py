@@ -1,7 +1,7 @@
 """How good a network is on labelled studies, by the product's own measure: Dice from templates, and clicks needed.
 
 The template Dice is that of `Predictor.segment`, with volumes cut and matched as in serving. Clicks are counted on
-single slices with the usual simulated clicker. A single study can only be asked about changed copies of its slices.
+single slices with the usual simulated clicker. Fine-tuning asks about changed copies of a single study's slices.
 """
 
 from __future__ import annotations

@@ -70,6 +70,21 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(studies, tiny_weights
     assert run(resumed).specialist.hash == whole.specialist.hash
 
 
+def test_a_checkpoint_that_says_less_than_is_needed_leaves_the_course_as_it_was(studies, tiny_weights, tmp_path):
+    quick = dataclasses.replace(QUICK, epochs=2, steps=1)
+    begun, fresh = (SpecialistTraining(load_network(tiny_weights), studies[:2], quick) for _ in range(2))
+    begun.begin_epoch()
+    begun.step(begun.learner, [begun.draw()])
+    begun.end_epoch()
+    tensors, told = begun.state()
+    del told["results"]
+    begun.state = lambda: (tensors, told)
+    save_progress(tmp_path / "progress.safetensors", begun)
+    before = fresh.specialist.hash
+    assert not load_progress(tmp_path / "progress.safetensors", fresh)
+    assert (fresh.epoch, fresh.curve, fresh.specialist.hash) == (0, [], before)
+
+
 def test_a_single_study_is_held_out_by_halves_that_show_about_as_much_of_the_label(studies, tiny_weights):
     whole, (first, second) = studies[0].read(), (half.read() for half in studies[0].halves())
     np.testing.assert_array_equal(np.concatenate([first.label, second.label], axis=2), whole.label)
