@@ -66,6 +66,7 @@ class SpecialistSettings:
         shares: weights of its logits that are tried; One-Prompt's have the rest.
         nearly: a smaller share may have so much less Dice than the best one, because few studies were asked about.
         least_gain: Dice that both together must be better by.
+        sure: standard errors that the gain must be larger than, because few questions agree by chance.
         most_loss: Dice that a structure may lose.
     """
 
@@ -84,6 +85,7 @@ class SpecialistSettings:
     shares: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     nearly: float = 0.01
     least_gain: float = 0.01
+    sure: float = 2.0
     most_loss: float = 0.03
 
     def training(self, total: int) -> TrainingConfig:
@@ -378,7 +380,15 @@ def compare(before: Examined, after: Examined, settings: SpecialistSettings) -> 
         return False, f"{against}: {figures}" if after.dice else against
     if gain < settings.least_gain:
         return False, f"not better by {settings.least_gain} Dice: {figures}"
+    if gain < settings.sure * (error := _standard_error(before, after)):
+        return False, f"the gain differs too much from study to study (standard error {error:.3f}): {figures}"
     return True, figures
+
+
+def _standard_error(before: Examined, after: Examined) -> float:
+    """Of the mean gain over all questions; infinite for a single one."""
+    gains = np.concatenate([np.subtract(after.dice[name], before.dice[name]) for name in after.dice])
+    return float(np.std(gains, ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
 
 
 def _augmentation() -> Compose:

@@ -59,7 +59,7 @@ def test_the_same_seed_gives_the_same_specialist(studies, tiny_weights):
 
 def test_an_interrupted_training_goes_on_and_ends_the_same(studies, tiny_weights, tmp_path):
     def fresh():
-        quick = dataclasses.replace(QUICK, epochs=2, steps=3, least_gain=-1.0, most_loss=1.0)
+        quick = dataclasses.replace(QUICK, epochs=2, steps=3, least_gain=-1.0, sure=-100.0, most_loss=1.0)
         return SpecialistTraining(load_network(tiny_weights), studies[:2], quick)
 
     whole, path = fresh(), tmp_path / "progress.safetensors"
@@ -123,10 +123,20 @@ def test_a_structure_in_one_half_alone_is_neither_learnt_as_background_nor_compa
     label[5:12, 5:12, :3], label[20:28, 20:28, 3:], label[2:4, 20:24] = 1, 2, 3
     files = write_nifti(tmp_path / "s.nii.gz", image), write_nifti(tmp_path / "l.nii.gz", label)
     study = LabelledStudy("s", *files, {"low": 1, "high": 2, "rod": 3}, "c")
-    quick = dataclasses.replace(QUICK, steps=1, least_gain=-1.0, most_loss=1.0)
+    quick = dataclasses.replace(QUICK, steps=1, least_gain=-1.0, sure=-100.0, most_loss=1.0)
     course = run(SpecialistTraining(load_network(tiny_weights), parts_of([study]), quick))
     assert set(course.before.dice) == set(course.after.dice) == {"rod"}
     assert course.specialist.structures == ("rod",)
+
+
+def test_a_gain_that_one_question_alone_makes_is_no_gain():
+    before = Examined({"a": (0.3, 0.4, 0.4, 0.5)})
+    settings = SpecialistSettings()
+    assert compare(before, Examined({"a": (0.33, 0.42, 0.43, 0.54)}), settings)[0]
+    better, reason = compare(before, Examined({"a": (0.13, 0.52, 0.18, 0.9)}), settings)
+    assert not better
+    assert "differs too much from study to study" in reason
+    assert not compare(Examined({"a": (0.3,)}), Examined({"a": (0.9,)}), settings)[0]
 
 
 def test_the_smallest_share_that_is_nearly_the_best_is_chosen_of_those_that_may_be_published(studies, tiny_weights):
@@ -134,7 +144,9 @@ def test_the_smallest_share_that_is_nearly_the_best_is_chosen_of_those_that_may_
     assert course.best_share == 1.0  # nothing was asked yet
 
     def share(*found):
-        course.results = [Examined({"a": (0.8,), "b": (0.5,)}), *(Examined({"a": (a,), "b": (b,)}) for a, b in found)]
+        # twice the same answer, and two structures: what they gain is as sure as their difference is small
+        course.results = [Examined({"a": (0.8,) * 8, "b": (0.5,) * 8})]
+        course.results += [Examined({"a": (a,) * 8, "b": (b,) * 8}) for a, b in found]
         return course.best_share, course.verdict()[0]
 
     assert share((0.8, 0.55), (0.8, 0.62), (0.8, 0.63), (0.8, 0.6)) == (0.5, True)
@@ -247,11 +259,11 @@ def test_a_structure_that_no_label_learnt_from_has_is_left_to_one_prompt(studies
 
 
 def test_it_is_better_only_where_the_gain_is_clear_and_no_structure_loses_much():
-    before = Examined({"a": (0.8, 0.8), "b": (0.5,)})
+    before = Examined({"a": (0.8, 0.8), "b": (0.5, 0.5)})
     settings = SpecialistSettings()
-    assert compare(before, Examined({"a": (0.8, 0.8), "b": (0.6,)}), settings)[0]
-    assert not compare(before, Examined({"a": (0.8, 0.8), "b": (0.51,)}), settings)[0]
-    better, reason = compare(before, Examined({"a": (0.7, 0.8), "b": (0.9,)}), settings)
+    assert compare(before, Examined({"a": (0.83, 0.84), "b": (0.58, 0.6)}), settings)[0]
+    assert not compare(before, Examined({"a": (0.8, 0.8), "b": (0.51, 0.51)}), settings)[0]
+    better, reason = compare(before, Examined({"a": (0.7, 0.8), "b": (0.9, 0.9)}), settings)
     assert not better
     assert "a loses 0.050 Dice" in reason
     assert "share no structure" in compare(Examined(), Examined(), settings)[1]
