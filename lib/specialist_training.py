@@ -66,7 +66,8 @@ class SpecialistSettings:
         shares: weights of its logits that are tried; One-Prompt's have the rest.
         nearly: a smaller share may have so much less Dice than the best one, because few studies were asked about.
         least_gain: Dice that both together must be better by.
-        sure: standard errors that the gain must be larger than, because few questions agree by chance.
+        sure: standard errors that the gain must be larger than, because few questions agree by chance; not asked of the
+            halves of a single study.
         most_loss: Dice that a structure may lose.
     """
 
@@ -263,7 +264,7 @@ class SpecialistTraining(Course):
         if not self.before.dice:
             return len(self.settings.shares)
         tried = self.results[1:]
-        allowed = [found for found in tried if compare(self.before, found, self.settings)[0]] or tried
+        allowed = [found for found in tried if self._compared(found)[0]] or tried
         least = max(found.mean_dice for found in allowed) - self.settings.nearly
         return 1 + next(n for n, found in enumerate(tried) if found in allowed and found.mean_dice >= least)
 
@@ -284,7 +285,12 @@ class SpecialistTraining(Course):
 
     def verdict(self) -> tuple[bool, str]:
         """Whether One-Prompt is better with it, and why."""
-        return compare(self.before, self.after, self.settings)
+        return self._compared(self.after)
+
+    def _compared(self, found: Examined) -> tuple[bool, str]:
+        # Two halves are too few for a standard error, and One-Prompt has seen their answers
+        alone = self.examined_on == HALVES
+        return compare(self.before, found, dataclasses.replace(self.settings, sure=0.0) if alone else self.settings)
 
     def step(self, module: nn.Module, items: Sequence[Any]) -> StepResult:
         """As in `Course`; remembers the Dice."""
@@ -380,7 +386,7 @@ def compare(before: Examined, after: Examined, settings: SpecialistSettings) -> 
         return False, f"{against}: {figures}" if after.dice else against
     if gain < settings.least_gain:
         return False, f"not better by {settings.least_gain} Dice: {figures}"
-    if gain < settings.sure * (error := _standard_error(before, after)):
+    if settings.sure and gain < settings.sure * (error := _standard_error(before, after)):
         return False, f"the gain differs too much from study to study (standard error {error:.3f}): {figures}"
     return True, figures
 

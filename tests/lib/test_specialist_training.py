@@ -139,6 +139,15 @@ def test_a_gain_that_one_question_alone_makes_is_no_gain():
     assert not compare(Examined({"a": (0.3,)}), Examined({"a": (0.9,)}), settings)[0]
 
 
+def test_halves_of_a_single_study_are_too_few_for_a_standard_error(studies, tiny_weights):
+    network = load_network(tiny_weights)
+    found = [Examined({"a": (0.5, 0.5)}), *[Examined({"a": (0.52, 0.7)})] * len(QUICK.shares)]
+    for own, better in ((studies[:2], False), (parts_of(studies[:1]), True)):
+        course = SpecialistTraining(network, own, QUICK)
+        course.results = found
+        assert course.verdict()[0] is better
+
+
 def test_the_smallest_share_that_is_nearly_the_best_is_chosen_of_those_that_may_be_published(studies, tiny_weights):
     course = SpecialistTraining(load_network(tiny_weights), studies, QUICK)
     assert course.best_share == 1.0  # nothing was asked yet
