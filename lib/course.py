@@ -120,6 +120,17 @@ def plan(drawn: Sequence[bool], settings: Settings) -> tuple[Phase, ...]:
     return (*(turn for turn in turns if turn.asked), Phase("all studies", tuple(range(count))))
 
 
+def phases_of(studies: Sequence[LabelledStudy], settings: Settings) -> tuple[Phase, ...]:
+    """`plan` for some studies; two halves of one and the whole of it take turns and come last.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if studies and studies[0].half is not None:
+        return Phase("first half", (0,), (1,)), Phase("second half", (1,), (0,)), Phase("the whole study", (2,))
+    return plan([study.drawn for study in studies], settings)
+
+
 def phase_epochs(drawn: Sequence[bool], settings: Settings) -> int:
     """Epochs of each phase of `plan`."""
     return settings.epochs * (settings.longer if len(_fit(drawn)) > settings.few else 1)
@@ -143,7 +154,7 @@ class Course(ABC):
         settings: its numbers.
         seed: of everything that is drawn.
         share: (number of this process, number of processes) where several learn together.
-        phases: None for those of `plan`.
+        phases: None for those of `phases_of`.
 
     Attributes:
         epoch: finished epochs, of all phases.
@@ -166,9 +177,8 @@ class Course(ABC):
         phases: Sequence[Phase] | None,
     ) -> None:
         self.studies, self.seed, self.share = list(studies), seed, share
-        drawn = [study.drawn for study in self.studies]
-        self.phases = tuple(phases or plan(drawn, settings))
-        self.phase_epochs = phase_epochs(drawn, settings)
+        self.phases = tuple(phases or phases_of(self.studies, settings))
+        self.phase_epochs = phase_epochs([study.drawn for study in self.studies], settings)
         self.epochs = self.phase_epochs * len(self.phases)
         self.steps, self.batch = settings.steps, settings.batch
         self.names = sorted({name for study in self.studies for name in study.names})

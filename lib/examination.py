@@ -77,7 +77,11 @@ def objection(before: Examined, after: Examined, most_loss: float) -> str:
 
 
 def template_dice(
-    network: OnePrompt, asked: Sequence[tuple[Sequence[Template], Template]], device: str = "cpu", most: int = 4
+    network: OnePrompt,
+    asked: Sequence[tuple[Sequence[Template], Template]],
+    device: str = "cpu",
+    most: int = 4,
+    seconds: Sequence[SecondOpinion | None] | None = None,
 ) -> dict[str, tuple[float, ...]]:
     """Structure to the Dice of every query that shows it, answered as the product does.
 
@@ -85,11 +89,13 @@ def template_dice(
         network: on `device`.
         asked: (templates, query with a label); structures that no template shows are not asked about.
         most: templates that answer for one structure.
+        seconds: a second opinion on each query, or None for none.
     """
     predictor = Predictor(network, device, PredictorSettings(templates_per_query=most, quality_slices=0))
     found: dict[str, list[float]] = {}
-    for templates, query in asked:
-        for name, dice in answers_dice(predictor, templates, query)[0].items():
+    for (templates, query), second in zip(asked, seconds or [None] * len(asked), strict=True):
+        [answered] = answers_dice(predictor, templates, query, [second])
+        for name, dice in answered.items():
             found.setdefault(name, []).append(dice)
     return {name: tuple(values) for name, values in found.items()}
 
@@ -98,7 +104,7 @@ def answers_dice(
     predictor: Predictor,
     templates: Sequence[Template],
     query: Template,
-    seconds: Sequence[SecondOpinion | None] = (None,),
+    seconds: Sequence[SecondOpinion | None],
 ) -> list[dict[str, float]]:
     """With each of some second opinions: structure to the Dice of a query with a label; {} where none is shared."""
     shared = [name for name in query.structures if any(name in template.structures for template in templates)]

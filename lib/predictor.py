@@ -364,7 +364,7 @@ class Predictor:
                 continue
             seen = {(crop.id, name): np.asarray(crop.label) > 0 for crop in shown}
             asked = self._ask(part, {name: shown}, seen, within)
-            found = self._judged(asked, {name: index}, self._slices(asked, {name: index}, None), within).mask
+            found = asked.stack.restored(self._slices(asked, {name: index}, None))
             before = prediction.mask[window]
             free = (before == 0) | (before == index)
             before[free] = found[free]

@@ -25,7 +25,7 @@ from monai.transforms.spatial.dictionary import RandAffined
 from torch import Tensor, nn
 
 from lib.checkpoints import weights_hash
-from lib.course import HELD_OUT, Course, LabelledStudy, Phase, plan
+from lib.course import HELD_OUT, Course, LabelledStudy, Phase, phases_of
 from lib.examination import Examined, answers_dice, objection, overlap
 from lib.networks import OnePrompt
 from lib.predictor import Predictor, PredictorSettings
@@ -46,8 +46,6 @@ from lib.transforms import resize_label
 from lib.volumes import Stack
 
 MARGIN = 1.25  # patches are cut so much larger than what is left of them after turning and stretching
-
-
 HALVES = "halves of the one study"
 
 
@@ -239,7 +237,7 @@ class SpecialistTraining(Course):
         share: tuple[int, int] = (0, 1),
         phases: Sequence[Phase] | None = None,
     ) -> None:
-        super().__init__(studies, settings, seed, share, phases or _phases_of(studies))
+        super().__init__(studies, settings, seed, share, phases)
         self.settings, self.device = settings, device
         self.parent = parent.eval().to(device)
         torch.manual_seed(seed)
@@ -264,9 +262,9 @@ class SpecialistTraining(Course):
         if not self.before.dice:
             return len(self.settings.shares)
         tried = self.results[1:]
-        allowed = [found for found in tried if self._compared(found)[0]] or tried
-        least = max(found.mean_dice for found in allowed) - self.settings.nearly
-        return 1 + next(n for n, found in enumerate(tried) if found in allowed and found.mean_dice >= least)
+        allowed = [n for n, found in enumerate(tried) if self._compared(found)[0]] or range(len(tried))
+        least = max(tried[n].mean_dice for n in allowed) - self.settings.nearly
+        return 1 + next(n for n in allowed if tried[n].mean_dice >= least)
 
     @property
     def best_share(self) -> float:
@@ -365,17 +363,9 @@ def parts_of(studies: Sequence[LabelledStudy]) -> list[LabelledStudy]:
     return [*studies[0].halves(), *studies] if len(studies) == 1 else list(studies)
 
 
-def _phases_of(studies: Sequence[LabelledStudy]) -> tuple[Phase, ...] | None:
-    """Those of a single study as `parts_of` divides it; None where the course plans them."""
-    if studies[0].half is None:
-        return None
-    return Phase("first half", (0,), (1,)), Phase("second half", (1,), (0,)), Phase("the whole study", (2,))
-
-
 def asked_of(studies: Sequence[LabelledStudy], settings: SpecialistSettings) -> set[str]:
     """Names of the studies that are held out in some phase."""
-    phases = plan([study.drawn for study in studies], settings)
-    return {studies[place].id for phase in phases for place in phase.asked}
+    return {studies[place].id for phase in phases_of(studies, settings) for place in phase.asked}
 
 
 def compare(before: Examined, after: Examined, settings: SpecialistSettings) -> tuple[bool, str]:

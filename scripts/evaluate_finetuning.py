@@ -30,13 +30,13 @@ import torch
 
 from lib.adapters import MODES
 from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network, weights_hash
-from lib.course import LabelledStudy, Phase, plan, run
+from lib.course import LabelledStudy, Phase, phases_of, run
 from lib.datasets import Dataset, read_dataset
-from lib.examination import Examined, answers_dice, overlap
+from lib.examination import Examined, overlap, template_dice
 from lib.finetuning import FineTune, FineTuning
 from lib.images import read_label
 from lib.networks import OnePrompt
-from lib.predictor import Predictor, PredictorSettings
+from lib.predictor import Predictor
 from lib.specialist import Specialist, load_specialist, save_specialist
 from lib.specialist_training import SpecialistSettings, SpecialistTraining, asked_of, parts_of
 from lib.templates import Template
@@ -127,13 +127,17 @@ class _Trainer:
             course = run(FineTune(self.network, studies, settings, seed=seed, phases=phases))
             return course.network, *course.verdict()
 
-        return self._learnt([settings], train, load_network, read_provenance, save_network)
+        def read(path: Path) -> tuple[OnePrompt, Mapping[str, Any]]:
+            return load_network(path), read_provenance(path)
+
+        return self._learnt([settings], train, read, save_network)
 
     def specialist(self, settings: SpecialistSettings, beside: OnePrompt) -> Learnt:
         """The specialist beside a One-Prompt to which what is held out is new."""
 
-        def read(path: Path) -> dict[str, Any]:
-            return dict(load_specialist(path).record)
+        def read(path: Path) -> tuple[Specialist, Mapping[str, Any]]:
+            found = load_specialist(path)
+            return found, found.record
 
         def write(path: Path, found: Specialist, told: Mapping[str, Any]) -> None:
             save_specialist(path, dataclasses.replace(found, record=told))
@@ -143,31 +147,30 @@ class _Trainer:
             course = run(SpecialistTraining(beside, studies, settings, seed=self.plan.seed))
             return course.specialist, *course.verdict()
 
-        return self._learnt([settings, weights_hash(beside)], train, load_specialist, read, write)
+        return self._learnt([settings, weights_hash(beside)], train, read, write)
 
     def parent(self, tuned: Learnt | None, tuning: FineTuning | None, specialist: SpecialistSettings) -> OnePrompt:
         """What the specialist is judged beside: the fine-tuned weights where they have not learnt what is held out."""
         if not (tuned and tuning and tuned.better):
             return self.network
-        drawn = [study.drawn for study in self.plan.studies]
-        learnt = {self.plan.studies[place].id for place in plan(drawn, tuning)[-1].learnt}
-        known = learnt & asked_of(parts_of(self.plan.studies), specialist)
+        studies = self.plan.studies
+        learnt = {studies[place].id for place in phases_of(studies, tuning)[-1].learnt}
+        known = learnt & asked_of(parts_of(studies), specialist)
         return self.network if known else tuned.network
 
     def _learnt(
         self,
         depends_on: Sequence[Any],
         train: Callable[[], tuple[Any, bool, str]],
-        load: Callable[[Path], Any],
-        read: Callable[[Path], Mapping[str, Any]],
+        read: Callable[[Path], tuple[Any, Mapping[str, Any]]],
         save: Callable[[Path, Any, Mapping[str, Any]], None],
     ) -> Learnt:
         key = [[study.id for study in self.plan.studies], self.plan.seed, self.only_final, weights_hash(self.network)]
         digest = hashlib.sha256(json.dumps([*key, *depends_on], default=dataclasses.asdict).encode()).hexdigest()[:16]
         path = self._folder / f"{self.plan.name}_{self.plan.labelled}_{digest}.safetensors" if self._folder else None
         if path and path.exists():
-            told = read(path)
-            return Learnt(load(path), bool(told["better"]), str(told["reason"]), float(told["cpu_seconds"]))
+            network, told = read(path)
+            return Learnt(network, bool(told["better"]), str(told["reason"]), float(told["cpu_seconds"]))
         used = time.process_time()
         network, better, reason = train()
         found = Learnt(network, better, reason, round(time.process_time() - used, 1))
@@ -262,15 +265,11 @@ def _dice(
     network: OnePrompt, specialist: Specialist | None, templates: Sequence[Template], queries: Sequence[Template]
 ) -> dict[str, float]:
     """With `all` templates, and with the first `one` alone."""
-    predictor = Predictor(network, settings=PredictorSettings(quality_slices=0))
     seconds = [specialist.opinion(query.image) if specialist else None for query in queries]
 
     def mean(some: Sequence[Template]) -> float:
-        found = Examined()
-        for query, second in zip(queries, seconds, strict=True):
-            [dice] = answers_dice(predictor, some, query, [second])
-            found = found.joined(Examined({name: (value,) for name, value in dice.items()}))
-        return round(100 * found.mean_dice, 2)
+        found = template_dice(network, [(some, query) for query in queries], seconds=seconds)
+        return round(100 * Examined(found).mean_dice, 2)
 
     every = mean(templates)
     return {"all": every, "one": every if len(templates) == 1 else mean(templates[:1])}

@@ -26,7 +26,7 @@ from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from lib.course import Course, LabelledStudy, Settings, phase_epochs, plan
+from lib.course import Course, LabelledStudy, Settings, phase_epochs, phases_of
 from lib.progress import load_progress, save_progress
 from lib.training import segmentation_loss
 from lib.training_record import FAILED, RUNNING, read_record, update_record, write_record
@@ -133,7 +133,7 @@ class CourseTrainer(BasicTrainTask):
         changed: Any = self._settings
         changed = dataclasses.replace(changed, epochs=int(request["max_epochs"]), steps=int(request["steps_per_epoch"]))
         settings, drawn = self._prepared(request, changed), [study.drawn for study in studies]
-        request["max_epochs"] = phase_epochs(drawn, settings) * len(plan(drawn, settings))
+        request["max_epochs"] = phase_epochs(drawn, settings) * len(phases_of(studies, settings))
         request["settings"] = settings
         request["distributed_backend"] = "nccl" if torch.cuda.is_available() else "gloo"
         found = {study.id: study.checksum for study in studies}
