@@ -198,7 +198,8 @@ class Board:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def one(self, selector: str) -> Any:
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
+        """The first that there is, as soon as the page shows one."""
+        return self.wait(lambda: self.all(selector))[0]
 
     def cards(self) -> list[str]:
         return self.browser.execute_script("return [...document.querySelectorAll('.card')].map(c => c.dataset.id)")
