@@ -11,12 +11,14 @@ import io
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -26,6 +28,7 @@ from selenium.webdriver.support.select import Select
 from scripts.ohif import ohif_address
 
 PATIENCE = 180.0  # seconds: software rendering on a busy machine
+LOST = 10.0  # seconds after which a click that nothing came of is one that went astray
 WINDOW = (1500, 900)
 # Rendering without a graphics card; nothing that would look for the network
 FLAGS = (
@@ -39,6 +42,7 @@ FLAGS = (
 RECORDER = """
 if (!window.recorded) {
   window.recorded = [];
+  window.asked = [];
   const open = XMLHttpRequest.prototype.open, send = XMLHttpRequest.prototype.send;
   XMLHttpRequest.prototype.open = function (method, url) {
     this.noted = { method, url: String(url) };
@@ -48,6 +52,7 @@ if (!window.recorded) {
     const noted = this.noted;
     if (/[/](infer|activelearning|train|info)[/]/.test(noted.url)) {
       noted.params = body instanceof FormData ? body.get('params') : body;
+      window.asked.push(noted.url);
       this.addEventListener('load', () => {
         noted.status = this.status;
         if (this.response instanceof ArrayBuffer) {
@@ -167,8 +172,7 @@ class Viewer:
     def connect(self) -> None:
         """Give the panel the server's address and press the button beside it."""
         self.wait(self._give_address)
-        self._press(".settingsTable button.actionButton")
-        self.wait(lambda: self._find(".modelSelector"))
+        self._press(".settingsTable button.actionButton", lambda: self._find(".modelSelector"))
         self.wait(lambda: self.labelmap() is not None)
 
     def models(self) -> dict[str, list[str]]:
@@ -183,11 +187,15 @@ class Viewer:
 
     def choose(self, tab: str, model: str = "", label: str = "") -> None:
         """Open a tab of the panel, select a model and a label in it."""
-        self._press(lambda: self._tab(tab).find_element(By.CSS_SELECTOR, ".tab-label"))
+        self._open_tab(tab)
         if model:
             self.wait(lambda: self._select(tab, model))  # the tab unfolds first
         if label:
-            self._press(lambda: self._tab(tab).find_element(By.XPATH, f".//tr[td[text()='{label}']]"))
+            row = f".//tr[td[text()='{label}']]"
+            self._press(
+                lambda: self._tab(tab).find_element(By.XPATH, row),
+                lambda: "transparent" not in self._tab(tab).find_element(By.XPATH, row).get_attribute("style"),
+            )
 
     def _select(self, tab: str, model: str) -> bool:
         choice = Select(self._tab(tab).find_element(By.CSS_SELECTOR, ".modelSelector select"))
@@ -211,36 +219,46 @@ class Viewer:
     def run(self, tab: str) -> Exchange:
         """Press a tab's *Run*, and wait until its answer is in the label map."""
         before = len(self.exchanges())
-        self._press(lambda: self._tab(tab).find_element(By.XPATH, ".//button[text()='Run']"))
+        self._ask(lambda: self._tab(tab).find_element(By.XPATH, ".//button[text()='Run']"))
         self.wait(lambda: len(self.exchanges()) > before)
         self.settle()
         return self.exchanges()[-1]
 
     def set_option(self, model: str, name: str) -> None:
         """Switch an option of a model on, in the panel's dialogue."""
-        self._press(lambda: self._driver.find_element(By.LINK_TEXT, "Options / Configurations"))
-        Select(self.wait(lambda: self._find("select[name=selectSection]"))).select_by_value("infer")
+        form = "select[name=selectSection]"
+        link = "Options / Configurations"
+        self._press(lambda: self._driver.find_element(By.LINK_TEXT, link), lambda: self._find(form))
+        Select(self._find(form)).select_by_value("infer")
         Select(self._find("select[name=selectName]")).select_by_value(model)
-        option = f"//div[contains(@class,'optionsForm')]//tr[td[contains(., '{name}')]]//input[@type='checkbox']"
-        self._press(lambda: self._driver.find_element(By.XPATH, option))
-        self._press(lambda: self._driver.find_element(By.XPATH, "//button[contains(., 'Confirm')]"))
+        box = f"//div[contains(@class,'optionsForm')]//tr[td[contains(., '{name}')]]//input[@type='checkbox']"
+        self._press(
+            lambda: self._driver.find_element(By.XPATH, box),
+            lambda: self._driver.find_element(By.XPATH, box).is_selected(),
+        )
+        self._press(
+            lambda: self._driver.find_element(By.XPATH, "//button[contains(., 'Confirm')]"),
+            lambda: not self._driver.find_elements(By.CSS_SELECTOR, form),
+        )
 
     def next_sample(self) -> None:
         """Ask for the next sample, and press the button that opens it."""
         before = self.study()
-        self._press(lambda: self._tab("Active Learning").find_element(By.CSS_SELECTOR, ".tab-label"))
-        self._press(lambda: self._driver.find_element(By.XPATH, "//button[text()='Next Sample']"))
-        self._press(lambda: self._driver.find_element(By.XPATH, "//*[contains(@class,'nextSampleForm')]//button"))
-        self.wait(lambda: self._driver.switch_to.alert).accept()  # whether to leave this study
+        self._open_tab("Active Learning")
+        form = "//*[contains(@class,'nextSampleForm')]//button"
+        self._press(
+            lambda: self._driver.find_element(By.XPATH, "//button[text()='Next Sample']"),
+            lambda: self._driver.find_element(By.XPATH, form),
+        )
+        self._press(lambda: self._driver.find_element(By.XPATH, form), lambda: self._driver.switch_to.alert)
+        self._driver.switch_to.alert.accept()  # whether to leave this study
         self.wait(lambda: self.study() != before)
         self._wait_for_views()
 
     def update_model(self) -> None:
         """Press *Update Model*."""
-        button = "//button[text()='Update Model']"
-        if not any(element.is_displayed() for element in self._driver.find_elements(By.XPATH, button)):
-            self._press(lambda: self._tab("Active Learning").find_element(By.CSS_SELECTOR, ".tab-label"))
-        self._press(lambda: self._driver.find_element(By.XPATH, button))
+        self._open_tab("Active Learning")
+        self._ask(lambda: self._driver.find_element(By.XPATH, "//button[text()='Update Model']"))
 
     def jump(self, lps: np.ndarray) -> None:
         """Move all views to the planes through a place."""
@@ -338,13 +356,42 @@ class Viewer:
         field.send_keys(f"{self._base}/")
         return field.get_attribute("value") == f"{self._base}/"
 
-    def _press(self, what: str | Callable[[], WebElement]) -> None:
-        """Click an element, given by its selector or how it is found; again where OHIF exchanged it meanwhile."""
+    def _open_tab(self, name: str) -> None:
+        """Unfold a tab of the panel, which folds the one that was open."""
+        self._press(
+            lambda: self._tab(name).find_element(By.CSS_SELECTOR, ".tab-label"),
+            lambda: self._tab(name).find_element(By.CSS_SELECTOR, ".tab-switch").is_selected(),
+        )
+
+    def _ask(self, button: Callable[[], WebElement]) -> None:
+        """Press a button that sends a request to the server."""
+        asked = "return window.asked.length"
+        before = self._driver.execute_script(asked)
+        self._press(button, lambda: self._driver.execute_script(asked) > before)
+
+    def _press(self, what: str | Callable[[], WebElement], effect: Callable[[], Any] | None = None) -> None:
+        """Click an element, given by its selector or how it is found, until its effect is seen where one is named.
+
+        Again where OHIF exchanged it meanwhile, and where the click went astray: while a tab folds and another unfolds,
+        what is in them moves, and may be gone from under the mouse when the button goes down.
+        """
+        pressed = False
+
+        def seen() -> bool:
+            with suppress(WebDriverException):  # what is looked for is not there yet
+                return effect is None or bool(effect())
+            return False
 
         def press() -> bool:
+            nonlocal pressed
+            if pressed and seen():
+                return True
             element = self._find(what) if isinstance(what, str) else what()
             self._driver.execute_script("arguments[0].scrollIntoView({ block: 'center' })", element)
             element.click()
-            return True
+            pressed, end = True, time.monotonic() + LOST
+            while not (found := seen()) and time.monotonic() < end:
+                time.sleep(0.3)
+            return found
 
         self.wait(press)

@@ -12,6 +12,7 @@ import nibabel
 import pytest
 import torch
 from PIL import Image as Pillow
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -218,7 +219,8 @@ class Board:
             self.browser.switch_to.active_element.send_keys(key)
 
     def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
-        return WebDriverWait(self.browser, seconds, 0.05).until(lambda browser: condition())
+        redrawn = [StaleElementReferenceException]  # between an element's being found and its being read
+        return WebDriverWait(self.browser, seconds, 0.05, redrawn).until(lambda browser: condition())
 
 
 @pytest.fixture(scope="module")
