@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ WHERE = ("device", "gpus", "multi_gpu", "tracking")  # what the training that fo
 INTERRUPTED = (
     "the training process ended without a word: it was killed, or the machine went down. What is served did not "
     "change; Train goes on after the last whole epoch"
+)
+SILENT = (
+    "the training process ended before it began. What is served did not change; mend what it says (all of it is in the "
+    "server's log), and train again."
 )
 
 
@@ -119,6 +124,10 @@ class Trainings:
             record |= {"state": FAILED, "reason": INTERRUPTED}
         if any(task["status"] == "RUNNING" for task in tasks) and record["state"] != RUNNING:
             record = {"state": RUNNING, "reason": "", "curve": [], "epoch": 0}  # its process is still starting
+        begun = [task for task in tasks if task["status"] != "SUBMITTED"]
+        if begun and begun[-1]["status"] == "ERROR" and record.get("updated", 0) < _asked_at(begun[-1]):
+            reason = f"{SILENT} Its last words: {_last_words(begun[-1])}"
+            record = {"state": FAILED, "reason": reason, "curve": [], "epoch": 0}
         waiting = sum(task["status"] == "SUBMITTED" for task in tasks)
         return {**record, "queued": waiting, "auto_finetune": self._every}
 
@@ -183,6 +192,17 @@ class Trainings:
                 f"{free // 2**20} MB: free some",
                 409,
             )
+
+
+def _asked_at(task: Mapping[str, Any]) -> float:
+    """When MONAI Label took a task, in seconds since the epoch: it notes whole ones of local time."""
+    return datetime.strptime(task["start_ts"], "%Y-%m-%d %H:%M:%S").timestamp()
+
+
+def _last_words(task: Mapping[str, Any]) -> str:
+    """The last line that a task's process printed: of a Python that failed, its error."""
+    lines = list(task.get("details") or ())
+    return lines[-1] if lines else "none"
 
 
 def _alive(pid: Any) -> bool:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
@@ -36,7 +37,9 @@ class Bench:
 
     def trainings(self, **options):
         def run(model, params, enqueue):
-            task = {"id": str(len(self.asked)), "status": "SUBMITTED", "request": {**params, "model": model}}
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            request = {**params, "model": model}
+            task = {"id": str(len(self.asked)), "status": "SUBMITTED", "request": request, "start_ts": now}
             self.asked.append(params)
             self.models_asked.append(model)
             processes.background_tasks.setdefault("train", []).append(task)
@@ -186,6 +189,21 @@ def test_a_training_whose_process_is_gone_has_failed_and_says_what_to_do(bench):
     assert "was killed" in told["reason"]
     write_record(bench.models, state=RUNNING, pid=os.getpid())  # the number was given to another program
     assert bench.trainings().status()["state"] == "failed"
+
+
+def test_a_training_whose_process_never_began_has_failed_with_its_last_words(bench):
+    bench.submit("s0")
+    write_record(bench.models, state="published", updated=time.time() - 60)
+    trainings = bench.trainings()
+    trainings.start({})
+    assert trainings.status()["state"] == "published"  # the one before: this one waits
+    [task] = processes.background_tasks["train"]
+    task |= {"status": "ERROR", "details": ["Traceback", "FileNotFoundError: no weights"]}
+    told = trainings.status()
+    assert told["state"] == "failed"
+    assert "FileNotFoundError: no weights" in told["reason"]
+    write_record(bench.models, state="failed", reason="it said why itself")
+    assert trainings.status()["reason"] == "it said why itself"
 
 
 def test_a_training_that_a_power_cut_ended_goes_on_at_the_next_start(bench):

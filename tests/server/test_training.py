@@ -97,6 +97,20 @@ def test_without_a_label_training_is_refused(server: Server) -> None:
     assert server.get("/oneprompt/training")["state"] == "idle"
 
 
+def test_a_training_that_cannot_even_begin_says_why(server: Server, labels: Path, tiny_weights: Path) -> None:
+    assert server.save_label("s0", labels / "label0.nii.gz", ["organ"]).status_code == 200
+    away = tiny_weights.with_suffix(".away")
+    tiny_weights.rename(away)
+    try:
+        train(server)
+        told = wait(server, ended)
+    finally:
+        away.rename(tiny_weights)
+    assert told["state"] == "failed"
+    assert "ended before it began" in told["reason"]
+    assert tiny_weights.name in told["reason"]
+
+
 def test_better_weights_are_published_served_and_used_again_on_the_list(server: Server, labels: Path) -> None:
     for number in (0, 1):
         assert server.save_label(f"s{number}", labels / f"label{number}.nii.gz", ["organ"]).status_code == 200
