@@ -357,11 +357,14 @@ class Viewer:
         return field.get_attribute("value") == f"{self._base}/"
 
     def _open_tab(self, name: str) -> None:
-        """Unfold a tab of the panel, which folds the one that was open."""
-        self._press(
-            lambda: self._tab(name).find_element(By.CSS_SELECTOR, ".tab-label"),
-            lambda: self._tab(name).find_element(By.CSS_SELECTOR, ".tab-switch").is_selected(),
-        )
+        """Unfold a tab of the panel; a click on an open one might fold it."""
+
+        def is_open() -> bool:
+            return self._tab(name).find_element(By.CSS_SELECTOR, ".tab-switch").is_selected()
+
+        self.wait(lambda: self._tab(name))
+        if not is_open():
+            self._press(lambda: self._tab(name).find_element(By.CSS_SELECTOR, ".tab-label"), is_open)
 
     def _ask(self, button: Callable[[], WebElement]) -> None:
         """Press a button that sends a request to the server."""
@@ -372,8 +375,8 @@ class Viewer:
     def _press(self, what: str | Callable[[], WebElement], effect: Callable[[], Any] | None = None) -> None:
         """Click an element, given by its selector or how it is found, until its effect is seen where one is named.
 
-        Again where OHIF exchanged it meanwhile, and where the click went astray: while a tab folds and another unfolds,
-        what is in them moves, and may be gone from under the mouse when the button goes down.
+        Again where OHIF exchanged it meanwhile, and where the click went astray: what is in a tab moves while it
+        unfolds, and may be gone from under the mouse before the button is up again.
         """
         pressed = False
 
@@ -388,6 +391,10 @@ class Viewer:
                 return True
             element = self._find(what) if isinstance(what, str) else what()
             self._driver.execute_script("arguments[0].scrollIntoView({ block: 'center' })", element)
+            place = element.rect
+            time.sleep(0.1)
+            if element.rect != place:
+                return False  # not yet: it still moves
             element.click()
             pressed, end = True, time.monotonic() + LOST
             while not (found := seen()) and time.monotonic() < end:
