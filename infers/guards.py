@@ -30,6 +30,7 @@ TRAIN_PARAMS = frozenset(
     "pretrained steps_per_epoch tracking tracking_experiment_name tracking_run_name train_batch_size val_batch_size "
     "val_split".split()
 )
+COUNTS = ("max_epochs", "steps_per_epoch", "train_batch_size")
 BATCH_PARAMS = frozenset(
     "client_id device gpus images label_tag logging max_batch_size max_workers multi_gpu save_label".split()
 )
@@ -102,7 +103,7 @@ def check_role(user: User, role: str, doing: str) -> None:
 
 
 def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:
-    """Refuse parameters of a subprocess that are not on its list, and run names that are paths.
+    """Refuse parameters of a subprocess that are not on its list, run names that are paths, and counts of nothing.
 
     Raises:
         ClientError: which are allowed and which were given.
@@ -112,6 +113,9 @@ def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:
     for key in ("name", "tracking_experiment_name", "tracking_run_name", "label_tag"):
         if params.get(key):
             safe_name(key, str(params[key]))
+    for key in COUNTS:
+        if key in params and not re.fullmatch(r"[1-9][0-9]*", str(params[key])):
+            raise ClientError(f"{key} must be a whole number from 1 on, got {params[key]!r}")
 
 
 def check_archive(file: UploadFile) -> None:

@@ -30,11 +30,11 @@ LEAST_ROOM = 200 * 2**20  # bytes: checkpoints, statistics and a version of the 
 WHERE = ("device", "gpus", "multi_gpu", "tracking")  # what the training that follows another one takes over
 INTERRUPTED = (
     "the training process ended without a word: it was killed, or the machine went down. What is served did not "
-    "change; Train goes on after the last whole epoch"
+    "change; Train goes on after the last whole epoch."
 )
 SILENT = (
-    "the training process ended before it began. What is served did not change; mend what it says (all of it is in the "
-    "server's log), and train again."
+    "the training process ended before it began. What is served did not change; see the server's log, mend what it "
+    "says, and train again."
 )
 
 
@@ -102,7 +102,10 @@ class Trainings:
             task = None
             with suppress(psutil.Error):  # whatever ends by itself meanwhile need not be stopped
                 task = train.stop()
-            task = task or (waiting[-1] if waiting else None)
+            left = list(processes.processes("train").values())
+            for process in left:  # an error came before it was killed, or it began just now
+                process.kill()
+            task = task or (waiting[-1] if waiting else {"status": "STOPPED"} if left else None)
             for record in map(read_record, self._folders.values()):
                 if record.get("state") == RUNNING and _alive(record.get("pid")):  # it outlived an earlier server
                     task = task or {"status": "STOPPED"}
@@ -120,14 +123,18 @@ class Trainings:
         curve, verdict, and how many wait."""
         record = {"state": "idle", **read_record(self._folders[name])}
         tasks = [task for task in processes.tasks("train") if task["request"].get("model", name) == name]
-        if record["state"] == RUNNING and not _alive(record.get("pid")):
-            record |= {"state": FAILED, "reason": INTERRUPTED}
-        if any(task["status"] == "RUNNING" for task in tasks) and record["state"] != RUNNING:
-            record = {"state": RUNNING, "reason": "", "curve": [], "epoch": 0}  # its process is still starting
-        begun = [task for task in tasks if task["status"] != "SUBMITTED"]
-        if begun and begun[-1]["status"] == "ERROR" and record.get("updated", 0) < _asked_at(begun[-1]):
-            reason = f"{SILENT} Its last words: {_last_words(begun[-1])}"
-            record = {"state": FAILED, "reason": reason, "curve": [], "epoch": 0}
+        newest = next((task for task in reversed(tasks) if _began(task)), None)
+        task, spoke = newest or {"status": "none"}, not newest or record.get("started", 0) >= _beginning(newest)
+        unknown = {"curve": [], "epoch": 0}  # what the record tells of is the training before
+        if task["status"] == "RUNNING":
+            if not spoke or record["state"] != RUNNING:  # its process still starts, or still ends
+                record = {**(record if spoke else unknown), "state": RUNNING, "reason": ""}
+        elif not spoke and task["status"] == "STOPPED":
+            record = {**unknown, "state": STOPPED, "reason": "stopped before it began"}
+        elif not spoke and task["status"] == "ERROR":
+            record = {**unknown, "state": FAILED, "reason": SILENT + _last_words(task)}
+        elif record["state"] == RUNNING and not _alive(record.get("pid")):
+            record |= {"state": FAILED, "reason": INTERRUPTED + _last_words(task)}
         waiting = sum(task["status"] == "SUBMITTED" for task in tasks)
         return {**record, "queued": waiting, "auto_finetune": self._every}
 
@@ -139,12 +146,7 @@ class Trainings:
         new = [image_id for image_id, checksum in self._studies.templates().items() if known.get(image_id) != checksum]
         if len(new) < self._every or self._busy():
             return False
-        try:
-            self.start({})
-        except ClientError as error:
-            logger.warning("no training was started after %d new labels: %s", len(new), error)
-            return False
-        return True
+        return self._try({}, f"no training was started after {len(new)} new labels")
 
     def resume(self) -> bool:
         """At the server's start: let a training go on that a kill or a power cut ended; whether there was one.
@@ -158,15 +160,18 @@ class Trainings:
             for name, record in interrupted.items()
             if record.get("state") == RUNNING and not _alive(record.get("pid"))
         ]
-        return any([self._go_on(name, params) for name, params in gone])
+        for name, _ in gone:
+            logger.info("a training of %s was interrupted and goes on", name)
+        away = "the interrupted training does not go on"
+        return any([self._try(params, away, enqueue=True, name=name) for name, params in gone])
 
-    def _go_on(self, name: str, params: Mapping[str, Any]) -> bool:
-        logger.info("a training of %s was interrupted and goes on", name)
+    def _try(self, params: Mapping[str, Any], otherwise: str, **options: Any) -> bool:
+        """Start one that nobody waits for the answer of: what keeps it from starting is logged."""
         try:
-            self.start(params, enqueue=True, name=name)
+            self.start(params, **options)
         except Exception as error:
             expected = isinstance(error, (ClientError, OSError))
-            logger.warning("the interrupted training does not go on: %s", error, exc_info=not expected)
+            logger.warning("%s: %s", otherwise, error, exc_info=not expected)
             return False
         return True
 
@@ -194,15 +199,23 @@ class Trainings:
             )
 
 
-def _asked_at(task: Mapping[str, Any]) -> float:
-    """When MONAI Label took a task, in seconds since the epoch: it notes whole ones of local time."""
-    return datetime.strptime(task["start_ts"], "%Y-%m-%d %H:%M:%S").timestamp()
+def _began(task: Mapping[str, Any]) -> bool:
+    """Whether a task of MONAI Label's ever had a process: those that were dropped while they waited had none."""
+    return task["status"] == "RUNNING" or "end_ts" in task
+
+
+def _beginning(task: Mapping[str, Any]) -> float:
+    """When the process of a task began, at the earliest, in seconds since the epoch: when it was asked for or, as one
+    runs at a time, when the one before it ended. MONAI Label notes whole seconds of local time."""
+    everyone = processes.tasks("train")
+    times = [task["start_ts"], *(earlier["end_ts"] for earlier in everyone[: everyone.index(task)] if _began(earlier))]
+    return max(datetime.strptime(time, "%Y-%m-%d %H:%M:%S").timestamp() for time in times)
 
 
 def _last_words(task: Mapping[str, Any]) -> str:
-    """The last line that a task's process printed: of a Python that failed, its error."""
+    """The last line that the process of a failed task printed, as a sentence: of a Python that failed, its error."""
     lines = list(task.get("details") or ())
-    return lines[-1] if lines else "none"
+    return f" Its last words: {lines[-1]}" if lines and task["status"] == "ERROR" else ""
 
 
 def _alive(pid: Any) -> bool:

@@ -111,9 +111,11 @@ class FineTuning:
                 raise ValueError(f"{name} must be a {kinds.get(name, float).__name__}, got {value!r}") from error
         rate = changes.pop("rate", None)
         settings = dataclasses.replace(cls(), **changes)
-        counts = (settings.epochs, settings.steps, settings.batch, settings.queries, settings.longer)
+        counts = [getattr(settings, name) for name, kind in kinds.items() if kind is int and name != "few"]
         if settings.mode not in MODES or min(counts) < 1:
             raise ValueError(f"mode must be one of {', '.join(MODES)} and counts 1 or more, got {text!r}")
+        if settings.folds < 2 or not 0 < settings.held_out <= 0.5:
+            raise ValueError(f"folds must be 2 or more, and held_out a share up to a half, got {text!r}")
         if settings.optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {text!r}")
         return (

@@ -1,1 +1,1 @@
-"""MONAI Label's side of training: the `oneprompt` trainer."""
+"""MONAI Label's side of training: the trainers `oneprompt` and `oneprompt_specialist`."""

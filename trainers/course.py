@@ -13,6 +13,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,8 @@ class CourseTrainer(BasicTrainTask):
             stats: dict[str, Any] = super().__call__({**common, **request, **never}, datastore)
             return stats
         except Exception as error:
-            update_record(self.models, state=FAILED, reason=_reason(error))
+            with suppress(OSError):  # a full disk takes no record either: what follows is what says why
+                update_record(self.models, state=FAILED, reason=_reason(error))
             raise
 
     # What is learnt

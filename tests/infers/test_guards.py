@@ -69,7 +69,8 @@ def test_archives_that_could_leave_their_folder_are_refused(upload):
 
 def test_only_known_parameters_reach_a_training_process():
     check_params({"max_epochs": 3, "name": "train_02"}, TRAIN_PARAMS)
-    for params in ({"bundle_path": "/tmp"}, {"name": "../up"}, {"tracking_run_name": "a/b"}):
+    wrong_counts = ({"max_epochs": 0}, {"steps_per_epoch": -1}, {"train_batch_size": "many"}, {"max_epochs": 1.5})
+    for params in ({"bundle_path": "/tmp"}, {"name": "../up"}, {"tracking_run_name": "a/b"}, *wrong_counts):
         with pytest.raises(ClientError):
             check_params(params, TRAIN_PARAMS)
 

@@ -191,19 +191,65 @@ def test_a_training_whose_process_is_gone_has_failed_and_says_what_to_do(bench):
     assert bench.trainings().status()["state"] == "failed"
 
 
+def minutes_ago(minutes):
+    """As MONAI Label notes the time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - 60 * minutes))
+
+
 def test_a_training_whose_process_never_began_has_failed_with_its_last_words(bench):
     bench.submit("s0")
-    write_record(bench.models, state="published", updated=time.time() - 60)
+    write_record(bench.models, state="published", started=time.time() - 600)
     trainings = bench.trainings()
     trainings.start({})
     assert trainings.status()["state"] == "published"  # the one before: this one waits
     [task] = processes.background_tasks["train"]
-    task |= {"status": "ERROR", "details": ["Traceback", "FileNotFoundError: no weights"]}
+    task |= {"status": "ERROR", "end_ts": minutes_ago(0), "details": ["Traceback", "FileNotFoundError: no weights"]}
     told = trainings.status()
     assert told["state"] == "failed"
     assert "FileNotFoundError: no weights" in told["reason"]
-    write_record(bench.models, state="failed", reason="it said why itself")
+    write_record(bench.models, state="failed", reason="it said why itself", started=time.time())
     assert trainings.status()["reason"] == "it said why itself"
+
+
+@pytest.mark.parametrize(("ended", "state"), [("ERROR", "failed"), ("STOPPED", "stopped")])
+def test_a_training_that_waited_for_another_is_not_taken_for_it(bench, ended, state):
+    bench.submit("s0")
+    trainings = bench.trainings()
+    for _ in range(3):
+        trainings.start({}, enqueue=True)
+    first, second, third = processes.background_tasks["train"]
+    first |= {"status": "DONE", "start_ts": minutes_ago(9), "end_ts": minutes_ago(5)}
+    second |= {"status": ended, "start_ts": minutes_ago(8), "end_ts": minutes_ago(4)}
+    third["status"] = "STOPPED"  # it was dropped while it waited: nothing is known of it
+    write_record(bench.models, state="published", started=time.time() - 9 * 60 + 5)  # the first one's
+    assert trainings.status()["state"] == state
+    write_record(bench.models, state="candidate", started=time.time() - 5 * 60 + 5)  # the second one's
+    assert trainings.status()["state"] == "candidate"
+
+
+def test_a_training_runs_until_its_process_has_ended_and_shows_its_own_progress_only(bench):
+    bench.submit("s0")
+    trainings = bench.trainings()
+    trainings.start({})
+    [task] = processes.background_tasks["train"]
+    task |= {"status": "RUNNING", "start_ts": minutes_ago(1)}
+    write_record(bench.models, state="published", started=time.time() - 600, reason="better", epoch=9, curve=[{}])
+    told = trainings.status()
+    assert (told["state"], told["epoch"], told["curve"]) == ("running", 0, [])
+    write_record(bench.models, state="published", started=time.time(), reason="better", epoch=3, curve=[{}])
+    told = trainings.status()
+    assert (told["state"], told["reason"], told["epoch"], told["curve"]) == ("running", "", 3, [{}])
+    task |= {"status": "DONE", "end_ts": minutes_ago(0)}
+    assert (trainings.status()["state"], trainings.status()["reason"]) == ("published", "better")
+
+
+def test_a_label_is_saved_whatever_keeps_a_training_from_starting(bench, monkeypatch):
+    def away(path):
+        raise OSError("the disk is away")
+
+    bench.submit("s0")
+    monkeypatch.setattr(infers.training.shutil, "disk_usage", away)
+    assert not bench.trainings(every=1).label_saved()
 
 
 def test_a_training_that_a_power_cut_ended_goes_on_at_the_next_start(bench):

@@ -194,6 +194,16 @@ def test_settings_are_read_from_words():
     assert training.template_types[PromptType.SEGLAB] == 0.7
     assert sum(training.template_types.values()) == pytest.approx(1)
     assert FineTuning.parse("") == FineTuning()
-    for wrong in ("epoch=2", "epochs=two", "mode=half", "steps=0", "longer=0", "optimizer=sgd"):
+    for wrong in (
+        "epoch=2",
+        "epochs=two",
+        "mode=half",
+        "steps=0",
+        "longer=0",
+        "optimizer=sgd",
+        "folds=1",
+        "held_out=0",
+        "most_asked=0",
+    ):
         with pytest.raises(ValueError, match="must be"):
             FineTuning.parse(wrong)

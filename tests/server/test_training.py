@@ -108,7 +108,6 @@ def test_a_training_that_cannot_even_begin_says_why(server: Server, labels: Path
         away.rename(tiny_weights)
     assert told["state"] == "failed"
     assert "ended before it began" in told["reason"]
-    assert tiny_weights.name in told["reason"]
 
 
 def test_better_weights_are_published_served_and_used_again_on_the_list(server: Server, labels: Path) -> None:
