@@ -124,17 +124,19 @@ class Trainings:
         record = {"state": "idle", **read_record(self._folders[name])}
         tasks = [task for task in processes.tasks("train") if task["request"].get("model", name) == name]
         newest = next((task for task in reversed(tasks) if _began(task)), None)
-        task, spoke = newest or {"status": "none"}, not newest or record.get("started", 0) >= _beginning(newest)
+        spoke = newest is None or record.get("started", 0) >= _beginning(newest)
+        now = newest["status"] if newest else ""
+        words = _last_words(newest) if newest and now == "ERROR" else ""
         unknown = {"curve": [], "epoch": 0}  # what the record tells of is the training before
-        if task["status"] == "RUNNING":
+        if now == "RUNNING":
             if not spoke or record["state"] != RUNNING:  # its process still starts, or still ends
                 record = {**(record if spoke else unknown), "state": RUNNING, "reason": ""}
-        elif not spoke and task["status"] == "STOPPED":
+        elif not spoke and now == "STOPPED":
             record = {**unknown, "state": STOPPED, "reason": "stopped before it began"}
-        elif not spoke and task["status"] == "ERROR":
-            record = {**unknown, "state": FAILED, "reason": SILENT + _last_words(task)}
+        elif not spoke and now == "ERROR":
+            record = {**unknown, "state": FAILED, "reason": SILENT + words}
         elif record["state"] == RUNNING and not _alive(record.get("pid")):
-            record |= {"state": FAILED, "reason": INTERRUPTED + _last_words(task)}
+            record |= {"state": FAILED, "reason": INTERRUPTED + words}
         waiting = sum(task["status"] == "SUBMITTED" for task in tasks)
         return {**record, "queued": waiting, "auto_finetune": self._every}
 
@@ -213,9 +215,9 @@ def _beginning(task: Mapping[str, Any]) -> float:
 
 
 def _last_words(task: Mapping[str, Any]) -> str:
-    """The last line that the process of a failed task printed, as a sentence: of a Python that failed, its error."""
+    """The last line that the process of a task printed, as a sentence: of a Python that failed, its error."""
     lines = list(task.get("details") or ())
-    return f" Its last words: {lines[-1]}" if lines and task["status"] == "ERROR" else ""
+    return f" Its last words: {lines[-1]}" if lines else ""
 
 
 def _alive(pid: Any) -> bool:

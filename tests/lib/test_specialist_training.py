@@ -153,7 +153,7 @@ def test_the_smallest_share_that_is_nearly_the_best_is_chosen_of_those_that_may_
     assert course.best_share == 1.0  # nothing was asked yet
 
     def share(*found):
-        # twice the same answer, and two structures: what they gain is as sure as their difference is small
+        # eight times the same answer, and two structures: what they gain is as sure as their difference is small
         course.results = [Examined({"a": (0.8,) * 8, "b": (0.5,) * 8})]
         course.results += [Examined({"a": (a,) * 8, "b": (b,) * 8}) for a, b in found]
         return course.best_share, course.verdict()[0]

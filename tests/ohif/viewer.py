@@ -191,14 +191,11 @@ class Viewer:
         if model:
             self.wait(lambda: self._select(tab, model))  # the tab unfolds first
         if label:
-            row = f".//tr[td[text()='{label}']]"
-            self._press(
-                lambda: self._tab(tab).find_element(By.XPATH, row),
-                lambda: "transparent" not in self._tab(tab).find_element(By.XPATH, row).get_attribute("style"),
-            )
+            row = f"{self._tab(tab)}//tr[td[text()='{label}']]"
+            self._press(row, lambda: "transparent" not in self._find(row).get_attribute("style"))
 
     def _select(self, tab: str, model: str) -> bool:
-        choice = Select(self._tab(tab).find_element(By.CSS_SELECTOR, ".modelSelector select"))
+        choice = Select(self._find(f"{self._tab(tab)}//*[contains(@class,'modelSelector')]//select"))
         choice.select_by_value(model)
         return choice.first_selected_option.get_attribute("value") == model
 
@@ -219,7 +216,7 @@ class Viewer:
     def run(self, tab: str) -> Exchange:
         """Press a tab's *Run*, and wait until its answer is in the label map."""
         before = len(self.exchanges())
-        self._ask(lambda: self._tab(tab).find_element(By.XPATH, ".//button[text()='Run']"))
+        self._ask(f"{self._tab(tab)}//button[text()='Run']")
         self.wait(lambda: len(self.exchanges()) > before)
         self.settle()
         return self.exchanges()[-1]
@@ -227,30 +224,20 @@ class Viewer:
     def set_option(self, model: str, name: str) -> None:
         """Switch an option of a model on, in the panel's dialogue."""
         form = "select[name=selectSection]"
-        link = "Options / Configurations"
-        self._press(lambda: self._driver.find_element(By.LINK_TEXT, link), lambda: self._find(form))
+        self._press("//a[normalize-space()='Options / Configurations']", lambda: self._find(form))
         Select(self._find(form)).select_by_value("infer")
         Select(self._find("select[name=selectName]")).select_by_value(model)
         box = f"//div[contains(@class,'optionsForm')]//tr[td[contains(., '{name}')]]//input[@type='checkbox']"
-        self._press(
-            lambda: self._driver.find_element(By.XPATH, box),
-            lambda: self._driver.find_element(By.XPATH, box).is_selected(),
-        )
-        self._press(
-            lambda: self._driver.find_element(By.XPATH, "//button[contains(., 'Confirm')]"),
-            lambda: not self._driver.find_elements(By.CSS_SELECTOR, form),
-        )
+        self._press(box, lambda: self._find(box).is_selected())
+        self._press("//button[contains(., 'Confirm')]", lambda: not self._driver.find_elements(By.CSS_SELECTOR, form))
 
     def next_sample(self) -> None:
         """Ask for the next sample, and press the button that opens it."""
         before = self.study()
         self._open_tab("Active Learning")
         form = "//*[contains(@class,'nextSampleForm')]//button"
-        self._press(
-            lambda: self._driver.find_element(By.XPATH, "//button[text()='Next Sample']"),
-            lambda: self._driver.find_element(By.XPATH, form),
-        )
-        self._press(lambda: self._driver.find_element(By.XPATH, form), lambda: self._driver.switch_to.alert)
+        self._press("//button[text()='Next Sample']", lambda: self._find(form))
+        self._press(form, lambda: self._driver.switch_to.alert)
         self._driver.switch_to.alert.accept()  # whether to leave this study
         self.wait(lambda: self.study() != before)
         self._wait_for_views()
@@ -258,7 +245,7 @@ class Viewer:
     def update_model(self) -> None:
         """Press *Update Model*."""
         self._open_tab("Active Learning")
-        self._ask(lambda: self._driver.find_element(By.XPATH, "//button[text()='Update Model']"))
+        self._ask("//button[text()='Update Model']")
 
     def jump(self, lps: np.ndarray) -> None:
         """Move all views to the planes through a place."""
@@ -342,12 +329,12 @@ class Viewer:
         self.wait(still)
 
     def _find(self, selector: str) -> WebElement:
-        return self._driver.find_element(By.CSS_SELECTOR, selector)
+        """By CSS, or by XPath where it begins with a slash."""
+        return self._driver.find_element(By.XPATH if selector.startswith("/") else By.CSS_SELECTOR, selector)
 
-    def _tab(self, name: str) -> WebElement:
-        return self._driver.find_element(
-            By.XPATH, f"//*[contains(@class,'tab-label')][text()='{name}']/ancestor::*[contains(@class,'tab')][1]"
-        )
+    def _tab(self, name: str) -> str:
+        """XPath of a tab of the panel."""
+        return f"//*[contains(@class,'tab-label')][text()='{name}']/ancestor::*[contains(@class,'tab')][1]"
 
     def _give_address(self) -> bool:
         field = self._find("#monailabelServerURL")
@@ -359,21 +346,18 @@ class Viewer:
     def _open_tab(self, name: str) -> None:
         """Unfold a tab of the panel; a click on an open one might fold it."""
 
-        def is_open() -> bool:
-            return self._tab(name).find_element(By.CSS_SELECTOR, ".tab-switch").is_selected()
+        switch, label = (f"{self._tab(name)}//*[contains(@class,'{part}')]" for part in ("tab-switch", "tab-label"))
+        if not self.wait(lambda: self._find(switch)).is_selected():
+            self._press(label, lambda: self._find(switch).is_selected())
 
-        self.wait(lambda: self._tab(name))
-        if not is_open():
-            self._press(lambda: self._tab(name).find_element(By.CSS_SELECTOR, ".tab-label"), is_open)
-
-    def _ask(self, button: Callable[[], WebElement]) -> None:
+    def _ask(self, button: str) -> None:
         """Press a button that sends a request to the server."""
         asked = "return window.asked.length"
         before = self._driver.execute_script(asked)
         self._press(button, lambda: self._driver.execute_script(asked) > before)
 
-    def _press(self, what: str | Callable[[], WebElement], effect: Callable[[], Any] | None = None) -> None:
-        """Click an element, given by its selector or how it is found, until its effect is seen where one is named.
+    def _press(self, what: str, effect: Callable[[], Any]) -> None:
+        """Click an element, until its effect is seen.
 
         Again where OHIF exchanged it meanwhile, and where the click went astray: what is in a tab moves while it
         unfolds, and may be gone from under the mouse before the button is up again.
@@ -382,14 +366,14 @@ class Viewer:
 
         def seen() -> bool:
             with suppress(WebDriverException):  # what is looked for is not there yet
-                return effect is None or bool(effect())
+                return bool(effect())
             return False
 
         def press() -> bool:
             nonlocal pressed
             if pressed and seen():
                 return True
-            element = self._find(what) if isinstance(what, str) else what()
+            element = self._find(what)
             self._driver.execute_script("arguments[0].scrollIntoView({ block: 'center' })", element)
             place = element.rect
             time.sleep(0.1)
