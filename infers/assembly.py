@@ -18,41 +18,41 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from pydicom.dataset import Dataset
 
-from infers.acceptance import Acceptance
-from infers.batch import TolerantBatchInfer
+from infers.api.routes import install
 from infers.board.board import Board
-from infers.board.rows import REJECTED
-from infers.corrections import Corrections
-from infers.datastore import ACCEPTED, AUTOMATIC, FINAL, FORMER, PROVENANCE, StudyStore
-from infers.dicomseg import Maker, read_headers
+from infers.dicom.dicomseg import Maker, read_headers
+from infers.dicom.pacs_labels import inferred_seg
+from infers.dicom.rtstruct import write_rtstruct
 from infers.errors import ClientError, NotFound
-from infers.gate import Gate
 from infers.guards import safe_name
-from infers.health import TemplateHealth
-from infers.labels import LabelMap
-from infers.locked import NO_IMAGE
-from infers.looks import Looks
-from infers.model import BASE, PUBLISHED, ServedModel
-from infers.offers import Offers
-from infers.oneprompt import Engine, tasks
-from infers.pacs_labels import inferred_seg
-from infers.propagation import Propagation
-from infers.routes import install
-from infers.rtstruct import write_rtstruct
-from infers.scoring import SCORE, DiceScoring, score_study
-from infers.specialist import SpecialistTask
-from infers.strategies import strategies
-from infers.studies import CHECKED, IMAGE, IS_TEMPLATE, MODEL, SPECIALIST, Studies
-from infers.training import Trainings
-from infers.watch import FolderWatch, if_other
-from lib.checkpoints import SHIPPED_WEIGHTS
-from lib.config import AppConfig
-from lib.images import Image, read_image, read_label, write_image
-from lib.predictor import Predictor, PredictorSettings
-from lib.served_specialist import ServedSpecialist
-from lib.slice_network import Checkpoint
-from lib.specialist_training import SpecialistSettings
-from lib.versions import FOLDER, Versions
+from infers.jobs.batch import TolerantBatchInfer
+from infers.jobs.propagation import Propagation
+from infers.jobs.training import Trainings
+from infers.names import LabelMap
+from infers.serving.model import BASE, PUBLISHED, ServedModel
+from infers.serving.priority_lock import PriorityLock
+from infers.settings import AppConfig
+from infers.store.datastore import ACCEPTED, AUTOMATIC, FINAL, FORMER, PROVENANCE, StudyStore
+from infers.store.locked import NO_IMAGE
+from infers.store.watch import FolderWatch, if_other
+from infers.study_list.acceptance import Acceptance
+from infers.study_list.corrections import Corrections
+from infers.study_list.descriptors import Descriptors
+from infers.study_list.pending_results import PendingResults
+from infers.study_list.rows import REJECTED
+from infers.study_list.scoring import SCORE, DiceScoring, score_study
+from infers.study_list.strategies import strategies
+from infers.study_list.studies import CHECKED, IMAGE, IS_TEMPLATE, MODEL, SPECIALIST, Studies
+from infers.study_list.template_check import TemplateHealth
+from infers.tasks.list_unet import ListUNetTask
+from infers.tasks.oneprompt import Engine, tasks
+from lib.finetuning.list_unet_training import ListUNetSettings
+from lib.finetuning.served_list_unet import ServedListUNet
+from lib.finetuning.versions import FOLDER, Versions
+from lib.imaging.images import Image, read_image, read_label, write_image
+from lib.inference.slice_network import Checkpoint
+from lib.networks.checkpoints import SHIPPED_WEIGHTS
+from lib.segmenters.predictor import Predictor, PredictorSettings
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +88,12 @@ class Assembly:
             self.config.device,
             lambda network, device: Predictor(network, device, settings),
         )
-        looks = Looks(self.datastore, self.datastore.state / "looks.npz")
+        looks = Descriptors(self.datastore, self.datastore.state / "looks.npz")
         self.versions = Versions(
             self.models / FOLDER, self.model.published, self.config.versions, self.config.versions_mb * 2**20
         )
         # With the study list, not with the weights that other lists may be served with too
-        self.specialist = ServedSpecialist(self.datastore.state / SPECIALIST_FOLDER, self.model.device)
+        self.specialist = ServedListUNet(self.datastore.state / SPECIALIST_FOLDER, self.model.device)
         self.studies = Studies(
             self.datastore,
             self.labels,
@@ -105,13 +105,13 @@ class Assembly:
         )
         folders = {MODEL: self.models, SPECIALIST: self.specialist.path.parent}
         self.trainings = Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
-        self.gate = Gate()
+        self.gate = PriorityLock()
         self.corrections = Corrections(self.studies, self.datastore.state / "template_checks.json")
         self.health = TemplateHealth(self.studies, self.corrections)
         self.job = Propagation(
             self.studies, self.gate, self.datastore.state, self._prepare, self.corrections.check_templates
         )
-        offers = Offers(self.datastore.state / "offers")
+        offers = PendingResults(self.datastore.state / "offers")
         self.acceptance = Acceptance(
             self.datastore, offers, self.config.quiet_seconds, self.label_saved, self.labels.learn
         )
@@ -130,16 +130,16 @@ class Assembly:
 
     def infers(self) -> dict[str, Any]:
         """The infer tasks by name."""
-        self._tasks = {**tasks(self.engine), SPECIALIST: SpecialistTask(self.engine, self.specialist)}
+        self._tasks = {**tasks(self.engine), SPECIALIST: ListUNetTask(self.engine, self.specialist)}
         return self._tasks
 
     def for_specialist(self) -> dict[str, Any]:
-        """What `trainers.specialist.SpecialistTrainer` is made with."""
+        """What `trainers.list_unet.ListUNetTrainer` is made with."""
         return {
             "specialist": self.specialist,
             "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
-            "settings": SpecialistSettings(most_templates=self.config.templates),
+            "settings": ListUNetSettings(most_templates=self.config.templates),
         }
 
     def _unlearnt(self, studies: Collection[str]) -> Path:
@@ -387,7 +387,7 @@ class Assembly:
 
     def _datastore(self, studies: str) -> Any:
         if studies.startswith(("http://", "https://")):
-            from infers.dicomweb import open_dicomweb
+            from infers.dicom.dicomweb import open_dicomweb
 
             digest = hashlib.sha256(studies.rstrip("/").encode()).hexdigest()[:16]
             data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")

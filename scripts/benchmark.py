@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
-from lib.files import write_atomically
+from lib.imaging.files import write_atomically
+from lib.imaging.prompts import MAP_CHANNELS, SEGLAB, SLOTS
 from lib.networks import NetworkConfig, OnePrompt
-from lib.prompts import MAP_CHANNELS, SEGLAB, SLOTS
-from scripts.evaluation.report import table
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
+from scripts.measure.evaluation.report import table
 
 BATCH = 32
 PRECISIONS = {"float32": False, "bfloat16": True}

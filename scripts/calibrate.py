@@ -1,9 +1,10 @@
 """Fit the predicted quality to weights: `python -m scripts.calibrate --data DIR [--weights FILE] [--out FILE]`.
 
 Studies of the split `train`, whose truth is known, synthetic tasks and phantom volumes are segmented as the server does
-it, and a small regressor learns to tell the Dice from what speaks for each mask (`lib.evidence`). The JSON it writes
-lies beside the weights and ships with them; do this again for every new version of them. Masks are kept in a second
-file: start the same command again and it goes on where it stopped. `python -m scripts.evaluate_quality` measures it.
+it, and a small regressor learns to tell the Dice from what speaks for each mask (`lib.quality.features`). The JSON it
+writes lies beside the weights and ships with them; do this again for every new version of them. Masks are kept in a
+second file: start the same command again and it goes on where it stopped. `python -m scripts.evaluate_quality` measures
+it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
-from lib.datasets import DatasetError, read_datasets
-from lib.estimator import SHIPPED_ESTIMATOR, Estimator
-from lib.evidence import FEATURES
-from lib.predictor import Predictor
-from scripts.calibration.fitting import fit
-from scripts.calibration.lists import Collection, Record, of_dataset, synthetic_lists
-from scripts.calibration.phantom_lists import phantom_lists
+from lib.learning.datasets import DatasetError, read_datasets
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
+from lib.quality.estimator import SHIPPED_ESTIMATOR, Estimator
+from lib.quality.features import FEATURES
+from lib.segmenters.predictor import Predictor
+from scripts.measure.calibration.fitting import fit
+from scripts.measure.calibration.lists import Collection, Record, of_dataset, synthetic_lists
+from scripts.measure.calibration.phantom_lists import phantom_lists
 from scripts.pretrain import AS_ONE_CLASS
 
 TEMPLATES = (1, 1, 3)  # of the lists made of a data set, in turn
@@ -50,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
-        "--data", type=Path, help="folder of data sets (lib/datasets.py); without, synthetic tasks and phantoms only"
+        "--data",
+        type=Path,
+        help="folder of data sets (lib/learning/datasets.py); without, synthetic tasks and phantoms only",
     )
     parser.add_argument("--terms", default="open", help="use data sets with these terms only (%(default)s)")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)

@@ -21,23 +21,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.adaptation import AdaptationSettings, adapt
-from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
-from lib.datasets import DatasetError
-from lib.files import write_atomically
-from lib.metrics import dice
+from lib.imaging.files import write_atomically
+from lib.imaging.metrics import dice
+from lib.imaging.prompts import PromptType
+from lib.inference.adaptation import AdaptationSettings, adapt
+from lib.inference.templates import thumbnail
+from lib.learning.datasets import DatasetError
 from lib.networks import OnePrompt
-from lib.predictor import PredictorSettings
-from lib.prompts import PromptType
-from lib.templates import thumbnail
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
+from lib.segmenters.predictor import PredictorSettings
 from scripts.evaluate import open_folders
-from scripts.evaluation.cases import Case, CaseFolder
-from scripts.evaluation.methods import Asked
-from scripts.evaluation.one_prompt import OnePromptVolumes
-from scripts.evaluation.plan import Settings, Task, tasks_of
-from scripts.evaluation.report import table
-from scripts.evaluation.statistics import interval, mean_over_datasets, resampled_means
-from scripts.evaluation.store import FinishedRows, Record, source_fingerprint
+from scripts.measure.evaluation.cases import Case, CaseFolder
+from scripts.measure.evaluation.methods import Asked
+from scripts.measure.evaluation.one_prompt import OnePromptVolumes
+from scripts.measure.evaluation.plan import Settings, Task, tasks_of
+from scripts.measure.evaluation.report import table
+from scripts.measure.evaluation.statistics import interval, mean_over_datasets, resampled_means
+from scripts.measure.evaluation.store import FinishedRows, Record, source_fingerprint
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = Path("evaluation/compared.json")
@@ -212,7 +212,9 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="a data set or a folder of them (lib/datasets.py)")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a data set or a folder of them (lib/learning/datasets.py)"
+    )
     parser.add_argument("--split", help="only data sets of this split")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--options", nargs="+", help="by default all", choices=[one.name for one in options()])

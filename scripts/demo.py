@@ -21,14 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from lib.images import ImageError, read_image, read_label
-from scripts.client import Client, Server, ServerError, ended_by_signals
-from scripts.demo_report import Result, percent, short, summarise, table
-from scripts.follow import follow_job
+from lib.imaging.images import ImageError, read_image, read_label
 from scripts.make_demo_data import write_demo_data
-from scripts.overlays import Gallery, Picture
-from scripts.scores import by_name, copy_resized, dice_by_label
-from scripts.study_list import (
+from scripts.measure.demo_report import Result, percent, short, summarise, table
+from scripts.measure.overlays import Gallery, Picture
+from scripts.measure.scores import by_name, copy_resized, dice_by_label
+from scripts.measure.study_list import (
     Study,
     StudyListError,
     Truth,
@@ -37,6 +35,8 @@ from scripts.study_list import (
     count,
     find_studies,
 )
+from scripts.servers.client import Client, Server, ServerError, ended_by_signals
+from scripts.servers.follow import follow_job
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Pictures of where the weights fail: `python -m scripts.draw_failures [--out PNG]`.
 
-Synthetic tasks that pretraining never drew, several of each family (`lib/synthetic.py`), each asked about one structure
-with one template, as served. A row is a family: its middle answer and its worst one, each beside its template.
+Synthetic tasks that pretraining never drew, several of each family (`lib/learning/synthetic.py`), each asked about one
+structure with one template, as served. A row is a family: its middle answer and its worst one, each beside its
+template.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
-from lib.checkpoints import SHIPPED_WEIGHTS, load_network
-from lib.examination import overlap
-from lib.files import write_atomically
-from lib.images import Image
+from lib.finetuning.examination import overlap
+from lib.imaging.files import write_atomically
+from lib.imaging.images import Image
+from lib.imaging.prompts import PromptType
+from lib.learning.synthetic import synthetic_task
 from lib.networks import OnePrompt
-from lib.predictor import Predictor, PredictorSettings
-from lib.prompts import PromptType
-from lib.synthetic import synthetic_task
-from scripts.evaluation.cases import Case
-from scripts.evaluation.drawing import Panel, draw_rows
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network
+from lib.segmenters.predictor import Predictor, PredictorSettings
+from scripts.measure.evaluation.cases import Case
+from scripts.measure.evaluation.drawing import Panel, draw_rows
 
 OUT = Path(__file__).resolve().parents[1] / "docs" / "images" / "failures.png"
 SIZE = 160  # pixels of a side

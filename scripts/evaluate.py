@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 
-from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read_provenance, weights_hash
-from lib.datasets import DatasetError, read_datasets
-from lib.files import write_atomically
-from scripts.evaluation.cases import CaseFolder
-from scripts.evaluation.gallery import Picture, click_pictures, template_pictures, write_page
-from scripts.evaluation.panel import METHODS, Panel, panels
-from scripts.evaluation.plan import Settings
-from scripts.evaluation.report import report
-from scripts.evaluation.store import FinishedRows, Record, source_fingerprint
-from scripts.evaluation.summary import summarise
-from scripts.evaluation.work import ASKED_BY, Unit, units_of
+from lib.imaging.files import write_atomically
+from lib.learning.datasets import DatasetError, read_datasets
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read_provenance, weights_hash
+from scripts.measure.evaluation.cases import CaseFolder
+from scripts.measure.evaluation.gallery import Picture, click_pictures, template_pictures, write_page
+from scripts.measure.evaluation.panel import METHODS, Panel, panels
+from scripts.measure.evaluation.plan import Settings
+from scripts.measure.evaluation.report import report
+from scripts.measure.evaluation.store import FinishedRows, Record, source_fingerprint
+from scripts.measure.evaluation.summary import summarise
+from scripts.measure.evaluation.work import ASKED_BY, Unit, units_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = Path("evaluation")  # of results without --json; ignored by git
@@ -141,7 +141,9 @@ def open_folders(data: Path, split: str | None, dims: int | None = None) -> list
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="a data set or a folder of them (lib/datasets.py)")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a data set or a folder of them (lib/learning/datasets.py)"
+    )
     parser.add_argument("--split", help="only data sets of this split (train, dev, eval)")
     parser.add_argument("--dims", type=int, choices=(2, 3), help="only images, or only volumes, which take longer")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS, help="safetensors; by default what ships")

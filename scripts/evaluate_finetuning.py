@@ -7,10 +7,11 @@ most four as in serving, and then the first of them alone, the same before and a
 candidate, what is served afterwards is what was served before, and the table says so. Every row is kept as soon as it
 is finished, so a killed run goes on where it stopped.
 `--only-final` leaves cross-validation out and learns from all labelled studies at once: enough to compare settings.
-Among the `--modes` are those of `lib.adapters`; `specialist`: One-Prompt as it ships with a network for this list alone
-(`lib.specialist`) where that is better; and `both`: the fine-tuned One-Prompt with the specialist, each where its own
-verdict says so, which is what *Train* gives. With `--networks` what was learnt is kept in that folder, so that `both`
-trains nothing that was trained before (by this very code and these labels: neither is looked at).
+Among the `--modes` are those of `lib.learning.adapters`; `specialist`: One-Prompt as it ships with a network for this
+list alone (`lib.segmenters.list_unet`) where that is better; and `both`: the fine-tuned One-Prompt with the specialist,
+each where its own verdict says so, which is what *Train* gives. With `--networks` what was learnt is kept in that
+folder, so that `both` trains nothing that was trained before (by this very code and these labels: neither is looked
+at).
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.adapters import MODES
-from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network, weights_hash
-from lib.course import LabelledStudy, Phase, phases_of, run
-from lib.datasets import Dataset, read_dataset
-from lib.examination import Examined, overlap, template_dice
-from lib.finetuning import FineTune, FineTuning
-from lib.images import read_label
+from lib.finetuning.course import LabelledStudy, Phase, phases_of, run
+from lib.finetuning.examination import Examined, overlap, template_dice
+from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, asked_of, parts_of
+from lib.finetuning.oneprompt import FineTune, FineTuning
+from lib.imaging.images import read_label
+from lib.inference.templates import Template
+from lib.learning.adapters import MODES
+from lib.learning.datasets import Dataset, read_dataset
 from lib.networks import OnePrompt
-from lib.predictor import Predictor
-from lib.specialist import Specialist, load_specialist, save_specialist
-from lib.specialist_training import SpecialistSettings, SpecialistTraining, asked_of, parts_of
-from lib.templates import Template
-from scripts.evaluation.cases import CaseFolder
-from scripts.evaluation.store import FinishedRows
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network, weights_hash
+from lib.segmenters.list_unet import ListUNet, load_specialist, save_specialist
+from lib.segmenters.predictor import Predictor
+from scripts.measure.evaluation.cases import CaseFolder
+from scripts.measure.evaluation.store import FinishedRows
 
 MOST_TEMPLATES = 4
 FINE_TUNED, SPECIALIST, BOTH = "fine-tuned", "specialist", "both"
@@ -132,24 +133,24 @@ class _Trainer:
 
         return self._learnt([settings], train, read, save_network)
 
-    def specialist(self, settings: SpecialistSettings, beside: OnePrompt) -> Learnt:
+    def specialist(self, settings: ListUNetSettings, beside: OnePrompt) -> Learnt:
         """The specialist beside a One-Prompt to which what is held out is new."""
 
-        def read(path: Path) -> tuple[Specialist, Mapping[str, Any]]:
+        def read(path: Path) -> tuple[ListUNet, Mapping[str, Any]]:
             found = load_specialist(path)
             return found, found.record
 
-        def write(path: Path, found: Specialist, told: Mapping[str, Any]) -> None:
+        def write(path: Path, found: ListUNet, told: Mapping[str, Any]) -> None:
             save_specialist(path, dataclasses.replace(found, record=told))
 
-        def train() -> tuple[Specialist, bool, str]:
+        def train() -> tuple[ListUNet, bool, str]:
             studies = parts_of(self.plan.studies)
-            course = run(SpecialistTraining(beside, studies, settings, seed=self.plan.seed))
+            course = run(ListUNetTraining(beside, studies, settings, seed=self.plan.seed))
             return course.specialist, *course.verdict()
 
         return self._learnt([settings, weights_hash(beside)], train, read, write)
 
-    def parent(self, tuned: Learnt | None, tuning: FineTuning | None, specialist: SpecialistSettings) -> OnePrompt:
+    def parent(self, tuned: Learnt | None, tuning: FineTuning | None, specialist: ListUNetSettings) -> OnePrompt:
         """What the specialist is judged beside: the fine-tuned weights where they have not learnt what is held out."""
         if not (tuned and tuning and tuned.better):
             return self.network
@@ -181,7 +182,7 @@ class _Trainer:
 
 
 def measure(
-    trainer: _Trainer, tuning: FineTuning | None, specialist: SpecialistSettings | None, rows: FinishedRows
+    trainer: _Trainer, tuning: FineTuning | None, specialist: ListUNetSettings | None, rows: FinishedRows
 ) -> dict[str, Any]:
     """One row: Dice (0 to 100) of the queries with what ships and with what is served afterwards, processor time.
 
@@ -262,7 +263,7 @@ def _served(row: dict[str, Any], which: str) -> float:
 
 
 def _dice(
-    network: OnePrompt, specialist: Specialist | None, templates: Sequence[Template], queries: Sequence[Template]
+    network: OnePrompt, specialist: ListUNet | None, templates: Sequence[Template], queries: Sequence[Template]
 ) -> dict[str, float]:
     """With `all` templates, and with the first `one` alone."""
     seconds = [specialist.opinion(query.image) if specialist else None for query in queries]
@@ -276,7 +277,7 @@ def _dice(
 
 
 def _judged(
-    network: OnePrompt, specialist: Specialist, templates: Sequence[Template], queries: Sequence[Template]
+    network: OnePrompt, specialist: ListUNet, templates: Sequence[Template], queries: Sequence[Template]
 ) -> list[tuple[float, float]]:
     """(predicted, true) Dice of every mask that the specialist has a say in, judged as in serving."""
     predictor, found = Predictor(network), []
@@ -306,17 +307,17 @@ def quality_line(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _settings(text: str, mode: str) -> tuple[FineTuning | None, SpecialistSettings | None]:
+def _settings(text: str, mode: str) -> tuple[FineTuning | None, ListUNetSettings | None]:
     """Of the courses that a mode consists of."""
     if mode == SPECIALIST:
         if text:
             raise SystemExit("--settings are of fine-tuning: measure specialists in a run without them")
-        return None, SpecialistSettings()
+        return None, ListUNetSettings()
     tuning = FineTuning.parse(text)
-    return (tuning, SpecialistSettings()) if mode == BOTH else (dataclasses.replace(tuning, mode=mode), None)
+    return (tuning, ListUNetSettings()) if mode == BOTH else (dataclasses.replace(tuning, mode=mode), None)
 
 
-def _mode(tuning: FineTuning | None, specialist: SpecialistSettings | None) -> str:
+def _mode(tuning: FineTuning | None, specialist: ListUNetSettings | None) -> str:
     if tuning and specialist:
         return BOTH
     return tuning.mode if tuning else SPECIALIST
@@ -338,7 +339,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of data sets (see lib/datasets.py)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of data sets (see lib/learning/datasets.py)")
     parser.add_argument("--lists", nargs="+", required=True, help="names of data sets that pretraining never saw")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--labelled", type=int, nargs="+", default=[1, 4, 16])
@@ -346,7 +347,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--queries", type=int, default=10, help="images asked of a 2-D list")
     parser.add_argument("--volume-queries", type=int, default=3, help="volumes asked of a 3-D list")
-    parser.add_argument("--settings", default="", help="numbers of lib.finetuning.FineTuning, as epochs=2,steps=10")
+    parser.add_argument(
+        "--settings", default="", help="numbers of lib.finetuning.oneprompt.FineTuning, as epochs=2,steps=10"
+    )
     parser.add_argument("--only-final", action="store_true", help="without cross-validation")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", type=Path, help="folder in which what was learnt is kept")

@@ -18,18 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
-from lib.datasets import Dataset, DatasetError, read_datasets
-from lib.estimator import SHIPPED_ESTIMATOR, Estimator, EstimatorError
-from lib.evidence import FEATURES
-from lib.files import write_atomically
+from lib.imaging.files import write_atomically
+from lib.inference.templates import Template
+from lib.learning.datasets import Dataset, DatasetError, read_datasets
 from lib.networks import OnePrompt
-from lib.predictor import Predictor, PredictorSettings
-from lib.templates import Template
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
+from lib.quality.estimator import SHIPPED_ESTIMATOR, Estimator, EstimatorError
+from lib.quality.features import FEATURES
+from lib.segmenters.predictor import Predictor, PredictorSettings
 from scripts.calibrate import TEMPLATES
-from scripts.calibration.curves import draw
-from scripts.calibration.lists import Collection, Record, of_dataset
-from scripts.calibration.measures import CORRECTIONS, asked, summary
+from scripts.measure.calibration.curves import draw
+from scripts.measure.calibration.lists import Collection, Record, of_dataset
+from scripts.measure.calibration.measures import CORRECTIONS, asked, summary
 
 COLUMNS = {  # of the printed tables: heading, key of the summary, digits
     "masks": ("masks", 0),
@@ -119,7 +119,7 @@ def report(records: Sequence[Record], estimator: Estimator, costs: dict[str, dic
 def main(arguments: list[str] | None = None) -> int:
     """Run; returns the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of data sets (lib/datasets.py)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of data sets (lib/learning/datasets.py)")
     parser.add_argument("--split", default="dev", help="use data sets of this split only (%(default)s)")
     parser.add_argument("--sets", default="", help="names with commas between; all of the split by default")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)

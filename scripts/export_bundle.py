@@ -22,14 +22,14 @@ from typing import Any
 
 import torch
 
-from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read_provenance, weights_hash
-from lib.config import VERSION
-from lib.estimator import SHIPPED_ESTIMATOR
+from lib import VERSION
 from lib.networks import NetworkConfig, OnePrompt
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read_provenance, weights_hash
+from lib.quality.estimator import SHIPPED_ESTIMATOR
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = Path(__file__).with_name("bundle")
-ENTRY = "by_template"  # what the bundle's run calls; everything it imports comes along
+ENTRY = "segmenters/by_template"  # what the bundle's run calls; everything it imports comes along
 PACKAGE = "scripts.oneprompt"
 NEEDED = (
     "monai",
@@ -90,6 +90,7 @@ def needed_modules(entry: str = ENTRY) -> set[Path]:
         if path.relative_to(ROOT / "lib") in found:
             continue
         found.add(path.relative_to(ROOT / "lib"))
+        waiting.append(path.parent / "__init__.py")
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
                 base = ROOT.joinpath(*str(node.module).split("."))

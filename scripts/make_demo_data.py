@@ -20,9 +20,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from scripts.anatomy import LABELS
-from scripts.dicom_series import make_uid, write_series
-from scripts.phantoms import TISSUES, Phantom, make_phantom
+from scripts.phantoms.anatomy import LABELS
+from scripts.phantoms.dicom_series import make_uid, write_series
+from scripts.phantoms.phantom import TISSUES, Phantom, make_phantom
 
 DEFAULT_SIZE = (96, 96, 24)
 MIXED = ("CT", "MR")  # what OHIF offers its MONAI Label mode for

@@ -22,10 +22,10 @@ from typing import Any
 
 import requests
 
-from scripts.anatomy import LABELS
-from scripts.client import APP, ROOT, ended_by_signals
 from scripts.make_demo_data import write_demo_series
-from scripts.orthanc import DicomServerError, Orthanc, count_instances, load_folder
+from scripts.phantoms.anatomy import LABELS
+from scripts.servers.client import APP, ROOT, ended_by_signals
+from scripts.servers.orthanc import DicomServerError, Orthanc, count_instances, load_folder
 
 # Not 8042: there Debian's package starts an Orthanc of the system, which is not ours to fill
 ORTHANC_PORT = 8052

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from lib.by_template import check_free, read_template, segment_file, summary
-from lib.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
-from lib.images import ImageError
-from lib.predictor import Predictor
-from lib.templates import TemplateError
+from lib.imaging.images import ImageError
+from lib.inference.templates import TemplateError
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
+from lib.segmenters.by_template import check_free, read_template, segment_file, summary
+from lib.segmenters.predictor import Predictor
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -29,14 +29,13 @@ import torch.distributed as dist
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from lib.checkpoints import CheckpointError, average_networks, read_provenance, save_network
-from lib.datasets import DatasetError, read_datasets
-from lib.episodes import EpisodeSource, Mix, RealTasks, load_real_tasks
-from lib.files import write_atomically
-from lib.networks import NetworkConfig, OnePrompt
-from lib.optimizers import make_optimizer
-from lib.prompts import Prompt, rasterise
-from lib.training import (
+from lib.imaging.files import write_atomically
+from lib.imaging.prompts import Prompt, rasterise
+from lib.imaging.transforms import resize_image, resize_mask
+from lib.learning.datasets import DatasetError, read_datasets
+from lib.learning.episodes import EpisodeSource, Mix, RealTasks, load_real_tasks
+from lib.learning.optimizers import make_optimizer
+from lib.learning.training import (
     MovingAverage,
     StepResult,
     TrainingConfig,
@@ -44,7 +43,8 @@ from lib.training import (
     learning_rate_at,
     training_step,
 )
-from lib.transforms import resize_image, resize_mask
+from lib.networks import NetworkConfig, OnePrompt
+from lib.networks.checkpoints import CheckpointError, average_networks, read_provenance, save_network
 
 # Vertebrae numbered by level: one slice cannot tell which is which.
 AS_ONE_CLASS = frozenset({"mr_lumbar_spider", "mr_spider_t2"})
@@ -265,7 +265,7 @@ class Log:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--data", type=Path, help="folder of data sets (lib/datasets.py); without it only synthetic tasks"
+        "--data", type=Path, help="folder of data sets (lib/learning/datasets.py); without it only synthetic tasks"
     )
     parser.add_argument("--run", type=Path, required=True, help="folder of this run, outside the checkout")
     parser.add_argument("--terms", choices=["open", "research"], help="use only data sets under these terms")

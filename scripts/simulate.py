@@ -18,14 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.files import write_atomically
-from lib.images import ImageError
-from scripts.client import ServerError, ended_by_signals
+from lib.imaging.files import write_atomically
+from lib.imaging.images import ImageError
 from scripts.make_demo_data import write_demo_data
-from scripts.simulation.figures import curves, summary, table
-from scripts.simulation.goals import MOST_CLICKS
-from scripts.simulation.ways import WAYS, Log, Loop, Plan, StudyList, hand
-from scripts.study_list import StudyListError, Truth, add_study_options, count, find_studies
+from scripts.measure.simulation.figures import curves, summary, table
+from scripts.measure.simulation.goals import MOST_CLICKS
+from scripts.measure.simulation.ways import WAYS, Log, Loop, Plan, StudyList, hand
+from scripts.measure.study_list import StudyListError, Truth, add_study_options, count, find_studies
+from scripts.servers.client import ServerError, ended_by_signals
 
 
 def read_list(options: argparse.Namespace) -> StudyList:

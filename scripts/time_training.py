@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from lib.images import ImageError, read_image
-from scripts.client import Client, Server, ServerError, ended_by_signals
+from lib.imaging.images import ImageError, read_image
 from scripts.demo import read_template
-from scripts.follow import follow_job
-from scripts.study_list import StudyListError, Truth, add_study_options, copy_studies, count, find_studies
+from scripts.measure.study_list import StudyListError, Truth, add_study_options, copy_studies, count, find_studies
+from scripts.servers.client import Client, Server, ServerError, ended_by_signals
+from scripts.servers.follow import follow_job
 
 PATIENCE = 3600  # seconds for a training, and for a study
 AFTERWARDS = 30  # seconds of clicks after the weights were swapped: the next request loads what was published

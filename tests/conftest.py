@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib.checkpoints import save_network
 from lib.networks import OnePrompt
+from lib.networks.checkpoints import save_network
 from tests.programs import (  # noqa: F401  (hooks)
     pytest_collection_modifyitems,
     pytest_sessionfinish,

@@ -17,7 +17,7 @@ from pydicom.encaps import encapsulate, generate_pixel_data_frame
 from pydicom.sequence import Sequence
 from pydicom.uid import MPEG2MPML, UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from scripts.dicom_series import make_uid, write_series
+from scripts.phantoms.dicom_series import make_uid, write_series
 
 SHAPE = (12, 10, 6)
 FRAME_ORDER = (3, 0, 5, 1, 4, 2)  # which slice each frame of `enhanced` is

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lib.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, weights_hash
-from lib.prompts import Prompt, rasterise
-from lib.simulated_prompts import deepest_point
-from lib.synthetic import synthetic_task
-from lib.training import refined
-from lib.transforms import normalise, resize_image
+from lib.imaging.prompts import Prompt, rasterise
+from lib.imaging.transforms import normalise, resize_image
+from lib.learning.simulated_prompts import deepest_point
+from lib.learning.synthetic import synthetic_task
+from lib.learning.training import refined
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, weights_hash
 
 SIZE = 128
 # Seeds that pretraining never drew: it uses pairs (seed, number), these are single numbers.

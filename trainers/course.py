@@ -1,4 +1,4 @@
-"""A `lib.course` as MONAI Label runs it: what both trainers have in common.
+"""A `lib.finetuning.course` as MONAI Label runs it: what both trainers have in common.
 
 It runs on MONAI Label's `BasicTrainTask`, which brings progress, stopping, tracking, statistics as both clients read
 them, and several GPUs. What is learnt, for how long and whether it helped is the course's: an epoch here is an epoch
@@ -27,10 +27,10 @@ from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from lib.course import Course, LabelledStudy, Settings, phase_epochs, phases_of
-from lib.progress import load_progress, save_progress
-from lib.training import segmentation_loss
-from lib.training_record import FAILED, RUNNING, read_record, update_record, write_record
+from lib.finetuning.course import Course, LabelledStudy, Settings, phase_epochs, phases_of
+from lib.finetuning.course_checkpoint import load_progress, save_progress
+from lib.finetuning.training_record import FAILED, RUNNING, read_record, update_record, write_record
+from lib.learning.training import segmentation_loss
 
 logger = logging.getLogger(__name__)
 

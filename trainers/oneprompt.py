@@ -13,11 +13,11 @@ from typing import Any
 
 from monailabel.tasks.train.basic_train import Context
 
-from lib.adapters import MODES
-from lib.checkpoints import load_network, weights_hash
-from lib.finetuning import FineTune, FineTuning
-from lib.training_record import update_record
-from lib.versions import CANDIDATE, PUBLISHED, Versions
+from lib.finetuning.oneprompt import FineTune, FineTuning
+from lib.finetuning.training_record import update_record
+from lib.finetuning.versions import CANDIDATE, PUBLISHED, Versions
+from lib.learning.adapters import MODES
+from lib.networks.checkpoints import load_network, weights_hash
 from trainers.course import CourseTrainer
 
 logger = logging.getLogger(__name__)

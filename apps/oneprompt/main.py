@@ -18,10 +18,10 @@ from monailabel.config import settings  # noqa: E402
 from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
 
 from infers.assembly import Assembly  # noqa: E402
-from lib.config import VERSION  # noqa: E402
-from trainers.manners import stay_behind  # noqa: E402
+from lib import VERSION  # noqa: E402
+from trainers.list_unet import ListUNetTrainer  # noqa: E402
 from trainers.oneprompt import OnePromptTrainer  # noqa: E402
-from trainers.specialist import SpecialistTrainer  # noqa: E402
+from trainers.process_priority import stay_behind  # noqa: E402
 
 
 class OnePromptApp(MONAILabelApp):
@@ -44,7 +44,7 @@ class OnePromptApp(MONAILabelApp):
     def init_trainers(self):
         return {
             "oneprompt": OnePromptTrainer(**self.assembly.for_training()),  # clients read the first one's statistics
-            "oneprompt_specialist": SpecialistTrainer(**self.assembly.for_specialist()),
+            "oneprompt_specialist": ListUNetTrainer(**self.assembly.for_specialist()),
         }
 
     def init_scoring_methods(self):

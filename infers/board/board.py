@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from infers.acceptance import Acceptance
 from infers.board.decisions import Decisions
-from infers.board.rows import Page, Row, Wanted, make_rows, select
 from infers.board.thumbnails import Thumbnails, colours, shown_label
-from infers.corrections import Corrections
-from infers.datastore import LabelRecord
 from infers.errors import NotFound
-from infers.health import TemplateHealth
-from infers.locked import NO_IMAGE
-from infers.propagation import Propagation
-from infers.studies import Studies
+from infers.jobs.propagation import Propagation
+from infers.store.datastore import LabelRecord
+from infers.store.locked import NO_IMAGE
+from infers.study_list.acceptance import Acceptance
+from infers.study_list.corrections import Corrections
+from infers.study_list.rows import Page, Row, Wanted, make_rows, select
+from infers.study_list.studies import Studies
+from infers.study_list.template_check import TemplateHealth
 
 
 class Board:

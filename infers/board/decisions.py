@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infers.acceptance import Acceptance
-from infers.board.rows import REJECTED
-from infers.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, PROVENANCE, LabelRecord
 from infers.errors import ClientError, NotFound
-from infers.locked import NO_IMAGE
-from infers.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours
-from lib.images import ImageError
+from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, PROVENANCE, LabelRecord
+from infers.store.locked import NO_IMAGE
+from infers.study_list.acceptance import Acceptance
+from infers.study_list.rows import REJECTED
+from infers.study_list.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours
+from lib.imaging.images import ImageError
 
 AT_ONCE = 16  # studies decided on under one lock, and written to the index together: others wait for that long only
 HAS_FINAL = "it has a final label already, which is never overwritten"

@@ -16,9 +16,9 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from infers.board.decisions import version_of
-from infers.board.rows import Row, Wanted
 from infers.board.thumbnails import SIZES
 from infers.errors import ClientError
+from infers.study_list.rows import Row, Wanted
 
 STATIC = Path(__file__).parent / "static"
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from infers.datastore import AUTOMATIC, FINAL, LabelRecord
-from infers.studies import CHECKED, Studies
-from lib.images import Image, read_label
-from lib.pictures import COLOURS, overlay
+from infers.store.datastore import AUTOMATIC, FINAL, LabelRecord
+from infers.study_list.studies import CHECKED, Studies
+from lib.imaging.images import Image, read_label
+from lib.imaging.pictures import COLOURS, overlay
 
 SIZES = (192, 640)  # pixels of the longer side: in the list, and large
 AT_ONCE = 2  # drawn at the same time: a page of large volumes must not take every core and all the memory

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.imaging.prompts import BBOX, CLICK, DOODLE, MAP_CHANNELS, PREVIOUS, SEGLAB, SLOTS
 from lib.networks.blocks import coordinates, pool_to, to_tokens
-from lib.prompts import BBOX, CLICK, DOODLE, MAP_CHANNELS, PREVIOUS, SEGLAB, SLOTS
 
 MAP_COUNT = SLOTS * len(MAP_CHANNELS)
 AFFINITY_CHANNELS = MAP_COUNT + 2 + 2  # warped prompt maps, displacement, best match in structure and in background

@@ -55,7 +55,7 @@ class OnePrompt(nn.Module):
         Args:
             query: features of B queries.
             template: features of B templates, or of one for all queries.
-            template_prompts: (B or 1, 2, 5, S, S) prompt maps on the template (`lib.prompts.rasterise`).
+            template_prompts: (B or 1, 2, 5, S, S) prompt maps on the template (`lib.imaging.prompts.rasterise`).
             query_prompts: (B or 1, 2, 5, S, S) prompt maps on the query itself, None for none. In the interactive
                 mode query and template are the same features, and the same maps go in on both sides.
 

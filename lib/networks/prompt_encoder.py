@@ -1,8 +1,8 @@
 """Prompts to the paper's two embeddings p1 and p2, one pair for each level of the Former stack.
 
 The paper adds a learned type embedding to a positional encoding of each prompt's coordinates. Here a prompt is a map
-(`lib.prompts.rasterise`), and a small convolutional pyramid carries it to every token of every level: position is
-where the map is bright. The same weights serve p1 and p2, which a learned slot embedding tells apart.
+(`lib.imaging.prompts.rasterise`), and a small convolutional pyramid carries it to every token of every level: position
+is where the map is bright. The same weights serve p1 and p2, which a learned slot embedding tells apart.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lib.imaging.prompts import MAP_CHANNELS, SLOTS
 from lib.networks.blocks import ConvBlock, pool_to, to_tokens
 from lib.networks.config import NetworkConfig
-from lib.prompts import MAP_CHANNELS, SLOTS
 
 
 class PromptEncoder(nn.Module):

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from infers.datastore import StudyStore
-from infers.labels import LabelMap
-from infers.looks import Looks
-from infers.studies import Studies
-from lib.images import Image
-from lib.predictor import Prediction, SecondOpinion
-from lib.templates import Template
+from infers.names import LabelMap
+from infers.store.datastore import StudyStore
+from infers.study_list.descriptors import Descriptors
+from infers.study_list.studies import Studies
+from lib.imaging.images import Image
+from lib.inference.templates import Template
+from lib.segmenters.predictor import Prediction, SecondOpinion
 
 
 class FakePredictor:
@@ -55,7 +55,7 @@ class FakePredictor:
 def make_studies(folder: str, predictor: FakePredictor, *configured: str, most: int = 4) -> Studies:
     """Studies of a folder with that predictor."""
     store = StudyStore(folder)
-    looks = Looks(store, store.state / "looks.npz")
+    looks = Descriptors(store, store.state / "looks.npz")
     return Studies(store, LabelMap(store.state / "labels.json", configured), lambda: predictor, most, looks)
 
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib.imaging.prompts import BBOX, CLICK, DOODLE, PREVIOUS, SEGLAB
 from lib.networks import NetworkConfig
-from lib.prompts import BBOX, CLICK, DOODLE, PREVIOUS, SEGLAB
 
 SIZE = 32
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from lib.checkpoints import SHIPPED_WEIGHTS
-from lib.images import Image, read_image
-from scripts.dicom_series import make_uid, write_series
-from scripts.orthanc import Orthanc, load_folder
-from scripts.phantoms import make_phantom
+from lib.imaging.images import Image, read_image
+from lib.networks.checkpoints import SHIPPED_WEIGHTS
+from scripts.phantoms.dicom_series import make_uid, write_series
+from scripts.phantoms.phantom import make_phantom
+from scripts.servers.orthanc import Orthanc, load_folder
 from tests.server.conftest import Server, start_server  # noqa: F401  (a fixture)
 
 if TYPE_CHECKING:

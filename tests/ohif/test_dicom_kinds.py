@@ -11,11 +11,11 @@ import pytest
 from monailabel.config import settings
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
-from infers.datastore import FINAL
-from infers.dicomweb import SEG_PROBLEM, DICOMwebStore, open_dicomweb
-from lib.images import ImageError, read_image, read_label, write_label
-from scripts.dicom_series import make_uid
-from scripts.orthanc import Orthanc, load_folder
+from infers.dicom.dicomweb import SEG_PROBLEM, DICOMwebStore, open_dicomweb
+from infers.store.datastore import FINAL
+from lib.imaging.images import ImageError, read_image, read_label, write_label
+from scripts.phantoms.dicom_series import make_uid
+from scripts.servers.orthanc import Orthanc, load_folder
 from tests import dicom_samples as samples
 from tests.dicom_samples import own_uids, remove_image, volume
 

@@ -19,9 +19,9 @@ import pytest
 import requests
 from dicomweb_client import DICOMwebClient
 
-from infers.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, Maker, read_headers, read_seg, write_seg
-from lib.images import read_label
-from scripts.orthanc import Orthanc
+from infers.dicom.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, Maker, read_headers, read_seg, write_seg
+from lib.imaging.images import read_label
+from scripts.servers.orthanc import Orthanc
 from tests.ohif.conftest import PHANTOMS, Phantom
 from tests.ohif.viewer import Viewer, Viewport
 from tests.server.conftest import ROOT, Server

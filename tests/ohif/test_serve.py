@@ -15,7 +15,7 @@ import pytest
 import requests
 
 import scripts.ohif
-from scripts.orthanc import DicomServerError
+from scripts.servers.orthanc import DicomServerError
 from tests.server.conftest import ROOT, START_SECONDS
 
 WORDS = (ROOT / "docs" / "ohif.md").read_text()
@@ -65,7 +65,7 @@ def test_what_the_walk_through_names_is_what_the_tests_press() -> None:
 def test_without_orthanc_the_command_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("scripts.orthanc._PLUGIN_FOLDERS", ())
+    monkeypatch.setattr("scripts.servers.orthanc._PLUGIN_FOLDERS", ())
     assert scripts.ohif.main(["--ohif", "--orthanc", str(tmp_path)]) == 1
     told = capsys.readouterr().err
     assert "sudo apt-get install orthanc orthanc-dicomweb" in told

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from lib.checkpoints import save_network, weights_hash
-from lib.estimator import Estimator
 from lib.networks import OnePrompt
+from lib.networks.checkpoints import save_network, weights_hash
+from lib.quality.estimator import Estimator
 from scripts import calibrate, evaluate_quality
-from scripts.calibration import fitting
+from scripts.measure.calibration import fitting
 from tests.samples import TINY
 
 

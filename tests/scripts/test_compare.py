@@ -7,7 +7,7 @@ import pytest
 
 from scripts import compare
 from scripts.compare import Option, compared
-from tests.scripts.evaluation.samples import write_squares
+from tests.scripts.measure.evaluation.samples import write_squares
 
 FOUND = [Option("plain", "plain"), Option("other", "plain"), Option("several", "plain", templates=4)]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image as Pillow
 
-from lib.checkpoints import load_network
-from lib.synthetic import FAMILIES
+from lib.learning.synthetic import FAMILIES
+from lib.networks.checkpoints import load_network
 from scripts.draw_failures import WHAT, answers, main
 
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image as Picture
 
 from scripts import evaluate
-from scripts.evaluation import records
-from tests.scripts.evaluation.samples import write_blocks, write_squares
+from scripts.measure.evaluation import records
+from tests.scripts.measure.evaluation.samples import write_blocks, write_squares
 
 SMALL = ["--queries", "2", "--volumes", "1", "--templates", "2", "--clicks", "2", "--threads", "1"]
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-import lib.specialist
-from lib.specialist_training import SpecialistSettings
+import lib.segmenters.list_unet
+from lib.finetuning.list_unet_training import ListUNetSettings
 from scripts.evaluate_finetuning import main, quality_line, report
 from tests.samples import organ_volume, write_nifti
 
@@ -46,9 +46,9 @@ def test_each_list_and_number_of_labels_is_a_row_that_is_measured_once(
 @pytest.fixture
 def quick_specialist(monkeypatch):
     """A specialist of seconds."""
-    monkeypatch.setattr(lib.specialist, "FILTERS", (4, 8, 8))
-    quick = SpecialistSettings(epochs=1, steps=30, batch=2, rate=0.01)
-    monkeypatch.setattr("scripts.evaluate_finetuning.SpecialistSettings", lambda: quick)
+    monkeypatch.setattr(lib.segmenters.list_unet, "FILTERS", (4, 8, 8))
+    quick = ListUNetSettings(epochs=1, steps=30, batch=2, rate=0.01)
+    monkeypatch.setattr("scripts.evaluate_finetuning.ListUNetSettings", lambda: quick)
 
 
 def rows_of(tmp_path):
@@ -75,7 +75,7 @@ def test_both_takes_of_each_part_what_its_verdict_says_and_trains_nothing_twice(
     data, tiny_weights, tmp_path, monkeypatch, quick_specialist
 ):
     kept = ["--labelled", "2", "--networks", str(tmp_path / "networks"), "--modes"]
-    monkeypatch.setattr("lib.finetuning.FineTune.verdict", lambda self: (False, "it was refused"))
+    monkeypatch.setattr("lib.finetuning.oneprompt.FineTune.verdict", lambda self: (False, "it was refused"))
     assert run(data, tiny_weights, tmp_path, *kept, "both") == 0
     [both] = rows_of(tmp_path)
     assert (both["mode"], both["won"]) == ("both", ["specialist"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.images import read_image, read_label
+from lib.imaging.images import read_image, read_label
 from scripts.export_bundle import main, needed_modules
 from scripts.predict import main as predict
 from tests.samples import organ_volume, write_nifti
@@ -73,8 +73,8 @@ def test_it_has_the_files_of_monais_specification(bundle):
 
 def test_only_what_segmenting_needs_comes_along_under_its_new_name(bundle):
     taken = {str(path) for path in needed_modules()}
-    assert {"predictor.py", "images.py", "networks/oneprompt.py"} <= taken
-    assert not {"training.py", "synthetic.py", "episodes.py"} & taken
+    assert {"segmenters/predictor.py", "imaging/images.py", "networks/oneprompt.py"} <= taken
+    assert not {"learning/training.py", "learning/synthetic.py", "learning/episodes.py"} & taken
     for path in (bundle / "scripts").rglob("*.py"):
         assert "from lib" not in path.read_text(), path
 

@@ -6,9 +6,9 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from scripts.dicom_series import make_uid, write_series
 from scripts.make_demo_data import main, plan_studies, write_demo_data, write_demo_series
-from scripts.phantoms import grid_affine, make_phantom
+from scripts.phantoms.dicom_series import make_uid, write_series
+from scripts.phantoms.phantom import grid_affine, make_phantom
 
 SMALL = (32, 32, 8)
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from scripts.ohif import first_study, main, ohif_address, parse_arguments
-from scripts.orthanc import DicomServerError
+from scripts.servers.orthanc import DicomServerError
 
 
 class Pacs(BaseHTTPRequestHandler):

@@ -5,8 +5,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from lib.images import read_image, read_label, write_label
-from scripts.dicom_series import write_series
+from lib.imaging.images import read_image, read_label, write_label
+from scripts.phantoms.dicom_series import write_series
 from scripts.predict import main
 from tests.samples import organ_volume, write_nifti
 

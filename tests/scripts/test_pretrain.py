@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from lib.checkpoints import load_network, read_provenance, weights_hash
+from lib.networks.checkpoints import load_network, read_provenance, weights_hash
 from scripts import pretrain
 from scripts.pretrain import Stage, stage_at
 

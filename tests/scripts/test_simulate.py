@@ -35,7 +35,7 @@ def test_all_four_ways_finish_every_study_and_a_second_run_repeats_nothing(folde
     assert [found[way]["unseen"] for way in ("hand", "interactive", "random")] == [0, 0, 0]
     assert found["interactive"]["goals"]["0.9"]["limited"] == ["s0", "s1", "s2"]  # an untrained network cannot help
     assert (folder / "out" / "clicks.png").read_bytes().startswith(b"\x89PNG")
-    monkeypatch.setattr("scripts.simulation.ways.Server", None)  # nobody may start one now
+    monkeypatch.setattr("scripts.measure.simulation.ways.Server", None)  # nobody may start one now
     assert simulate(folder, *options) == 0
     assert json.loads((folder / "out" / "simulation.json").read_text())["ways"] == found
     assert "hit before 0.9 in s0, s1, s2" in capsys.readouterr().out

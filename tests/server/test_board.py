@@ -18,11 +18,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from lib.checkpoints import save_network
+from lib.finetuning.served_list_unet import ServedListUNet
+from lib.finetuning.training_record import write_record
 from lib.networks import OnePrompt
-from lib.served_specialist import ServedSpecialist
-from lib.specialist import Specialist, make_network
-from lib.training_record import write_record
+from lib.networks.checkpoints import save_network
+from lib.segmenters.list_unet import ListUNet, make_network
 from tests.samples import TINY, organ_volume, write_nifti
 from tests.server.browser import chromium
 from tests.server.conftest import Server
@@ -371,7 +371,7 @@ def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Se
     torch.manual_seed(5)
     name = next(iter(server.status()["labels"]))
     record = {"studies": dict.fromkeys("abc", "x"), "state": "published", "parent": "0123", "examined_on": "others"}
-    ServedSpecialist(specialist_folder).publish(Specialist(make_network(1).eval(), (name,), 0.5, record))
+    ServedListUNet(specialist_folder).publish(ListUNet(make_network(1).eval(), (name,), 0.5, record))
     write_record(specialist_folder, state="published", reason="it won", epoch=2, epochs=2)
     offered = server.get("/oneprompt/training")["specialist"]["offered"]["hash"]
     board.browser.refresh()

@@ -14,8 +14,8 @@ import pydicom
 import pytest
 import SimpleITK
 
-from lib.images import read_image, read_label, write_label
-from scripts.dicom_series import write_series
+from lib.imaging.images import read_image, read_label, write_label
+from scripts.phantoms.dicom_series import write_series
 from tests.samples import AFFINE, organ_volume, write_nifti
 from tests.server.conftest import Server
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.checkpoints import save_network
 from lib.networks import OnePrompt
+from lib.networks.checkpoints import save_network
 from tests.samples import TINY, organ_volume, write_nifti
 from tests.server.conftest import Server
 

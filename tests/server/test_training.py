@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lib.checkpoints import load_network, save_network, weights_hash
 from lib.networks import OnePrompt
+from lib.networks.checkpoints import load_network, save_network, weights_hash
 from tests.samples import TINY, organ_volume, write_nifti
 from tests.server.conftest import Server
 

@@ -1,6 +1,6 @@
 """3D Slicer's released extension, live on its own panel and replayed byte for byte, against the real server.
 
-`python -m scripts.record_slicer --out tests/slicer/recordings` makes the recordings anew.
+`python -m tests.slicer.record --out tests/slicer/recordings` makes the recordings anew.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import nrrd
 import numpy as np
 import pytest
 
-from lib.images import read_image, read_label
-from scripts.client import Client, Server
-from scripts.record_slicer import (
+from lib.imaging.images import read_image, read_label
+from scripts.servers.client import Client, Server
+from tests.slicer.emulator.panel import SHA256, Panel, PanelError
+from tests.slicer.emulator.wire import essence, line, read_recording, send
+from tests.slicer.record import (
     FIRST,
     LOCAL,
     add_study,
@@ -28,8 +30,6 @@ from scripts.record_slicer import (
     wait_for_training,
     write_study,
 )
-from scripts.slicer.panel import SHA256, Panel, PanelError
-from scripts.slicer.wire import essence, line, read_recording, send
 
 RECORDINGS = Path(__file__).parent / "recordings"
 STEPS = [path.stem for path in sorted(RECORDINGS.glob("*.http"))]

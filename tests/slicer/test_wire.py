@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from scripts.slicer.wire import Tap, essence, line, read_recording, send
+from tests.slicer.emulator.wire import Tap, essence, line, read_recording, send
 
 GET = b"GET /info/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n"
 PUT = b"PUT /label?image=a HTTP/1.1\r\nHost: 127.0.0.1:1\r\ncontent-length: 5\r\n\r\nab\r\nc"

@@ -7,10 +7,10 @@ from ignite.engine import Events
 from monailabel.config import settings
 
 import trainers.course
-from lib.checkpoints import load_network, read_provenance, weights_hash
-from lib.finetuning import FineTune, FineTuning
-from lib.training_record import read_record
-from lib.versions import Versions
+from lib.finetuning.oneprompt import FineTune, FineTuning
+from lib.finetuning.training_record import read_record
+from lib.finetuning.versions import Versions
+from lib.networks.checkpoints import load_network, read_provenance, weights_hash
 from tests.samples import organ_volume, write_nifti
 from trainers.course import CHECKPOINT
 from trainers.oneprompt import OnePromptTrainer

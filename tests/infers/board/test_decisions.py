@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-import infers.locked
-from infers.acceptance import Acceptance
+import infers.store.locked
 from infers.board.board import Board
-from infers.board.rows import Wanted
-from infers.corrections import Corrections
-from infers.datastore import AUTOMATIC, FINAL, WITHDRAWN, StudyStore
 from infers.errors import NotFound
-from infers.gate import Gate
-from infers.health import TemplateHealth
-from infers.offers import Offers
-from infers.propagation import Propagation
-from lib.files import write_atomically
-from lib.images import read_label
-from lib.predictor import Prediction
+from infers.jobs.propagation import Propagation
+from infers.serving.priority_lock import PriorityLock
+from infers.store.datastore import AUTOMATIC, FINAL, WITHDRAWN, StudyStore
+from infers.study_list.acceptance import Acceptance
+from infers.study_list.corrections import Corrections
+from infers.study_list.pending_results import PendingResults
+from infers.study_list.rows import Wanted
+from infers.study_list.template_check import TemplateHealth
+from lib.imaging.files import write_atomically
+from lib.imaging.images import read_label
+from lib.segmenters.predictor import Prediction
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
 
@@ -37,9 +37,9 @@ class Office:
         self.label = write_nifti(folder / "label.nii.gz", organ_volume(0)[1])
         self.studies = make_studies(str(folder / "studies"), FakePredictor())
         self.store, self.changes = self.studies.store, []
-        offers = Offers(self.store.state / "offers")
+        offers = PendingResults(self.store.state / "offers")
         self.acceptance = Acceptance(self.store, offers, 60, self.changes.append, self.studies.labels.learn)
-        job = Propagation(self.studies, Gate(), self.store.state)
+        job = Propagation(self.studies, PriorityLock(), self.store.state)
         corrections = Corrections(self.studies, folder / "checks.json")
         health = TemplateHealth(self.studies, corrections)
         self.board = Board(
@@ -199,7 +199,7 @@ def test_decisions_on_many_studies_are_written_together(office, monkeypatch):
         written.append(path.name)
         write_atomically(path, data)
 
-    monkeypatch.setattr(infers.locked, "write_atomically", counted)
+    monkeypatch.setattr(infers.store.locked, "write_atomically", counted)
     ids = ["s1", "s2", "s3", "s4"]
     for decide in (
         lambda: office.decisions.reject(ids, "Ada", {}),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from lib.imaging.prompts import SEGLAB, Prompt, rasterise
 from lib.networks.correspondence import AFFINITY_CHANNELS, Affinity, Prototypes, support
-from lib.prompts import SEGLAB, Prompt, rasterise
 
 SIZE = 64
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lib.imaging.prompts import Prompt, rasterise
 from lib.networks import NetworkConfig, OnePrompt
-from lib.prompts import Prompt, rasterise
 
 SIZE = 64
 

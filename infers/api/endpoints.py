@@ -1,0 +1,303 @@
+"""The app's own HTTP endpoints: those it adds under /oneprompt, and those of MONAI Label that it answers itself."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, UploadFile
+from fastapi.responses import FileResponse
+from monailabel.config import settings
+from monailabel.endpoints import batch_infer, datastore, infer, scoring, session, train
+from monailabel.endpoints.user.auth import RBAC, User
+from monailabel.utils.async_tasks.utils import tasks
+from monailabel.utils.others.generic import get_mime_type, remove_file
+from pydantic import BaseModel
+
+from infers.api.ohif import add_ohif
+from infers.api.proxy import add_proxy
+from infers.board.endpoints import add_board
+from infers.errors import ClientError, NotFound
+from infers.guards import (
+    BATCH_PARAMS,
+    TRAIN_PARAMS,
+    check_archive,
+    check_names,
+    check_params,
+    check_role,
+    check_sender,
+    json_object,
+    received,
+    stem,
+)
+from infers.store.datastore import FINAL
+from infers.study_list.studies import MODEL
+from infers.tasks.oneprompt import USE_AS_TEMPLATE, is_marked
+
+Output = Literal["image", "json", "all", "dicom_seg", "rtstruct"]  # MONAI Label's own, and the last
+Upload = Annotated[UploadFile, File()]
+USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
+ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
+
+
+class UseListUNet(BaseModel):
+    """Whether the network that was trained for this list alone is offered."""
+
+    use: bool
+
+
+_starting = threading.Lock()
+
+
+def _refuse_second(method: str) -> None:
+    """MONAI Label only looks for running processes, and would queue a second one that comes quickly."""
+    if any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks(method)):
+        raise ClientError(f"a {method} task is already running: wait for its end, or stop it with DELETE", 429)
+
+
+def own_router(app: Any) -> APIRouter:
+    """Routes that speak to `app`, an `infers.assembly.Assembly`."""
+    router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names), Depends(check_sender)])
+    for add in (_add_oneprompt, add_board, _add_inference, _add_studies, _add_training, _add_refusals):
+        add(router, app)
+    add_ohif(router)
+    add_proxy(router, lambda: app.stored_elsewhere())
+    return router
+
+
+def _add_oneprompt(router: APIRouter, app: Any) -> None:
+    @router.get("/oneprompt/status", tags=["One-Prompt"])
+    def status(user: User = USER) -> dict[str, Any]:
+        return app.status()
+
+    @router.post("/oneprompt/job", status_code=202, tags=["One-Prompt"])
+    def start_job(user: User = ANNOTATOR) -> dict[str, Any]:
+        return app.start_job()
+
+    @router.delete("/oneprompt/job", status_code=202, tags=["One-Prompt"])
+    def cancel_job(user: User = ANNOTATOR) -> dict[str, Any]:
+        return app.cancel_job()
+
+    @router.post("/oneprompt/job/undo", tags=["One-Prompt"])
+    def undo_job(user: User = ANNOTATOR) -> dict[str, Any]:
+        return app.undo_job()
+
+
+def _add_inference(router: APIRouter, app: Any) -> None:
+    @router.post("/infer/{model}", tags=["Infer"])
+    def run_inference(
+        background_tasks: BackgroundTasks,
+        model: str,
+        image: str = "",
+        session_id: str = "",
+        params: str = Form("{}"),
+        file: Upload | None = None,
+        label: Upload | None = None,
+        output: Output | None = None,
+        user: User = USER,
+    ) -> Any:
+        request = json_object(params, "params")
+        for key in ("image", "session", "label_file", "image_id", "save_label", "label_tag"):
+            request.pop(key, None)  # said by the address, or not at all
+        request |= {"model": model, "user": user.username}
+        if is_marked(request):
+            check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{USE_AS_TEMPLATE}, which saves a label,")
+        with ExitStack() as uploads:
+            result = app.infer(_on_image(request, image, session_id, file, label, uploads))
+        if output in ("dicom_seg", "rtstruct"):
+            try:
+                made = app.as_dicom_seg(image, result) if output == "dicom_seg" else app.as_rtstruct(image, result)
+            finally:
+                remove_file(result["file"])
+            background_tasks.add_task(remove_file, made)
+            return FileResponse(made, media_type="application/dicom", filename=f"{output}.dcm")
+        return infer.send_response(app.datastore, result, output, background_tasks)
+
+    def _on_image(
+        request: dict[str, Any],
+        image: str,
+        session_id: str,
+        file: UploadFile | None,
+        label: UploadFile | None,
+        uploads: ExitStack,
+    ) -> dict[str, Any]:
+        """The request with its image and label; `uploads` removes those that were sent along."""
+        if session_id:
+            found = app.sessions().get_session(session_id) if app.sessions() else None
+            if not found:
+                raise NotFound(f"there is no session {session_id!r} (any more): upload the image again")
+            request["image"] = found.image
+        elif file:
+            request["image"] = str(uploads.enter_context(received(file)))
+        elif image:
+            request["image_id"] = image
+        else:
+            raise ClientError("say which image: image=ID of the study list, session_id=ID, or a `file`")
+        if label:
+            request["label_file"] = str(uploads.enter_context(received(label)))
+        return request
+
+    @router.post("/batch/infer/{model}", tags=["Infer"])
+    def batch(
+        model: str,
+        images: batch_infer.BatchInferImageType = batch_infer.BatchInferImageType.IMAGES_ALL,
+        params: dict[str, Any] | None = None,
+        user: User = ADMIN,
+    ) -> Any:
+        check_params(params or {}, BATCH_PARAMS)
+        app.check_batch(model, params or {})
+        with _starting:
+            _refuse_second("batch_infer")
+            return batch_infer.run(model, images, dict(params or {}))
+
+
+def _add_studies(router: APIRouter, app: Any) -> None:
+    @router.put("/datastore/label", tags=["Datastore"])
+    def save_label(
+        image: str,
+        label: Upload,
+        params: str = Form("{}"),
+        tag: str = FINAL,
+        user: User = ANNOTATOR,
+    ) -> dict[str, Any]:
+        told = {**json_object(params, "params"), "user": user.username}
+        with received(label) as path:
+            return app.save_label(image, path, tag or FINAL, told)
+
+    @router.put("/datastore/label/info", tags=["Datastore"])
+    def describe_label(label: str, tag: str, info: str = Form("{}"), user: User = ANNOTATOR) -> None:
+        app.describe_label(label, tag, {**json_object(info, "info"), "user": user.username})
+
+    @router.put("/datastore/updatelabelinfo", include_in_schema=False, deprecated=True)
+    def describe_label_as_before(label: str, tag: str, params: str = Form("{}"), user: User = ANNOTATOR) -> None:
+        app.describe_label(label, tag, {**json_object(params, "params"), "user": user.username})
+
+    @router.put("/datastore/", tags=["Datastore"])
+    @router.put("/datastore/image", tags=["Datastore"])
+    def add_image(
+        file: Upload,
+        image: str | None = None,
+        params: str = Form("{}"),
+        user: User = ANNOTATOR,
+    ) -> dict[str, Any]:
+        told = {**json_object(params, "params"), "user": user.username}
+        name = image or stem(file.filename or "")
+        with received(file) as path:
+            return {"image": app.add_image(name, path, told)}
+
+    @router.get("/datastore/image", tags=["Datastore"])
+    def download_image(image: str, background_tasks: BackgroundTasks, user: User = USER) -> FileResponse:
+        path: Path = app.image_path(image)
+        name = path.name
+        if path.is_dir():  # a DICOM series; clients open one file
+            path, name = app.as_file(path), f"{image}.nii.gz"
+            background_tasks.add_task(remove_file, str(path))
+        return FileResponse(path, media_type=get_mime_type(str(path)), filename=name)
+
+    @router.head("/datastore/image", tags=["Datastore"])
+    def check_image(image: str, check_sum: str | None = None, user: User = USER) -> Any:
+        if app.image_path(image).is_dir():
+            return {}
+        return datastore.download_image(image, check_only=True, check_sum=check_sum)
+
+    @router.get("/datastore/dataset", tags=["Datastore"])
+    def download_dataset(
+        background_tasks: BackgroundTasks, limit_cases: int | None = None, user: User = ANNOTATOR
+    ) -> FileResponse:
+        path = app.datastore.get_dataset_archive(limit_cases)  # MONAI Label would leave it where it is
+        background_tasks.add_task(remove_file, path)
+        return FileResponse(path, media_type=get_mime_type(path), filename="dataset.zip")
+
+    @router.put("/session/", tags=["Session"])
+    def create_session(
+        background_tasks: BackgroundTasks,
+        files: Annotated[list[UploadFile], File()],
+        uncompress: bool = False,
+        expiry: int = 0,
+        user: User = USER,
+    ) -> Any:
+        for file in files if uncompress else ():
+            check_archive(file)
+        return session.create_session(background_tasks, uncompress, expiry, files)
+
+
+def _add_training(router: APIRouter, app: Any) -> None:
+    @router.post("/train/", include_in_schema=False, deprecated=True)
+    def train_all(params: dict[str, Any] | None = None, user: User = ADMIN) -> Any:
+        common = {key: value for key, value in (params or {}).items() if not isinstance(value, dict)}
+        own = (params or {}).get(MODEL) or {}
+        check_params({**common, **own}, TRAIN_PARAMS)
+        return {MODEL: {"result": app.start_training(MODEL, {**common, **own}, enqueue=True), "detail": None}}
+
+    @router.post("/train/{model}", tags=["Train"])
+    def train_one(model: str, params: dict[str, Any] | None = None, enqueue: bool = False, user: User = ADMIN) -> Any:
+        check_params(params or {}, TRAIN_PARAMS)
+        return app.start_training(model, params or {}, enqueue)
+
+    @router.get("/train/", tags=["Train"])
+    def train_status(all: bool = False, check_if_running: bool = False, user: User = USER) -> Any:
+        # 3D Slicer follows the training that runs, and MONAI Label tells of the newest one, which may only be waiting
+        running = [task for task in tasks("train") if task["status"] == "RUNNING"]
+        return running[0] if running and not all else train.status(all, check_if_running)
+
+    @router.delete("/train/", tags=["Train"])
+    def stop_training(user: User = ADMIN) -> Any:
+        return app.trainings.stop()
+
+    @router.get("/oneprompt/training", tags=["One-Prompt"])
+    def training(user: User = USER) -> dict[str, Any]:
+        return app.training()
+
+    @router.post("/oneprompt/training", status_code=202, tags=["One-Prompt"])
+    def start_own(params: dict[str, Any] | None = None, user: User = ADMIN) -> dict[str, Any]:
+        check_params(params or {}, TRAIN_PARAMS)
+        app.start_training(MODEL, params or {}, enqueue=True)
+        return app.training()
+
+    @router.delete("/oneprompt/training", status_code=202, tags=["One-Prompt"])
+    def stop_own(user: User = ADMIN) -> dict[str, Any]:
+        app.trainings.stop()
+        return app.training()
+
+    @router.post("/oneprompt/versions/{version}", tags=["One-Prompt"])
+    def serve_version(version: str, user: User = ADMIN) -> dict[str, Any]:
+        return app.serve_version(version)
+
+    @router.post("/oneprompt/specialist", tags=["One-Prompt"])
+    def use_specialist(body: UseListUNet, user: User = ADMIN) -> dict[str, Any]:
+        return app.use_specialist(body.use)
+
+    @router.post("/scoring/", include_in_schema=False, deprecated=True)
+    def score_all(params: dict[str, Any] | None = None, user: User = ANNOTATOR) -> Any:
+        return scoring.run(params, run_sync=True)
+
+    @router.post("/scoring/{method}", tags=["Scoring"])
+    def score(method: str, params: dict[str, Any] | None = None, user: User = ANNOTATOR) -> Any:
+        # Here and not in a process of its own, whose notes this one would not see
+        return scoring.run_method(method, params, run_sync=True)
+
+    @router.put("/model/{model}", tags=["Model"])
+    def upload_weights(model: str, file: Upload, user: User = ADMIN) -> dict[str, Any]:
+        with received(file) as path:
+            return app.publish_upload(model, path)
+
+    @router.delete("/model/{model}", tags=["Model"])
+    def remove_weights(model: str, user: User = ADMIN) -> dict[str, Any]:
+        return app.remove_published(model)
+
+
+def _add_refusals(router: APIRouter, app: Any) -> None:
+    """What MONAI Label offers to everybody and this app to nobody."""
+
+    @router.post("/infer/wsi/{model}", include_in_schema=False)
+    @router.post("/infer/wsi_v2/{model}", include_in_schema=False)
+    def whole_slides(model: str) -> None:
+        raise NotFound("whole-slide images are not offered: export a region as PNG or TIFF and add it to the studies")
+
+    @router.post("/reload", include_in_schema=False)
+    def reload() -> None:
+        # It would build a second app, with a second job, beside the one that runs
+        raise ClientError("reload is not offered: restart the server", 405)

@@ -1,0 +1,302 @@
+"""Labels as DICOM SEG and back, so that every viewer and archive can read what was segmented here.
+
+Written with highdicom: one binary segment a structure, on the frames of the series itself, so that tilted and uneven
+series are exact. Segments may overlap there; a label map, which is what is stored here, holds one structure a voxel, so
+segments that are read are painted the largest first and a lesion stays visible in its organ. Who made it is said twice:
+in each segment's algorithm type and identification, and in the series' name, which is what a study list shows.
+Read frame by frame where the frames are the series' own, else through the segments' geometry alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pydicom_seg
+import SimpleITK
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.sr import CodedConcept
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from lib import VERSION
+from lib.imaging.dicom import Arrangement, Frame, arrange, frames_of, functional_group
+from lib.imaging.images import Image, ImageError
+
+logger = logging.getLogger(__name__)
+
+Maker = SegmentAlgorithmTypeValues  # AUTOMATIC, SEMIAUTOMATIC, MANUAL
+MAKER = "One-Prompt for MONAI Label"
+FINAL_SERIES, AUTOMATIC_SERIES = "One-Prompt final label", "One-Prompt automatic mask"
+ANATOMY = CodedConcept("123037004", "SCT", "Anatomical Structure")
+OWN_CODES = "99ONEPROMPT"  # the scheme of structures that the dictionary does not know; 99 marks a private one
+RAS_TO_LPS = np.diag([-1.0, -1, 1, 1])
+SAME_PLACE = 0.1  # voxels
+_LONGEST_LO, _LONGEST_PARAMETER = 64, 1000  # characters
+_SIDES = ("left", "right")
+
+
+def write_seg(
+    series: Sequence[Dataset],
+    image: Image,
+    label: np.ndarray,
+    names: Mapping[str, int],
+    *,
+    by: SegmentAlgorithmTypeValues,
+    provenance: Mapping[str, Any] | None = None,
+) -> Segmentation:
+    """A label map as DICOM SEG that refers to its series.
+
+    Args:
+        series: the series' instances, in any order; their pixels are not needed.
+        image: the image that was made of them.
+        label: integers (I, J, K) on the image's grid.
+        names: {structure: value in the label}; a structure without a voxel gets no segment.
+        by: AUTOMATIC (nobody looked), SEMIAUTOMATIC (a person accepted or corrected) or MANUAL.
+        provenance: what is recorded about the making (weights, templates, ...), kept as the algorithm's parameters.
+
+    Raises:
+        ImageError: a label without a voxel, or a series whose frames are not the image's slices.
+    """
+    ordered = sorted(names.items(), key=lambda item: item[1])
+    masks = {name: label == value for name, value in ordered}
+    return write_segments(series, image, masks, by=by, provenance=provenance)
+
+
+def write_segments(
+    series: Sequence[Dataset],
+    image: Image,
+    masks: Mapping[str, np.ndarray],
+    *,
+    by: SegmentAlgorithmTypeValues,
+    provenance: Mapping[str, Any] | None = None,
+) -> Segmentation:
+    """As `write_seg`, from a bool array (I, J, K) for each structure; they may overlap."""
+    present = {name: mask for name, mask in masks.items() if mask.any()}
+    if not present:
+        raise ImageError("the label is empty: a DICOM SEG needs at least one segment")
+    ordered, slices = _sources(series, image)
+    # highdicom wants (frames, rows, columns, segments), frames as the instances are given
+    pixels = np.stack([mask[:, :, slices].T for mask in present.values()], axis=-1).astype(np.uint8)
+    kind = "AUTOMATIC" if by is SegmentAlgorithmTypeValues.AUTOMATIC else "FINAL"
+    try:
+        seg = Segmentation(
+            source_images=ordered,
+            pixel_array=pixels,
+            segmentation_type=SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _description(number, name, by, provenance or {}) for number, name in enumerate(present, start=1)
+            ],
+            series_instance_uid=highdicom.UID(),
+            series_number=_series_number(ordered[0], kind),
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer=MAKER,
+            manufacturer_model_name="One-Prompt",
+            software_versions=VERSION,
+            device_serial_number="none",
+            content_label=kind,
+            content_description=f"{', '.join(present)}"[:_LONGEST_LO],
+            content_creator_name="One-Prompt^" if kind == "AUTOMATIC" else "Annotator^",
+            omit_empty_frames=True,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom is strict about the series' headers
+        raise ImageError(f"the series' headers do not allow a DICOM SEG: {error}") from error
+    seg.SeriesDescription = AUTOMATIC_SERIES if kind == "AUTOMATIC" else FINAL_SERIES
+    return seg
+
+
+def read_seg(seg: Dataset, image: Image, series: Sequence[Dataset] = ()) -> tuple[np.ndarray, dict[str, int]]:
+    """A DICOM SEG of any maker as a label map on an image's grid.
+
+    Args:
+        seg: the segmentation.
+        image: the image.
+        series: the instances that the image was made of, where its slices do not lie as evenly as its affine says.
+
+    Returns:
+        Integers (I, J, K), and {structure: value}. Where segments overlap the smaller one is kept.
+
+    Raises:
+        ImageError: it cannot be read, or has no voxel on the image.
+    """
+    try:
+        masks = _own_frames(seg, image, series)
+        masks = _by_geometry(seg, image) if masks is None else masks
+    except Exception as error:  # pydicom-seg and pydicom raise whatever a broken file makes them stumble over
+        raise ImageError(f"the segmentation {seg.get('SeriesInstanceUID', '')} cannot be read: {error}") from error
+    label, sizes = np.zeros(image.array.shape, np.uint8), {name: int(mask.sum()) for name, mask in masks.items()}
+    values = {name: value for value, name in enumerate(masks, start=1)}
+    for name in sorted(masks, key=lambda name: -sizes[name]):
+        label[masks[name]] = values[name]
+    names = {name: value for name, value in values.items() if (label == value).any()}
+    if not names:
+        raise ImageError(
+            f"the segmentation {seg.SeriesInstanceUID} has no voxel on the image it refers to: it was drawn on another "
+            "series, or says so wrongly; store it again with the right reference"
+        )
+    if sum(sizes.values()) > np.count_nonzero(label):
+        logger.warning("segments of %s overlap: where they do, the smaller one is kept", seg.SeriesInstanceUID)
+    return label, names
+
+
+def read_headers(folder: Path) -> list[Dataset]:
+    """The instances of a series' folder, without their pixels."""
+    return [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir()) if path.is_file()]
+
+
+def structure_code(name: str) -> CodedConcept:
+    """The code of a structure: SNOMED CT's where the dictionary has its name (its side left out), else one of our own
+    that follows from the name."""
+    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word and word not in _SIDES]
+    try:
+        known = getattr(codes.SCT, "".join(word.capitalize() for word in words)) if words else None
+    except (AttributeError, RuntimeError):  # none of that name, or several
+        known = None
+    if known is not None:
+        return CodedConcept(known.value, known.scheme_designator, known.meaning)
+    return CodedConcept(hashlib.sha256(name.encode()).hexdigest()[:12], OWN_CODES, name[:_LONGEST_LO])
+
+
+def _description(
+    number: int, name: str, by: SegmentAlgorithmTypeValues, provenance: Mapping[str, Any]
+) -> SegmentDescription:
+    algorithm = None
+    if by is not SegmentAlgorithmTypeValues.MANUAL:
+        algorithm = highdicom.AlgorithmIdentificationSequence(
+            name="One-Prompt",
+            family=codes.DCM.ArtificialIntelligence,  # type: ignore[union-attr, arg-type]  # made at run time
+            version=VERSION,
+            parameters={key: str(value)[:_LONGEST_PARAMETER] for key, value in provenance.items()} or None,
+        )
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=name[:_LONGEST_LO],
+        segmented_property_category=ANATOMY,
+        segmented_property_type=structure_code(name),
+        algorithm_type=by,
+        algorithm_identification=algorithm,
+    )
+
+
+def arranged_on(series: Sequence[Dataset], image: Image) -> Arrangement:
+    """A series' frames in the order of the image's slices. Raises ImageError where it is not this image's series."""
+    arranged = arrange(series)
+    if not arranged.placed or any("FrameOfReferenceUID" not in instance for instance in series):
+        raise ImageError("the series does not say where its images lie: it can have no DICOM SEG or RTSTRUCT")
+    slices = image.array.shape[2]
+    if len(arranged.frames) != slices:
+        raise ImageError(f"the series has {len(arranged.frames)} images and the label {slices} slices: they must agree")
+    there = np.linalg.inv(image.affine) @ RAS_TO_LPS @ arranged.affine
+    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, slices - 1)])
+    if np.abs(corners @ (there - np.eye(4)).T).max() > SAME_PLACE:
+        raise ImageError(
+            "the series does not lie where the label lies: make the label on this series, not on a copy with another "
+            "geometry"
+        )
+    return arranged
+
+
+def _sources(series: Sequence[Dataset], image: Image) -> tuple[list[Dataset], list[int]]:
+    """The instances in the order of the slices, and for each of their frames the slice (k) that it is."""
+    arranged = arranged_on(series, image)
+    if len(series) > 1:
+        return [series[frame.instance] for frame in arranged.frames], list(range(len(arranged.frames)))
+    place = {frame.number: k for k, frame in enumerate(arranged.frames)}
+    return [_with_shared_plane(series[0], arranged.frames[0])], [place[number] for number in sorted(place)]
+
+
+def _with_shared_plane(header: Dataset, frame: Frame) -> Dataset:
+    """A header as highdicom wants a multi-frame object's: what all frames share is said at one place."""
+    if "SharedFunctionalGroupsSequence" not in header:
+        return header
+    header, plane, measures = copy.deepcopy(header), Dataset(), Dataset()
+    plane.ImageOrientationPatient = [round(float(x), 10) for x in frame.directions.T.ravel()]
+    measures.update(functional_group(header, 0, "PixelMeasuresSequence"))
+    measures.PixelSpacing = list(frame.spacing[::-1])
+    shared = header.SharedFunctionalGroupsSequence[0]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = (
+        pydicom.Sequence([plane]),
+        pydicom.Sequence([measures]),
+    )
+    return header
+
+
+def _own_frames(seg: Dataset, image: Image, series: Sequence[Dataset]) -> dict[str, np.ndarray] | None:
+    """{structure: mask} of a SEG whose frames are slices of the image; None where they are not."""
+    if image.array.ndim != 3 or (int(seg.Columns), int(seg.Rows)) != image.array.shape[:2]:
+        return None
+    arranged = arrange(series) if series else None
+    lps = RAS_TO_LPS @ image.affine
+    places = lps[:3, 3] + np.arange(image.array.shape[2])[:, None] * lps[:3, 2]
+    if arranged is not None and arranged.placed and len(arranged.frames) == len(places):
+        places = np.array([frame.position for frame in arranged.frames])
+    segments = {int(item.SegmentNumber): _name(item, int(item.SegmentNumber)) for item in seg.SegmentSequence}
+    masks = {name: np.zeros(image.array.shape, bool) for name in segments.values()}
+    near = SAME_PLACE * min(image.spacing)
+    pixels = np.atleast_3d(seg.pixel_array) if seg.get("NumberOfFrames", 1) != 1 else seg.pixel_array[None]
+    for frame, plane in zip(frames_of(0, seg), pixels, strict=True):
+        if frame.position is None or not np.allclose(frame.directions * frame.spacing, lps[:3, :2], atol=1e-3):
+            return None
+        away = np.linalg.norm(places - frame.position, axis=1)
+        if away.min() > near:
+            return None
+        k = int(away.argmin())
+        for number in _numbers(seg, frame.number, segments):
+            masks[segments[number]][:, :, k] |= _is_set(seg, plane, number).T
+    return masks
+
+
+def _numbers(seg: Dataset, frame: int, segments: Mapping[int, str]) -> list[int]:
+    """The segments that a frame speaks of: one, or all in a label map."""
+    if seg.get("SegmentationType") == "LABELMAP":
+        return list(segments)
+    return [int(functional_group(seg, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)]
+
+
+def _is_set(seg: Dataset, plane: np.ndarray, number: int) -> np.ndarray:
+    if seg.get("SegmentationType") == "LABELMAP":
+        return plane == number
+    if seg.get("SegmentationType") == "FRACTIONAL":
+        return plane * 2.0 >= float(seg.MaximumFractionalValue)
+    return plane > 0
+
+
+def _by_geometry(seg: Dataset, image: Image) -> dict[str, np.ndarray]:
+    """{structure: mask} of a SEG with frames of its own."""
+    found = pydicom_seg.SegmentReader().read(seg)
+    masks: dict[str, np.ndarray] = {}
+    for number in sorted(found.available_segments):
+        name = _name(found.segment_infos[number], number)
+        mask = _resampled(found.segment_image(number), image)
+        masks[name] = masks[name] | mask if name in masks else mask
+    return masks
+
+
+def _resampled(segment: SimpleITK.Image, image: Image) -> np.ndarray:
+    """Which of the image's voxels have their middle in the segment."""
+    lps = RAS_TO_LPS @ image.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    grid = SimpleITK.Image([int(n) for n in image.array.shape], SimpleITK.sitkUInt8)
+    grid.SetSpacing(spacing.tolist())
+    grid.SetOrigin(lps[:3, 3].tolist())
+    grid.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    moved = SimpleITK.Resample(segment, grid, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor, 0)
+    return SimpleITK.GetArrayFromImage(moved).T > 0
+
+
+def _name(info: Dataset, number: int) -> str:
+    name = str(info.get("SegmentLabel") or info.get("SegmentDescription") or "").strip()
+    return name or f"segment_{number}"
+
+
+def _series_number(instance: Dataset, kind: str) -> int:
+    return 1000 * (2 if kind == "FINAL" else 1) + int(instance.get("SeriesNumber") or 0) % 1000

@@ -1,0 +1,382 @@
+"""The study list of a DICOMweb server.
+
+Images and final labels live on that server (labels as DICOM SEG); automatic masks, records and copies of images live
+in a state folder that nobody takes for a cache. MONAI Label 0.8.5 remembers the server's lists for hours, so that a
+saved label is not counted and the same study is offered again: here lists are remembered for a moment and forgotten
+whenever a label is saved.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import requests
+from monailabel.config import settings
+from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
+from monailabel.datastore.utils.dicom import dicom_web_download_series
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from infers.dicom.dicomseg import read_headers
+from infers.dicom.pacs_labels import AS_STORED, PacsLabels, SegSeries, final_seg
+from infers.errors import ClientError, NotFound, reason_of
+from infers.guards import safe_name
+from infers.store.datastore import AUTOMATIC, FINAL, LabelRecord, StudyStore, is_still
+from infers.store.series import NO_IMAGES
+from lib.imaging.dicom import arrange
+from lib.imaging.images import ImageError, read_image, read_label, write_image, write_label
+
+logger = logging.getLogger(__name__)
+
+COPY_SUFFIX = ".nii.gz"
+AWAY = "away"
+LOOK_AGAIN = 10.0  # seconds between looks for what others stored on the server
+SEEN = "dicom_seg_seen"  # in a final label's record: the server's segmentations that it is newer than, its own included
+SEG_PROBLEM = "dicom_seg_problem"  # why a final label is only here and not on the server
+
+
+class DICOMwebStore(DICOMWebDatastore, StudyStore):
+    """Images of a DICOMweb server, ids are SeriesInstanceUIDs; see the module's text.
+
+    Method resolution goes through MONAI Label's DICOMweb class, which talks to the server, to `StudyStore`, which
+    keeps files and records: the locks of the latter are never held while the server is asked.
+    """
+
+    folders_are_series = False  # they are MONAI Label's copies of series, each beside the file it was made into
+
+    def __init__(self, client: DICOMwebClientX, state: Path) -> None:
+        self._remembered: dict[str, tuple[float, Any]] = {}
+        self._memory_lock = threading.Lock()
+        self._finals = threading.RLock()  # a person's label and an accepted one must not overtake each other
+        self._fetching: dict[str, threading.Lock] = {}
+        self._pacs_labels = PacsLabels(client)
+        self._looking = False
+        self._strangers: set[str] = set()  # series that segmentations refer to and that are not there
+        DICOMWebDatastore.__init__(
+            self,
+            client=client,
+            search_filter=settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
+            cache_path=str(state),
+            fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
+            convert_to_nifti=settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
+        )
+
+    def list_images(self) -> list[str]:
+        """Ids of the server's series that hold images."""
+        return list(self._recall("images", self._ask_images))
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the images for which the server, or the state folder, has a final label."""
+        listed = self.list_images()
+        there = self._segmentations()
+        here = set(StudyStore.get_labeled_images(self))
+        return [image_id for image_id in listed if image_id in here or image_id in there]
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the other images, in the server's order."""
+        labelled = set(self.get_labeled_images())
+        return [image_id for image_id in self.list_images() if image_id not in labelled]
+
+    def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
+        """{tag: info} of an image's labels; an image that was never opened has none but what the server has."""
+        found: dict[str, dict[str, Any]] = {}
+        with suppress(NotFound):
+            found = StudyStore.tags(self, image_id)
+        if FINAL not in found and image_id in self._segmentations():
+            found[FINAL] = {}
+        return found
+
+    def record(self, image_id: str, tag: str) -> LabelRecord | None:
+        """As `StudyStore.record`; of a final label, one that is newer on the server is fetched first."""
+        if tag == FINAL:
+            self._fetch_newer(image_id)
+        return StudyStore.record(self, image_id, tag)
+
+    def get_image_uri(self, image_id: str) -> str:
+        """The file of an image in the state folder; fetched from the server when first asked for.
+
+        Raises:
+            ImageError: a series that is no image, or broken; it is fetched anew when it is asked for again.
+            NotFound: it is no longer on the server.
+        """
+        folder = Path(self._datastore.image_path())
+        with self._fetching.setdefault(image_id, threading.Lock()):
+            if not self._convert_to_nifti:
+                self._fetch_series(image_id, folder / image_id)
+                return str(folder / image_id)
+            kept = folder / f"{image_id}{COPY_SUFFIX}"
+            if not kept.exists() or image_id not in self._datastore.objects:
+                self._fetch_series(image_id, folder / image_id)
+                self._add_copy(image_id, folder / image_id)
+            return str(kept)
+
+    def image_stamp(self, image_id: str) -> str:
+        """Not known: a series is fetched whole, and the copy of it does not change."""
+        return ""
+
+    def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
+        """The file of a label by its image's id."""
+        record = self.record(label_id, label_tag)
+        return str(record.path) if record else ""
+
+    def status(self) -> dict[str, Any]:
+        """MONAI Label's counts."""
+        with self._lock:
+            labels = [set(obj.labels) for obj in self._datastore.objects.values()]
+        tags = {tag: sum(tag in own for own in labels) for own in labels for tag in own}
+        return {"total": len(self.list_images()), "completed": len(self.get_labeled_images()), "label_tags": tags}
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
+    ) -> str:
+        """As `StudyStore.save_label`; a final label also goes to the server as DICOM SEG.
+
+        Where the server does not take it the label is kept here all the same, and its record says why.
+        """
+        safe_name("tag", label_tag)
+        safe_name("image", image_id)
+        self.get_image_uri(image_id)  # labels are only kept of images that are
+        told = dict(label_info or {})
+        with self._finals if label_tag == FINAL else nullcontext():
+            if label_tag == FINAL and "model" not in told:
+                told |= self._store_seg(image_id, Path(label_filename), told)
+            saved = StudyStore.save_label(self, image_id, label_filename, label_tag, told)
+        self.forget()
+        return saved
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """As `StudyStore.on_change`; what others store on the server is noticed too."""
+        StudyStore.on_change(self, listener)
+        if not self._looking:
+            self._looking = True
+            threading.Thread(target=self._look, name="dicomweb-watch", daemon=True).start()
+
+    def forget(self) -> None:
+        """Ask the server anew the next time: something was stored there."""
+        with self._memory_lock:
+            self._remembered.clear()
+
+    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]:
+        """As `StudyStore.promote`; each label also goes to the server."""
+        done = set()
+        for image_id, (seen, info) in masks.items():
+            with self._finals:
+                mask = StudyStore.record(self, image_id, AUTOMATIC)
+                if mask and mask.checksum == seen and FINAL not in self.tags(image_id):
+                    self.save_label(image_id, str(mask.path), FINAL, info)
+                    done.add(image_id)
+        return done
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Each change goes to the index by itself: no lock is held while the server is asked."""
+        yield
+
+    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool:
+        """As `StudyStore.save_accepted`; the label also goes to the server, unless it has a newer one by now."""
+        with self._finals:
+            self.forget()
+            if not is_still(over, self.record(image_id, FINAL)):
+                return False
+            self.save_label(image_id, str(label), FINAL, info)
+            return True
+
+    def withdraw(self, image_id: str) -> bool:
+        """Refused: the label is on the server, and DICOMweb cannot remove anything. Raises ClientError."""
+        raise ClientError(
+            "an accepted label of a DICOMweb study list was sent to that server as DICOM SEG and cannot be taken back "
+            "from here: stop using it as a template, or submit a corrected label",
+            409,
+        )
+
+    def problems(self) -> dict[str, str]:
+        """{image id: why a segmentation of it on the server is not its final label}."""
+        return self._pacs_labels.left_out
+
+    def study_uid(self, image_id: str) -> str:
+        """StudyInstanceUID of a series, as viewers ask for it. Raises NotFound."""
+        known = self._datastore.objects.get(image_id)
+        info = known.image.info if known else {}
+        uid = info.get("StudyInstanceUID") or self._dicom_info(image_id)["StudyInstanceUID"]
+        if uid == "UNK":
+            raise NotFound(f"the DICOMweb server does not say which study the series {image_id!r} belongs to")
+        return str(uid)
+
+    def _fetch_series(self, image_id: str, folder: Path) -> None:
+        """Copy a series' instances into a folder, all or none."""
+        if folder.exists() and any(folder.iterdir()):
+            return
+        study = self._dicom_info(image_id)["StudyInstanceUID"]
+        # Beside the folder that MONAI Label watches: a watcher trips over folders that move within it
+        with tempfile.TemporaryDirectory(dir=folder.parent.parent, prefix=".fetching-") as parts:
+            try:
+                if self._fetch_by_frame:
+                    dicom_web_download_series(study, image_id, parts, self._client, True)
+                else:
+                    instances = self._client.retrieve_series(study, image_id, media_types=AS_STORED)
+                    for number, instance in enumerate(instances, start=1):
+                        instance.save_as(Path(parts) / f"{number:05d}.dcm")
+            except (InvalidDicomError, EOFError) as error:
+                raise ImageError(
+                    f"series {image_id}: the DICOMweb server sends an instance that cannot be read ({error}): store "
+                    "the series there again"
+                ) from error
+            if not any(Path(parts).iterdir()):
+                raise ImageError(f"series {image_id} is empty on the DICOMweb server: store its images there")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(parts, folder)
+            os.mkdir(parts)  # for the context to remove
+
+    def _add_copy(self, image_id: str, folder: Path) -> None:
+        """Make the one file that clients open of a series' instances, and take it into the list."""
+        try:
+            image, note = read_image(folder), arrange(read_headers(folder)).note
+        except ImageError as error:
+            shutil.rmtree(folder)  # what is sent again is looked at again
+            raise ImageError(f"series {image_id}: {error}") from None
+        with tempfile.TemporaryDirectory() as there:
+            path = Path(there) / f"image{COPY_SUFFIX}"
+            write_image(path, image)
+            StudyStore.add_image(
+                self, image_id, str(path), {**self._dicom_info(image_id), **({"note": note} if note else {})}
+            )
+
+    def _dicom_info(self, series_id: str) -> dict[str, Any]:
+        try:
+            return dict(DICOMWebDatastore._dicom_info(self, series_id))
+        except IndexError:
+            raise NotFound(
+                f"series {series_id!r} is no longer on the DICOMweb server: ask for the list again"
+            ) from None
+
+    def _ask_images(self) -> list[str]:
+        found = map(Dataset.from_json, self._client.search_for_series(search_filters=self._search_filter))
+        return [str(series.SeriesInstanceUID) for series in found if str(series.get("Modality", "")) not in NO_IMAGES]
+
+    def _download_labeled_data(self) -> None:
+        for image_id in self.get_labeled_images():
+            self.record(image_id, FINAL)
+
+    def _segmentations(self) -> dict[str, list[SegSeries]]:
+        return self._recall("segmentations", self._ask_segmentations)
+
+    def _ask_segmentations(self) -> dict[str, list[SegSeries]]:
+        found, listed = self._pacs_labels.search(), set(self.list_images())
+        for image_id in found.keys() - listed - self._strangers:
+            self._strangers.add(image_id)
+            logger.warning(
+                "the segmentation %s refers to series %s, which is not on the DICOMweb server: it is left out until "
+                "that series is stored there too",
+                found[image_id][-1].uid,
+                image_id,
+            )
+        return {image_id: segs for image_id, segs in found.items() if image_id in listed}
+
+    def _fetch_newer(self, image_id: str) -> None:
+        """Take over the newest of the server's segmentations of an image, unless the label that is here is newer."""
+        segs = self._segmentations().get(image_id, [])
+        if not segs or self._has_seen(image_id, segs[-1]):
+            return
+        with self._finals:
+            if self._has_seen(image_id, segs[-1]):
+                return  # somebody else took it over meanwhile
+            try:
+                image = read_image(self.get_image_uri(image_id))
+            except ImageError as error:
+                self._pacs_labels.leave_out(segs[-1], str(error))
+                self.forget()
+                return
+            found = self._pacs_labels.fetch(segs[-1], image, read_headers(self._series_folder(image_id)))
+            if found is None:
+                self.forget()
+                return
+            label, names = found
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "label.nii.gz"
+                write_label(path, label, image)
+                info = {"label_names": names, "client_id": "DICOMweb", SEEN: [seg.uid for seg in segs]}
+                StudyStore.save_label(self, image_id, str(path), FINAL, info)
+
+    def _series_folder(self, image_id: str) -> Path:
+        return Path(self._datastore.image_path()) / image_id
+
+    def _has_seen(self, image_id: str, seg: SegSeries) -> bool:
+        here = StudyStore.record(self, image_id, FINAL)
+        return here is not None and seg.uid in here.info.get(SEEN, ())
+
+    def _store_seg(self, image_id: str, path: Path, info: dict[str, Any]) -> dict[str, Any]:
+        """Store a final label on the server; what the label's record says about that."""
+        seen = [seg.uid for seg in self._pacs_labels.search().get(image_id, [])]
+        try:
+            image = read_image(self.get_image_uri(image_id))
+            series = read_headers(self._series_folder(image_id))
+            seg = final_seg(series, image, read_label(path, image), info, StudyStore.record(self, image_id, AUTOMATIC))
+            self._pacs_labels.store(seg)
+        except (ImageError, requests.RequestException) as error:
+            reason = reason_of(error)
+            logger.error("the final label of %s is only here and not on the DICOMweb server: %s", image_id, reason)
+            return {SEEN: seen, SEG_PROBLEM: reason}
+        return {SEEN: [*seen, str(seg.SeriesInstanceUID)]}
+
+    def _look(self) -> None:
+        """Tell the listeners when the server's series or segmentations are others than before."""
+        before: Any = None
+        while True:
+            try:
+                now = (self.list_images(), {image: segs[-1].uid for image, segs in self._segmentations().items()})
+                if before is not None and now != before:
+                    for listener in self._listeners:
+                        listener()
+                before = now
+            except Exception as error:  # the server may be away for a while: that must not end the looking
+                if before != AWAY:
+                    logger.warning("it cannot be asked what is new: %s", reason_of(error))
+                before = AWAY  # so that its return is news: work that failed meanwhile goes on
+            time.sleep(LOOK_AGAIN)
+
+    def _recall(self, what: str, ask: Callable[[], Any]) -> Any:
+        with self._memory_lock:
+            known = self._remembered.get(what)
+        if known and time.monotonic() - known[0] < settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
+            return known[1]
+        answer = ask()
+        with self._memory_lock:
+            self._remembered[what] = (time.monotonic(), answer)
+        return answer
+
+
+def open_dicomweb(url: str, state: Path) -> DICOMwebStore:
+    """Connect to a DICOMweb server with MONAI Label's settings for user, password and URL prefixes.
+
+    Nothing is asked yet: a server that is away when this one starts is used when it is there.
+    """
+    session = _ImpatientSession()
+    if settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
+        session.auth = (settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD)
+    client = DICOMwebClientX(
+        url=url,
+        session=session,
+        qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
+        wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
+        stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
+    )
+    client.set_http_retry_params(retry=False)  # whoever asked can ask again; half a minute of waiting helps nobody
+    return DICOMwebStore(client, state)
+
+
+class _ImpatientSession(requests.Session):
+    """Waits for an answer as long as the proxy does; by itself it would wait for ever."""
+
+    def request(self, *arguments: Any, **options: Any) -> requests.Response:
+        if options.get("timeout") is None:
+            options["timeout"] = settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT
+        return super().request(*arguments, **options)

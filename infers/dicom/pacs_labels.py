@@ -1,0 +1,158 @@
+"""The segmentations (DICOM SEG) on a DICOMweb server: which there are, of which series, and the way there and back.
+
+A stored instance never changes, so each segmentation's headers are read once. Those that cannot be used are remembered
+with the reason, and left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import requests
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from infers.dicom.dicomseg import AUTOMATIC_SERIES, Maker, read_seg, write_seg
+from infers.names import names_by_value
+from infers.store.datastore import ACCEPTED, PROVENANCE, LabelRecord
+from infers.study_list.studies import CHECKED
+from lib.imaging.images import Image, ImageError
+
+logger = logging.getLogger(__name__)
+
+AS_STORED = (("application/dicom", "*"),)  # by default a server unpacks, and many cannot unpack JPEG 2000
+
+_NEEDED = ("ReferencedSeriesSequence", "ContentDate", "ContentTime", "SeriesDescription")
+# What of a mask's record belongs in an archive: how it was made, not how long it took or where it lies
+TOLD = ("weights", "specialist", "network", "version", "templates", "prompt_types", "quality")
+
+
+@dataclass(frozen=True)
+class SegSeries:
+    """A segmentation on the server: its ids, the image series it refers to, and when it was made (sorts as text)."""
+
+    uid: str
+    study: str
+    image: str
+    made: str
+    automatic: bool
+
+
+class PacsLabels:
+    """The segmentations of one server, by a `dicomweb_client` of it."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._known: dict[str, SegSeries | None] = {}
+        self._unusable: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def search(self) -> dict[str, list[SegSeries]]:
+        """{image series: its usable final segmentations, the oldest first} as the server has them now."""
+        found = defaultdict(list)
+        for series in map(Dataset.from_json, self._client.search_for_series(search_filters={"Modality": "SEG"})):
+            seg = self._read(str(series.StudyInstanceUID), str(series.SeriesInstanceUID))
+            if seg and not seg.automatic and seg.uid not in self._unusable:
+                found[seg.image].append(seg)
+        return {image: sorted(segs, key=lambda seg: (seg.made, seg.uid)) for image, segs in found.items()}
+
+    def fetch(
+        self, seg: SegSeries, image: Image, series: Sequence[Dataset]
+    ) -> tuple[np.ndarray, dict[str, int]] | None:
+        """A segmentation as a label on the image's grid and {structure: value}; None where it cannot be used.
+
+        `series` are the headers of the instances that the image was made of.
+        """
+        try:
+            instances = self._client.retrieve_series(seg.study, seg.uid, media_types=AS_STORED)
+            if len(instances) != 1:
+                raise ImageError(f"a segmentation must be one instance, and the series has {len(instances)}")
+            return read_seg(instances[0], image, series)
+        except (ImageError, requests.HTTPError, InvalidDicomError, EOFError) as error:
+            self.leave_out(seg, str(error))
+            return None
+
+    def leave_out(self, seg: SegSeries, reason: str) -> None:
+        """Never ask for a segmentation again."""
+        logger.error("the segmentation %s of series %s is left out: %s", seg.uid, seg.image, reason)
+        with self._lock:
+            self._unusable[seg.uid] = reason
+            self._left_out[seg.image] = f"a DICOM SEG of it is left out: {reason}"
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """{image series: why the last segmentation of it that was left out could not be used}."""
+        with self._lock:
+            return dict(self._left_out)
+
+    def store(self, seg: Dataset) -> None:
+        """Store a segmentation. Raises requests.RequestException where the server does not take it."""
+        self._client.store_instances([seg])
+
+    def _read(self, study: str, uid: str) -> SegSeries | None:
+        with self._lock:
+            if uid in self._known:
+                return self._known[uid]
+        instances = self._client.retrieve_series_metadata(study, uid)
+        seg = _series(study, uid, _header(instances[0])) if instances else None
+        if seg is None:
+            logger.warning("the segmentation %s does not say which series it belongs to: it is left out", uid)
+        with self._lock:
+            self._known[uid] = seg
+        return seg
+
+
+def _header(told: Mapping[str, Any]) -> Dataset:
+    """What is needed of an instance's headers as DICOM JSON; the pixels that these refer to are not among it."""
+    tags = (f"{tag_for_keyword(keyword):08X}" for keyword in _NEEDED)
+    return Dataset.from_json({tag: told[tag] for tag in tags if tag in told})
+
+
+def _series(study: str, uid: str, header: Dataset) -> SegSeries | None:
+    referred = header.get("ReferencedSeriesSequence")
+    if not referred or not referred[0].get("SeriesInstanceUID"):
+        return None
+    made = [str(header.get(tag) or "") for tag in ("ContentDate", "ContentTime")]
+    automatic = header.get("SeriesDescription") == AUTOMATIC_SERIES
+    return SegSeries(uid, study, str(referred[0].SeriesInstanceUID), " ".join(made), automatic)
+
+
+def final_seg(
+    series: Sequence[Dataset], image: Image, label: np.ndarray, info: Mapping[str, Any], automatic: LabelRecord | None
+) -> Dataset:
+    """A final label as DICOM SEG.
+
+    Args:
+        series: the instances that the image was made of.
+        image: the image.
+        label: integers (I, J, K) on its grid.
+        info: what is recorded about the label: names of its structures, and whether it was accepted.
+        automatic: the automatic mask that the person was shown; None where there was none.
+
+    Raises:
+        ImageError: see `write_seg`.
+    """
+    names = info.get(CHECKED) or info.get("label_names")
+    if not names:
+        values = [int(value) for value in np.unique(label) if value]
+        names = {name: value for value, name in names_by_value(values, info, ()).items()}
+    made = info.get(PROVENANCE) or (automatic.info.get("params") if automatic else None) or {}
+    by = Maker.SEMIAUTOMATIC if ACCEPTED in info or automatic else Maker.MANUAL
+    return write_seg(series, image, label, names, by=by, provenance=_told(made))
+
+
+def inferred_seg(series: Sequence[Dataset], image: Image, label: np.ndarray, params: Mapping[str, Any]) -> Dataset:
+    """A mask that a model just made as DICOM SEG; `params` is what a client is told about it. Raises ImageError."""
+    return write_seg(series, image, label, params["label_names"], by=Maker.AUTOMATIC, provenance=_told(params))
+
+
+def _told(made: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in made.items() if key in TOLD}

@@ -1,0 +1,1 @@
+"""Work in the background: masks for the whole list, batch inference, trainings."""

@@ -1,0 +1,255 @@
+"""The background job: segments every study that has no person's label, and does so again when the templates change.
+
+A thread of the server, so it shares network and caches with the interactive tasks and lets them go first
+(`infers/serving/priority_lock.py`). It keeps no list of what is to be done: after every study it asks
+`Studies.pending`, which derives it from the datastore. So a label saved meanwhile is not lost, a killed server goes on
+where it stood, and running the job twice does nothing twice. Only that a person cancelled it is noted in a file: no
+restart sets it going again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import requests
+from filelock import FileLock, Timeout
+
+from infers.errors import NotFound, reason_of
+from infers.serving.priority_lock import PriorityLock
+from infers.study_list.studies import Studies
+from lib.inference.slice_network import Checkpoint
+from lib.segmenters.predictor import Cancelled
+
+logger = logging.getLogger(__name__)
+
+
+ANOTHER_LOOK = 10.0  # seconds
+TRY_AGAIN = 60.0  # seconds after which a job that stopped goes on: a drive or a server was away for a moment
+Aside = Callable[[Checkpoint], None]
+
+
+class Superseded(Cancelled):
+    """The templates changed while a study was being segmented: begin it again with the new ones."""
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """What the job does. States: idle, running, cancelling, done, failed, cancelled; `run` counts the runs."""
+
+    state: str = "idle"
+    done: int = 0
+    total: int = 0
+    current: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    started: float | None = None
+    eta_seconds: float | None = None
+    run: int = 0
+
+
+class Propagation:
+    """The job of one study list.
+
+    Args:
+        studies: what is to be done, and how.
+        gate: turns at the network.
+        state: folder for a lock, so that two servers on one study list do not do the same work, and for the note that
+            the job was cancelled.
+        before: called with a checkpoint before studies are segmented; may segment some of them itself.
+        after: likewise when all are.
+    """
+
+    def __init__(
+        self,
+        studies: Studies,
+        gate: PriorityLock,
+        state: Path,
+        before: Aside = lambda _: None,
+        after: Aside = lambda _: None,
+    ) -> None:
+        self._studies, self._gate, self._before, self._after = studies, gate, before, after
+        self._process_lock = FileLock(str(state / "job.lock"), thread_local=False)
+        self._note = state / "job.cancelled"
+        self._condition = threading.Condition()
+        self._storing = threading.Lock()  # held while a mask is stored, or all of them are taken away
+        self._wanted = False
+        self._cancelled = False
+        self._news = 0  # counts triggers: a study that began before the newest one may have to begin again
+        self._looked = 0  # the news that the status takes into account
+        self._failed: dict[str, tuple[tuple[str, str], str]] = {}  # image id: ((key, image) it failed with, reason)
+        self._status = JobStatus(state="cancelled" if self._note.exists() else "idle")
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the worker; it waits until `trigger` is called."""
+        self._thread = threading.Thread(target=self._work, name="propagation", daemon=True)
+        self._thread.start()
+
+    def trigger(self, *, resume: bool = True) -> JobStatus:
+        """Say that there may be work; a run that is under way takes it in.
+
+        Args:
+            resume: also after somebody cancelled the job, and studies that failed are tried again; False for news that
+                nobody asked for, such as a new file.
+        """
+        with self._condition:
+            if resume or self._status.state not in ("cancelling", "cancelled"):
+                self._wanted, self._cancelled = True, False
+                self._note.unlink(missing_ok=True)
+                self._failed = {} if resume else self._failed
+                self._news += 1
+                self._condition.notify_all()
+            return self._status
+
+    def cancel(self) -> JobStatus:
+        """Stop the run that is under way after the batch it is at; what is done stays."""
+        with self._condition:
+            state = self._status.state
+            looking = self._looked != self._news and state not in ("cancelling", "cancelled")  # at what there is to do
+            if state == "running" or self._wanted or looking:
+                self._wanted, self._cancelled = False, True
+                self._status = replace(self._status, state="cancelling")
+                self._note.touch()
+                self._condition.notify_all()
+            return self._status
+
+    def undo(self) -> list[str]:
+        """Take every mask away that this app made, stop, and stay so until somebody asks for the job again.
+
+        Labels that a person submitted or accepted, and masks of others, stay. Returns the ids of the studies.
+        """
+        self.cancel()
+        with self._condition:
+            self._note.touch()
+            self._news += 1  # what goes with a run ends too, also after the last mask, where there is no run to cancel
+            if not self._cancelled:  # nothing runs
+                self._status = replace(self._status, state="cancelled", done=0, total=0, failed={})
+        with self._storing:
+            return self._studies.remove_automatic()
+
+    def status(self) -> JobStatus:
+        """What the job does now; it is not done while it has not yet looked at what is new."""
+        with self._condition:
+            if self._looked != self._news and self._status.state in ("done", "failed"):
+                return replace(self._status, state="running")
+            return self._status
+
+    def _work(self) -> None:
+        pause = None
+        while True:
+            with self._condition:
+                asked = self._condition.wait_for(lambda: self._wanted or self._cancelled, pause)
+                pause = None
+                if not asked and self._status.state != "failed":
+                    continue  # somebody undid the job meanwhile
+            try:
+                with self._process_lock.acquire(timeout=0):
+                    self._run()
+            except Timeout:
+                logger.info("another server process segments this study list; it is looked at again later")
+                time.sleep(ANOTHER_LOOK)
+            except Exception as error:
+                logger.exception("the job stopped")
+                pause = TRY_AGAIN
+                self._wanted, self._cancelled, self._looked = False, False, self._news
+                self._set(
+                    state="failed", current=None, eta_seconds=None, failed={"": f"the job stopped: {reason_of(error)}"}
+                )
+
+    def _run(self) -> None:
+        """Segment until nothing is left to do, or somebody cancels."""
+        finished, started = 0, time.time()
+        while True:
+            with self._condition:
+                self._wanted, news = False, self._news
+            key = self._studies.key()
+            stamp = self._studies.store.image_stamp
+            reasons = {id: reason for id, (at, reason) in self._failed.items() if at == (key, stamp(id))}
+            pending = self._studies.pending()
+            todo = [image_id for image_id in pending if image_id not in reasons]
+            done = self._studies.count_without_final() - len(pending)
+            with self._condition:
+                if self._cancelled:
+                    self._cancelled = False
+                    self._set(state="cancelled", done=done, total=done + len(pending), current=None, eta_seconds=None)
+                    return
+            if not todo:
+                if finished or self._status.state != "idle":  # a look that finds nothing to do is no run
+                    state = "failed" if reasons and not done else "done"
+                    self._set(state=state, done=done, total=done + len(reasons), current=None, eta_seconds=None,
+                              failed=reasons)  # fmt: skip
+                self._looked = news
+                self._aside(self._after, news)
+                return
+            eta = round((time.time() - started) / finished * len(todo), 1) if finished else None
+            self._set(state="running", run=self._status.run + (not finished), started=started, done=done,
+                      total=done + len(pending), current=todo[0], failed=reasons, eta_seconds=eta)  # fmt: skip
+            self._aside(self._before, news)
+            if todo[0] not in self._studies.pending():
+                finished += 1
+                continue
+            tried = (key, stamp(todo[0]))  # before it is read: it may be in the middle of being copied
+            if reason := self._segment(todo[0], news, tried[1]):
+                self._failed[todo[0]] = (tried, reason)
+            finished += 1
+
+    def _aside(self, act: Aside, news: int) -> None:
+        """What goes with a run beside its masks; should it fail, the masks are made all the same."""
+
+        def between_batches(fraction: float) -> None:
+            if self._cancelled or self._news != news:
+                raise Superseded("there is news")
+            self._gate.give_way()
+
+        try:
+            with self._storing, self._gate.background():  # it may store masks; undoing them stops it first
+                act(between_batches)
+        except Cancelled:
+            logger.info("left for later: there is news")
+        except Exception:
+            logger.exception("the masks are made without it")
+
+    def _segment(self, image_id: str, news: int, stamp: str) -> str | None:
+        """Segment one study and store its mask with the stamp of its image; returns why that failed, or None."""
+
+        def between_batches(fraction: float) -> None:
+            nonlocal news
+            if self._cancelled:
+                raise Cancelled("cancelled")
+            if self._news != news:
+                news = self._news
+                if self._studies.key_now(image_id, image) != key:
+                    raise Superseded("the study's templates changed")
+            self._gate.give_way()
+
+        try:
+            image = self._studies.image(image_id)
+            if self._studies.automatic(image_id, image):
+                return None  # nobody had looked at the study, so its mask might have been out of date
+            key = self._studies.key_now(image_id, image)
+            with self._gate.background():
+                prediction = self._studies.segment(image_id, image, checkpoint=between_batches)
+            with self._storing:
+                if self._cancelled:
+                    raise Cancelled("cancelled")
+                self._studies.store_automatic(image_id, image, prediction, stamp)
+        except (Cancelled, NotFound) as error:
+            logger.info("%s is left: %s", image_id, error)
+        except requests.ConnectionError:
+            raise  # the server of all studies is away: nothing of this is the study's fault
+        except Exception as error:  # whatever one study brings must not stop the others
+            if image_id not in self._studies.store.list_images():
+                logger.info("%s was removed while it was being segmented", image_id)
+                return None
+            logger.warning("%s was not segmented: %s", image_id, error, exc_info=not isinstance(error, ValueError))
+            return reason_of(error)
+        return None
+
+    def _set(self, **changes: Any) -> None:
+        with self._condition:
+            self._status = replace(self._status, **changes)

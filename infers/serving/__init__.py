@@ -1,0 +1,1 @@
+"""The network in memory, and whose turn it is at it."""

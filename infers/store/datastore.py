@@ -1,0 +1,287 @@
+"""The study list: images, DICOM series, labels and what is recorded about them, in one folder.
+
+Files are the truth: images, labels, and a sidecar beside each label (`infers/store/sidecars.py`). MONAI Label's own
+`datastore_v2.json` is an index that is kept up to date for the clients that read it, and rebuilt where it is missing
+or broken. Every file is written whole or not at all. Ids and tags are names, never paths.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
+from monailabel.interfaces.datastore import DefaultLabelTag
+
+from infers.environment import IMAGE_EXTENSIONS
+from infers.errors import ClientError, NotFound
+from infers.guards import safe_name
+from infers.store.sidecars import checksum, update_sidecar, write_sidecar
+from infers.store.study_files import StudyFiles
+from lib.imaging.files import write_atomically
+from lib.imaging.images import read_image
+
+logger = logging.getLogger(__name__)
+
+FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
+WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
+FORMER = "former"  # tag of a person's label that another person replaced: the last such one is kept
+ACCEPTED = "accepted"  # in a final label's record: how it came to be one without being submitted
+BOARD = "review board"  # value of that: an automatic mask that a person accepted as it was
+PROVENANCE = "provenance"  # in an accepted label's record: what made it
+
+
+@dataclass(frozen=True)
+class LabelRecord:
+    """A stored label: its file, what is recorded about it, and the checksum of its bytes."""
+
+    path: Path
+    info: dict[str, Any]
+    checksum: str
+
+
+class StudyStore(StudyFiles):
+    """Images and labels of one study folder: what may be done to them, whole or not at all."""
+
+    # What others call
+
+    def record(self, image_id: str, tag: str) -> LabelRecord | None:
+        """The label of an image with this tag, or None. Its checksum is of the file as it is now."""
+        with self._lock:
+            uri = LocalDatastore.get_label_uri(self, image_id, tag)
+            if not uri:
+                return None
+            path = Path(uri)
+            try:
+                return LabelRecord(path, self.get_label_info(image_id, tag), checksum(path))
+            except FileNotFoundError:
+                return None
+
+    def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool:
+        """Store a mask that this app made, with the tag `original`; never over a label that anybody else made.
+
+        Returns:
+            False where a person saved a final label for the image in the meantime, or somebody else a mask.
+
+        Raises:
+            NotFound: the image was removed in the meantime.
+        """
+        with self._exclusive():
+            if self._tags(image_id).get(FINAL):
+                return False
+            former = self._info_now(image_id, AUTOMATIC)
+            if former is not None and former.get("model") != info.get("model"):
+                self.refresh()  # else the list would go on saying that there is none, or one of ours
+                return False
+            self._store(image_id, label, AUTOMATIC, info)
+            return True
+
+    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]:
+        """Make automatic masks final labels too; never where a person's label is.
+
+        Args:
+            masks: {image id: (checksum of the mask that was looked at, what to record about the final label)}.
+
+        Returns:
+            The images for which that was done; for the others the mask or the final label changed in the meantime.
+        """
+        done = set()
+        with self._exclusive():
+            for image_id, (seen, info) in masks.items():
+                mask = self.record(image_id, AUTOMATIC)
+                if mask and mask.checksum == seen and self.record(image_id, FINAL) is None:
+                    self._write(image_id, mask.path, FINAL, info)
+                    done.add(image_id)
+            self._update_datastore_file(lock=False)
+        return done
+
+    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool:
+        """Store an accepted result as the final label; never over a label that a person submitted.
+
+        Args:
+            image_id, label, info: whose it is, its file and its record.
+            over: the final label that it was made from, which it replaces; None where there was none.
+
+        Returns:
+            False where the final label is another one by now.
+
+        Raises:
+            NotFound: the image was removed in the meantime.
+        """
+        with self._exclusive():
+            if not is_still(over, StudyStore.record(self, image_id, FINAL)):
+                return False
+            self._store(image_id, label, FINAL, info)
+            return True
+
+    def problems(self) -> dict[str, str]:
+        """{image id: what is wrong with its labels elsewhere}; there is no elsewhere here."""
+        return {}
+
+    def withdraw(self, image_id: str) -> bool:
+        """Take a final label back that was accepted; False where there is none or a person submitted it.
+
+        It is kept with the tag `withdrawn` unless it is the automatic mask, which stays.
+        """
+        with self._exclusive():
+            final = self.record(image_id, FINAL)
+            if final is None or ACCEPTED not in final.info:
+                return False
+            mask = self.record(image_id, AUTOMATIC)
+            if mask is None or mask.checksum != final.checksum:
+                self._write(image_id, final.path, WITHDRAWN, final.info)
+            self._unlink(image_id, FINAL)
+            del self._tags(image_id)[FINAL]
+            self._update_datastore_file(lock=False)
+            return True
+
+    # MONAI Label's interface
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """Store a client's label, whole or not at all, with what came with it.
+
+        Raises:
+            ClientError: unusable id or tag, unknown image, an automatic mask meant as a person's final label.
+        """
+        safe_name("tag", label_tag)
+        if label_tag == FINAL and "model" in label_info:
+            raise ClientError("label_tag `final` is for what a person submits; save inferred masks as `original`")
+        with self._exclusive():
+            if label_tag == FINAL:
+                self._keep_former(image_id, Path(label_filename), label_info or {})
+            self._store(image_id, Path(label_filename), label_tag, dict(label_info or {}))
+        return image_id
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Add an uploaded image after reading it once.
+
+        Raises:
+            ClientError: unusable id or file type, or another image of that id.
+            ImageError: a file that is no usable image.
+        """
+        source = Path(image_filename)
+        stem, extension = self._to_id(source.name)
+        image_id = safe_name("image", image_id or stem)
+        if extension not in IMAGE_EXTENSIONS:
+            raise ClientError(f"an image must be one of {', '.join(IMAGE_EXTENSIONS)}, got {source.suffix!r}")
+        new = read_image(source)
+        with self._exclusive():
+            if image_id in self._datastore.objects:
+                if read_image(self.get_image_uri(image_id)).checksum == new.checksum:
+                    return image_id
+                raise ClientError(f"image {image_id!r} exists with other content: upload under another name", 409)
+            name = self._filename(image_id, extension)
+            write_atomically(Path(self._datastore.image_path()) / name, source.read_bytes())
+            info = {**(image_info or {}), "ts": _now(), "name": name}
+            self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
+            self._update_datastore_file(lock=False)
+            self._reconcile_datastore()  # labels of an image that was here before
+        return image_id
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image with its labels and their records. Raises NotFound."""
+        with self._exclusive():
+            for tag in list(self._tags(image_id)):
+                self.remove_label(image_id, tag)
+            if series := self._series.get(image_id):
+                series.remove()
+            else:
+                Path(self.get_image_uri(image_id)).unlink(missing_ok=True)
+            self.refresh()
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove a label and its record. Raises NotFound."""
+        with self._exclusive():
+            if not self._tags(label_id).get(label_tag):
+                raise NotFound(f"there is no label {label_tag!r} of image {label_id!r}")
+            self._unlink(label_id, label_tag)
+            self.refresh()
+
+    def remove_automatic(self, which: Callable[[dict[str, Any]], bool]) -> list[str]:
+        """Remove the automatic masks whose records fit, of images without a final label; returns the images' ids.
+
+        What lies beside a final label stays: it tells how good the mask was that a person corrected or accepted.
+        """
+        with self._exclusive():
+            self.refresh()  # a mask that somebody just put there is not judged by the record of the one before
+            objects = self._datastore.objects.items()
+            masks = ((image_id, obj.labels.get(AUTOMATIC)) for image_id, obj in objects if not obj.labels.get(FINAL))
+            fitting = [image_id for image_id, mask in masks if mask and which(mask.info)]
+            for image_id in fitting:
+                self._unlink(image_id, AUTOMATIC)
+            self.refresh()
+        return fitting
+
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
+        """Add to what is known about a label. Raises NotFound."""
+        with self._exclusive():
+            label = self._tags(label_id).get(label_tag)
+            if label is None:
+                raise NotFound(f"there is no label {label_tag!r} of image {label_id!r}")
+            file = Path(LocalDatastore.get_label_uri(self, label_id, label_tag))
+            update_sidecar(self._sidecar(label_id, label_tag), file, info)
+            label.info.update(info)
+            self._update_datastore_file(lock=False)
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str:
+        """A temporary zip of the labelled images, their labels and the index. Raises NotFound where there are none."""
+        pairs = self.datalist()[: limit_cases or None]
+        if not pairs:
+            raise NotFound("there is no final label yet: save one study first")
+        with tempfile.NamedTemporaryFile(prefix="oneprompt-", suffix=".zip", delete=False) as target:
+            with zipfile.ZipFile(target, "w") as archive:
+                for kind, name in ((kind, pair[kind]) for pair in pairs for kind in ("image", "label")):
+                    path = Path(name)
+                    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                        archive.write(file, Path(kind) / file.relative_to(path.parent))
+                archive.writestr("metadata.json", self._datastore.model_dump_json(exclude={"base_path"}))
+        return target.name
+
+    # Own helpers
+
+    def _keep_former(self, image_id: str, source: Path, info: Mapping[str, Any]) -> None:
+        """Keep the label that is about to be replaced, where another person submitted it."""
+        former = StudyStore.record(self, image_id, FINAL)
+        if former is None or ACCEPTED in former.info or former.checksum == checksum(source):
+            return
+        if any(former.info.get(key) != info.get(key) for key in ("user", "client_id")):
+            self._write(image_id, former.path, FORMER, former.info)
+
+    def _unlink(self, image_id: str, tag: str) -> None:
+        Path(LocalDatastore.get_label_uri(self, image_id, tag)).unlink(missing_ok=True)
+        self._sidecar(image_id, tag).unlink(missing_ok=True)
+
+    def _store(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
+        self._write(image_id, source, tag, info)
+        self._update_datastore_file(lock=False)
+
+    def _write(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
+        labels = self._tags(image_id)
+        _, extension = self._to_id(source.name)
+        name = self._filename(image_id, extension)
+        folder = Path(self._datastore.label_path(tag))
+        former = labels.get(tag)
+        info = {**info, "ts": _now(), "name": name}
+        content = source.read_bytes()
+        write_sidecar(self._sidecar(image_id, tag), content, info)
+        write_atomically(folder / name, content)
+        if former and former.ext != extension:
+            (folder / self._filename(image_id, former.ext)).unlink(missing_ok=True)
+        labels[tag] = DataModel(info=info, ext=extension)
+
+
+def is_still(seen: LabelRecord | None, now: LabelRecord | None) -> bool:
+    """Whether an accepted label, or that there was none, is as it was seen."""
+    if seen is None or now is None:
+        return seen is now
+    return ACCEPTED in now.info and seen.checksum == now.checksum
+
+
+def _now() -> int:
+    return int(time.time())

@@ -1,0 +1,145 @@
+"""MONAI Label's local datastore, safe for several threads and processes.
+
+MONAI Label keeps its index of images and labels in one file, which every process reads, changes and writes as it
+likes, and in one dictionary, which every thread clears and fills as it likes. Here whoever changes something holds a
+lock of this process and one of the study folder, has read what others wrote, and writes the index whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
+
+from infers.errors import NotFound
+from lib.imaging.files import write_atomically
+
+logger = logging.getLogger(__name__)
+
+STATE_FOLDER = ".oneprompt"
+NO_IMAGE = "there is no image {!r} in the study list: GET /datastore/?output=all lists them"
+
+
+def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def run(self: LockedDatastore, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return run
+
+
+class LockedDatastore(LocalDatastore):
+    """Readers see a whole index, writers lose nothing; `state` is a folder for what the app remembers of the list."""
+
+    def __init__(self, datastore_path: str, **options: Any) -> None:
+        self.state = Path(datastore_path) / STATE_FOLDER
+        self.state.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._process_lock = FileLock(str(self.state / "datastore.lock"))
+        self._config_ts: Any = 0
+        self._together, self._changed = False, False  # within `at_once`; something changed since it began
+        _set_aside_if_broken(Path(datastore_path) / "datastore_v2.json")
+        super().__init__(datastore_path, auto_reload=False, **options)
+
+    get_image_uri = _locked(LocalDatastore.get_image_uri)
+    get_image_info = _locked(LocalDatastore.get_image_info)
+    get_label_uri = _locked(LocalDatastore.get_label_uri)
+    get_labels_by_image_id = _locked(LocalDatastore.get_labels_by_image_id)
+    get_labeled_images = _locked(LocalDatastore.get_labeled_images)
+    get_unlabeled_images = _locked(LocalDatastore.get_unlabeled_images)
+    list_images = _locked(LocalDatastore.list_images)
+    datalist = _locked(LocalDatastore.datalist)
+    status = _locked(LocalDatastore.status)
+    json = _locked(LocalDatastore.json)
+
+    @_locked
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """What is recorded about a label; {} where nothing is."""
+        label = self._datastore.label(label_id, label_tag)
+        return dict(label.info) if label else {}
+
+    @_locked
+    def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
+        """{tag: info} of an image's labels. Raises NotFound."""
+        return {tag: dict(label.info) for tag, label in self._tags(image_id).items()}
+
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        """Add to what is known about an image. Raises NotFound."""
+        with self._exclusive():
+            self._tags(image_id)
+            self._datastore.objects[image_id].image.info.update(info)
+            self._update_datastore_file(lock=False)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Changes that are made within go to the index together; others wait for that long."""
+        with self._exclusive():
+            self._together, self._changed = True, False
+            try:
+                yield
+            finally:
+                self._together = False
+                if self._changed:
+                    self._update_datastore_file(lock=False)
+
+    @contextmanager
+    def _exclusive(self, read: bool = True) -> Iterator[None]:
+        """Nobody else changes the list meanwhile; begins with what others wrote."""
+        with self._lock, self._process_lock:
+            if read:
+                self._init_from_datastore_file()
+            yield
+
+    def _tags(self, image_id: str) -> dict[str, DataModel]:
+        obj = self._datastore.objects.get(image_id)
+        if obj is None:
+            raise NotFound(NO_IMAGE.format(image_id[:80]))
+        return obj.labels
+
+    def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
+        path = Path(self._datastore_config_path)
+        try:
+            stamp = _stamp(path)
+        except FileNotFoundError:
+            return
+        if stamp == self._config_ts:
+            return
+        try:
+            self._datastore = LocalDatastoreModel.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            logger.error("%s is broken and will be written anew: %s", path, error)
+        self._datastore.base_path = self._datastore_path
+        self._config_ts = stamp
+
+    def _update_datastore_file(self, lock: bool = True) -> None:
+        path = Path(self._datastore_config_path)
+        with self._exclusive(read=False):
+            if self._together:
+                self._changed = True
+                return
+            write_atomically(path, self._datastore.model_dump_json(exclude={"base_path"}, indent=2).encode())
+            self._config_ts = _stamp(path)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """Changes with every write: times alone are too coarse for two in a row."""
+    stat = path.stat()
+    return (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+
+
+def _set_aside_if_broken(path: Path) -> None:
+    """Keep a broken index for a person to look at, and start from the files."""
+    if path.exists():
+        try:
+            LocalDatastoreModel.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            logger.error("%s is broken, it is kept as %s.broken: %s", path, path.name, error)
+            path.replace(path.with_name(f"{path.name}.broken"))

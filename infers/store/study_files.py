@@ -1,0 +1,161 @@
+"""Which images and labels a study folder holds, and how their files are called.
+
+MONAI Label knows flat folders of files with a suffix; here a sub-folder can be a DICOM series as well, and beside every
+label lies its record.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from infers.environment import IMAGE_PATTERNS
+from infers.store.locked import STATE_FOLDER, LockedDatastore
+from infers.store.series import Series, SeriesScanner
+from infers.store.sidecars import read_sidecar
+from infers.store.watch import FolderWatch
+
+SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
+
+
+class StudyFiles(LockedDatastore):
+    """The files of one study folder.
+
+    Args:
+        datastore_path: the study folder; images lie in it, DICOM series also in sub-folders, labels in `labels/TAG`.
+        extensions: glob patterns of image and label files.
+        auto_reload: watch the folder for files that others add or remove.
+        read_only: do not look for new files at start (MONAI Label's setting).
+    """
+
+    folders_are_series = True
+
+    def __init__(
+        self,
+        datastore_path: str,
+        extensions: Sequence[str] = IMAGE_PATTERNS,
+        auto_reload: bool = False,
+        read_only: bool = False,
+        **unused: Any,
+    ) -> None:
+        root = Path(datastore_path)
+        views = root / STATE_FOLDER / "series"
+        self._scanner = SeriesScanner(root, views) if self.folders_are_series else None
+        self._series: dict[str, Series] = {}
+        self._stamps: dict[str, str] = {}
+        self._listeners: list[Callable[[], None]] = []
+        super().__init__(datastore_path, extensions=list(extensions), read_only=read_only)
+        self._watch = FolderWatch(root, self.refresh) if auto_reload else None
+
+    # What others call
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after files outside this process's doing changed which images and labels there are, or what
+        an image holds."""
+        self._listeners.append(listener)
+
+    def refresh(self) -> None:
+        """Make the list agree with the files."""
+        with self._exclusive():
+            before = self._shape()
+            self._reconcile_datastore()
+            changed = before != self._shape()
+        if changed:
+            for listener in self._listeners:
+                listener()
+
+    def image_stamp(self, image_id: str) -> str:
+        """Changes when an image's file, or which files its folder holds, does; empty where that is not known."""
+        return self._stamps.get(image_id, "")
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        """What is known about an image, its path included; a folder's path is left out, viewers open only files."""
+        info: dict[str, Any] = super().get_image_info(image_id)
+        if image_id in self._series:
+            info.pop("path", None)
+        return info
+
+    # How LocalDatastore finds and names files
+
+    def _to_id(self, file: str) -> tuple[str, str]:
+        if file in self._series:
+            return file, SERIES
+        for pattern in self._extensions:
+            extension = pattern.lstrip("*")
+            if file.lower().endswith(extension) and len(file) > len(extension):
+                return file[: -len(extension)], file[-len(extension) :]
+        return os.path.splitext(file)
+
+    def _filename(self, image_id: str, ext: str) -> str:
+        if ext == SERIES:
+            series = self._series.get(image_id)
+            # Joined to the images' folder by LocalDatastore: an absolute path wins such a join
+            return str(series.folder) if series else f"{STATE_FOLDER}/removed"
+        return image_id + ext
+
+    def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
+        found = {name: name for name in sorted(os.listdir(path)) if not name.startswith(".") and self._matches(name)}
+        if path == self._datastore.image_path():
+            found.update({uid: uid for uid in self._series})
+        return found
+
+    def _matches(self, name: str) -> bool:
+        return name.lower().endswith(tuple(pattern.lstrip("*") for pattern in self._extensions))
+
+    def _reconcile_datastore(self) -> None:
+        self._series = self._scanner.scan() if self._scanner else {}
+        super()._reconcile_datastore()
+        self._stamps = {image_id: self._stamp(image_id) for image_id in self._datastore.objects}
+
+    def _add_non_existing_images(self) -> int:
+        count = super()._add_non_existing_images()
+        for uid, series in self._series.items():
+            if (obj := self._datastore.objects.get(uid)) and obj.image.ext == SERIES:
+                obj.image.info.update(series.info, name=f"{uid}.nii.gz")  # as it is downloaded
+        return count
+
+    def _add_non_existing_labels(self, tag: str) -> int:
+        count = super()._add_non_existing_labels(tag)
+        for image_id, obj in self._datastore.objects.items():
+            if label := obj.labels.get(tag):
+                file = Path(self._datastore.label_path(tag)) / self._filename(image_id, label.ext)
+                info = read_sidecar(self._sidecar(image_id, tag), file) if file.exists() else None
+                if info is not None and info != label.info:
+                    label.info = info
+                    count += 1
+        return count
+
+    # Own helpers
+
+    def _sidecar(self, image_id: str, tag: str) -> Path:
+        return Path(self._datastore.label_path(tag)) / f"{image_id}.oneprompt.json"
+
+    def _info_now(self, image_id: str, tag: str) -> dict[str, Any] | None:
+        """What is recorded about a label as the files are now, those included that the list does not know yet.
+
+        None where there is no label.
+        """
+        known = self._tags(image_id).get(tag)
+        folder = Path(self._datastore.label_path(tag))
+        for file in sorted(folder.glob(f"{glob.escape(image_id)}.*")):
+            if self._matches(file.name) and self._to_id(file.name)[0] == image_id:
+                info = read_sidecar(self._sidecar(image_id, tag), file)
+                return info if info is not None else dict(known.info) if known else {}
+        return None
+
+    def _stamp(self, image_id: str) -> str:
+        name = self._filename(image_id, self._datastore.objects[image_id].image.ext)
+        try:
+            stat = (Path(self._datastore.image_path()) / name).stat()
+        except OSError:  # removed meanwhile
+            return ""
+        return f"{stat.st_mtime_ns}-{stat.st_size}"
+
+    def _shape(self) -> dict[str, Any]:
+        objects = self._datastore.objects.items()
+        labels = {image_id: {tag: label.info for tag, label in obj.labels.items()} for image_id, obj in objects}
+        # An image that was still being copied when it was read is news once it is whole
+        return {"labels": labels, "images": self._stamps}

@@ -1,0 +1,136 @@
+"""What every study looks like: computed once in the background, kept in one file, found again after a restart.
+
+A look is small (`lib.inference.templates.thumbnail`), reading the image for it is not. The file is a cache: it is
+written whole, and less and less often the longer it gets, so that all writing together grows with the list as the list
+does.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from lib.imaging.files import write_atomically
+from lib.imaging.images import Image, read_image
+from lib.inference.templates import thumbnail
+
+logger = logging.getLogger(__name__)
+
+LEAST_NEWS = 32  # looks; fewer are not worth a write while more are coming
+GROWTH = 0.1  # nor is less than this share of what the file holds
+
+
+class Images(Protocol):
+    """What is needed of the datastore."""
+
+    def list_images(self) -> list[str]: ...
+    def get_image_uri(self, image_id: str) -> str: ...
+
+
+class Descriptors:
+    """The looks of one study list; safe to share between threads.
+
+    Args:
+        store: the study list.
+        file: the cache.
+        describe: image to a vector of unit length.
+    """
+
+    def __init__(self, store: Images, file: Path, describe: Callable[[Image], np.ndarray] = thumbnail) -> None:
+        self._store, self._file, self._describe = store, file, describe
+        self._lock = threading.Lock()
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._looks: dict[str, tuple[str, np.ndarray]] = {}  # image id: (stamp of the file, float16)
+        self._news = 0
+        self._load()
+
+    def refresh(self) -> None:
+        """Look, in the background, at every study that was not looked at or that changed; returns at once."""
+        self._wanted.set()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="looks", daemon=True)
+                self._thread.start()
+
+    def get(self, image_id: str) -> np.ndarray | None:
+        """(D,) float32, or None where nobody looked at the study yet."""
+        found = self._looks.get(image_id)
+        return None if found is None else found[1].astype(np.float32)
+
+    def known(self, ids: Iterable[str]) -> tuple[list[str], np.ndarray]:
+        """The studies among `ids` that were looked at, and their looks (N, D) float32."""
+        looks = self._looks
+        found = [image_id for image_id in ids if image_id in looks]
+        if not found:
+            return [], np.zeros((0, 1), np.float32)
+        return found, np.stack([looks[image_id][1] for image_id in found]).astype(np.float32)
+
+    def of(self, image_id: str, image: Image | None = None) -> np.ndarray:
+        """(D,) float32; computed now, from `image` where that is given, if nobody looked at the study yet.
+
+        Raises:
+            ImageError, ClientError: an image that cannot be read, or that is not there.
+        """
+        known = self.get(image_id)
+        if known is not None:
+            return known
+        uri = self._store.get_image_uri(image_id)
+        return self._keep(image_id, _stamp(uri), read_image(uri) if image is None else image)
+
+    def _work(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            for image_id in self._store.list_images():
+                try:
+                    uri = self._store.get_image_uri(image_id)
+                    stamp = _stamp(uri)
+                    if self._looks.get(image_id, ("",))[0] != stamp:
+                        self._keep(image_id, stamp, read_image(uri))
+                except Exception as error:  # whatever one study or the DICOMweb server brings
+                    logger.info("%s cannot be looked at: %s", image_id, error)
+            self._save(at_once=True)
+
+    def _keep(self, image_id: str, stamp: str, image: Image) -> np.ndarray:
+        # Rounded at once: the same templates must be chosen before and after a restart
+        look = self._describe(image).astype(np.float16)
+        with self._lock:
+            self._looks[image_id] = (stamp, look)
+            self._news += 1
+        self._save()
+        return np.asarray(look.astype(np.float32))
+
+    def _save(self, at_once: bool = False) -> None:
+        if self._news < (1 if at_once else max(LEAST_NEWS, GROWTH * len(self._looks))):
+            return
+        listed = set(self._store.list_images())  # before the lock: whoever refreshes may hold the store's
+        with self._lock:
+            kept = {image_id: entry for image_id, entry in self._looks.items() if image_id in listed}
+            buffer = io.BytesIO()
+            stamps, looks = zip(*kept.values(), strict=True) if kept else ((), ())
+            np.savez(buffer, ids=np.array(list(kept), str), stamps=np.array(stamps, str), looks=np.array(looks))
+            write_atomically(self._file, buffer.getvalue())
+            self._looks, self._news = kept, 0
+
+    def _load(self) -> None:
+        try:
+            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as found:
+                ids, stamps, looks = found["ids"].tolist(), found["stamps"].tolist(), found["looks"]
+            self._looks = dict(zip(ids, zip(stamps, looks, strict=True), strict=True))
+        except FileNotFoundError:
+            pass
+        except Exception as error:  # a zip file can be broken in many ways; all of them cost one more look
+            logger.warning("%s is broken, every study is looked at again: %s", self._file, error)
+
+
+def _stamp(uri: str) -> str:
+    """Changes when the file or folder does. Raises OSError where it is not there."""
+    stat = Path(uri).stat()
+    return f"{stat.st_mtime_ns}-{stat.st_size}"

@@ -1,0 +1,227 @@
+"""The study list as the board shows it: one row a study, filtered, sorted and in pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from infers.errors import ClientError, NotFound
+from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, PROVENANCE
+from infers.study_list.scoring import SCORE
+from infers.study_list.studies import IS_TEMPLATE, KEY, Studies, is_ours
+from lib.quality.estimate import Quality, recorded
+
+QUALITY = ("quality", "quality_interval", "quality_reason", "alarms")  # fields of a row, as in the masks' records
+REJECTED = "rejected"  # in an automatic mask's record: who rejected it, and when
+STATUSES = ("automatic", "rejected", "failed", "unlabelled", "accepted", "template", "excluded")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known about one study.
+
+    Attributes:
+        id: the study's id.
+        status: one of `STATUSES`: `template` a label that a person submitted, `accepted` an automatic mask that a
+            person accepted (a template too), `excluded` either of them kept out of the bank.
+        quality: {structure: predicted Dice, 0 to 1}; of an accepted study that of its mask.
+        quality_interval: {structure: bounds of the true Dice in 9 of 10 cases}, where they are known.
+        quality_reason: {structure: the one thing to know about its mask}.
+        alarms: {structure: what is alarming about its mask}, of those with alarms.
+        reason: why it failed.
+        author: who submitted, accepted or rejected.
+        templates: ids of the studies that the mask was made from.
+        undoable: accepted or rejected, so that undo means something.
+        offered: an interactive result waits to be accepted.
+        outdated: the templates or weights changed since the mask was made.
+        score: {structure: {dice, surface_mm}} of the automatic mask against the label that a person submitted.
+    """
+
+    id: str
+    status: str
+    quality: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    author: str | None = None
+    templates: Sequence[str] = ()
+    undoable: bool = False
+    offered: bool = False
+    outdated: bool = False
+    quality_interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    quality_reason: Mapping[str, str] = field(default_factory=dict)
+    alarms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def worst(self) -> str | None:
+        """The structure of the lowest predicted Dice, or None."""
+        return min(self.quality, key=lambda name: self.quality[name], default=None)
+
+    @property
+    def predicted(self) -> float | None:
+        """The lowest of its structures' predicted Dice, or None."""
+        return None if self.worst is None else self.quality[self.worst]
+
+    def with_quality(self, judged: Mapping[str, Quality]) -> Row:
+        """The same with what is expected of its mask."""
+        return replace(
+            self,
+            quality={name: round(one.dice, 4) for name, one in judged.items()},
+            quality_interval={
+                name: (round(one.low, 4), round(one.high, 4))
+                for name, one in judged.items()
+                if one.low is not None and one.high is not None
+            },
+            quality_reason={name: one.reason for name, one in judged.items() if one.reason},
+            alarms={name: list(one.alarms) for name, one in judged.items() if one.alarms},
+        )
+
+    def brief(self) -> dict[str, Any]:
+        """As GET /oneprompt/status tells it."""
+        told: dict[str, Any] = {"status": self.status}
+        if self.status in ("automatic", "rejected", "accepted"):
+            told |= {key: dict(getattr(self, key)) for key in QUALITY}
+        return {**told, **({"reason": self.reason} if self.reason else {})}
+
+
+def make_rows(
+    studies: Studies,
+    failed: Mapping[str, str],
+    offered: Collection[str],
+    quality: Callable[[Any], Mapping[str, Quality]] = recorded,
+) -> list[Row]:
+    """A row for every study, in the list's order.
+
+    Args:
+        studies: the study list.
+        failed: {id: reason} of studies that the job could not segment.
+        offered: ids of studies with an interactive result that waits.
+        quality: what is expected of a mask with this record.
+    """
+    templates, key_of, problems = studies.templates(), studies.keys(), studies.problems
+    rows = []
+    for image_id in studies.store.list_images():
+        try:
+            tags = studies.store.tags(image_id)
+        except NotFound:  # removed meanwhile, or never opened
+            tags = {}
+        reason = failed.get(image_id)
+        if FINAL in tags or (AUTOMATIC not in tags and not reason):
+            reason = problems.get(image_id)
+        row = _row(image_id, tags, image_id in templates, reason, image_id in offered, key_of(image_id))
+        made = _made(tags)
+        rows.append(row.with_quality(quality(made)) if made else row)
+    return rows
+
+
+def _row(
+    image_id: str, tags: Mapping[str, Any], usable: bool, reason: str | None, offered: bool, key: str | None
+) -> Row:
+    final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
+    if final is not None:
+        made = final.get(PROVENANCE) or {}
+        accepted = final.get(ACCEPTED)
+        status = "accepted" if accepted == BOARD else "template"
+        if final.get(IS_TEMPLATE) is False:
+            status, reason = "excluded", None
+        elif not usable:
+            status = "failed" if reason else "template"
+        score = (mask or {}).get(SCORE) or {}
+        return Row(image_id, status, {}, reason, final.get("user"), tuple(made.get("templates", ())),
+                   undoable=bool(accepted), offered=offered,
+                   score=score if status == "template" else {})  # fmt: skip
+    if mask is None:
+        return Row(image_id, "failed" if reason else "unlabelled", reason=reason, offered=offered)
+    params = mask.get("params") if isinstance(mask.get("params"), Mapping) else {}
+    rejected = mask.get(REJECTED) or {}
+    status = "failed" if reason else "rejected" if rejected else "automatic"
+    return Row(image_id, status, {}, reason, rejected.get("user"),
+               tuple(params.get("templates", ())), undoable=bool(rejected), offered=offered,
+               outdated=is_ours(mask) and key is not None and params.get(KEY) != key)  # fmt: skip
+
+
+def _made(tags: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of what made the mask that is shown, or was accepted; empty for a label that a person submitted."""
+    final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
+    if final is not None:
+        return (final.get(PROVENANCE) or {}) if final.get(ACCEPTED) == BOARD else {}
+    params = mask.get("params") if mask else None
+    return params if isinstance(params, Mapping) else {}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows to show.
+
+    Attributes:
+        statuses: none for all.
+        search: part of an id, in any case.
+        at_least: lowest predicted Dice of what has no alarm, or None.
+        sort: a key of `ORDERS`.
+        page: from 1; beyond the last one means the last.
+        per_page: rows on a page.
+        show: an id whose page is wanted, whatever `page` says.
+    """
+
+    statuses: tuple[str, ...] = ()
+    search: str = ""
+    at_least: float | None = None
+    sort: str = "worst"
+    page: int = 1
+    per_page: int = 24
+    show: str = ""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.statuses) - set(STATUSES)):
+            raise ClientError(f"status must be among {', '.join(STATUSES)}, with commas between; got {unknown[0]!r}")
+        if self.sort not in ORDERS:
+            raise ClientError(f"sort must be one of {', '.join(ORDERS)}, got {self.sort!r}")
+
+    def fits(self, row: Row) -> bool:
+        """Whether a row passes search and bound, whatever its status."""
+        enough = self.at_least is None or (
+            row.predicted is not None and row.predicted >= self.at_least and not row.alarms
+        )
+        return enough and self.search.lower() in row.id.lower()
+
+
+def _worst(row: Row) -> Any:
+    return (row.predicted is None, row.predicted or 0.0, row.id)
+
+
+def _best(row: Row) -> Any:
+    return (row.predicted is None, -(row.predicted or 0.0), row.id)
+
+
+ORDERS: dict[str, Callable[[Row], Any]] = {
+    "worst": _worst,
+    "best": _best,
+    "name": lambda row: row.id,
+    "status": lambda row: (STATUSES.index(row.status), _worst(row)),
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the rows that were wanted, and how many there are: `counts` by status, of all that pass the search."""
+
+    rows: Sequence[Row]
+    page: int
+    pages: int
+    total: int
+    counts: Mapping[str, int]
+
+
+def select(rows: Sequence[Row], wanted: Wanted) -> Page:
+    """The page that is wanted. Raises NotFound where `wanted.show` is no study."""
+    if wanted.show and all(row.id != wanted.show for row in rows):
+        raise NotFound(f"there is no study {wanted.show[:80]!r} in the list: it was removed, or the link is wrong")
+    fitting = [row for row in rows if wanted.fits(row)]
+    chosen = [row for row in fitting if not wanted.statuses or row.status in wanted.statuses]
+    chosen.sort(key=ORDERS[wanted.sort])
+    place = next((n for n, row in enumerate(chosen) if row.id == wanted.show), None) if wanted.show else None
+    pages = max(1, -(-len(chosen) // wanted.per_page))
+    page = min(wanted.page, pages) if place is None else place // wanted.per_page + 1
+    start = (page - 1) * wanted.per_page
+    return Page(chosen[start : start + wanted.per_page], page, pages, len(chosen), Counter(r.status for r in fitting))

@@ -1,0 +1,116 @@
+"""MONAI Label's active learning strategies: which study a client is given next.
+
+`oneprompt_first` and `oneprompt_next` rank the studies without a label (`lib/inference/ranking.py` does the
+arithmetic); beside them stay MONAI Label's `random` and `first`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+
+from infers.errors import NotFound
+from infers.store.datastore import AUTOMATIC
+from infers.study_list.rows import REJECTED
+from infers.study_list.studies import Studies, is_ours
+from lib.inference.ranking import representativeness, worth
+
+HANDED_OUT = 600.0  # seconds during which a study that somebody was given is given to nobody else, if there are others
+
+
+class RankedStrategy(Strategy):
+    """Gives the highest ranked study without a label that was not handed out just now.
+
+    Studies that nobody looked at yet (`infers/study_list/descriptors.py`) come after all others, in the list's order.
+    """
+
+    def __init__(self, studies: Studies, description: str) -> None:
+        super().__init__(description)
+        self._studies = studies
+
+    def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any] | None:
+        """{"id": study, "score": its rank's value}, or None where every study has a label."""
+        ids = self._studies.store.get_unlabeled_images()
+        known, looks = self._studies.looks.known(ids)
+        if len(known) < len(ids):
+            self._studies.looks.refresh()
+        scores = self.scores(known, looks) if known else np.zeros(0)
+        ranked = [known[place] for place in np.argsort(-scores, kind="stable")]
+        seen = set(known)
+        ranked += [image_id for image_id in ids if image_id not in seen]
+        if not ranked:
+            return None
+        chosen = self._free(ranked)
+        score = {"score": round(float(scores[known.index(chosen)]), 4)} if chosen in seen else {}
+        return {"id": chosen, **score}
+
+    def scores(self, ids: list[str], looks: np.ndarray) -> np.ndarray:
+        """The value that ranks each study, the highest first."""
+        raise NotImplementedError
+
+    def _free(self, ranked: list[str]) -> str:
+        """The first that nobody was given lately, else the one that was given the longest ago."""
+        given: dict[str, float] = {}
+        for image_id in ranked:
+            served = self._studies.store.get_image_info(image_id).get("strategy", {})
+            given[image_id] = max((entry.get("ts", 0) for entry in served.values()), default=0)
+            if time.time() - given[image_id] >= HANDED_OUT:
+                return image_id
+        return min(ranked, key=given.__getitem__)
+
+
+class FirstToLabel(RankedStrategy):
+    """`oneprompt_first`: the study that is most like all others."""
+
+    def __init__(self, studies: Studies) -> None:
+        super().__init__(studies, "The study most like all others: the best one to begin with")
+
+    def scores(self, ids: list[str], looks: np.ndarray) -> np.ndarray:
+        """Mean similarity to the others."""
+        return representativeness(looks)
+
+
+class NextToLabel(RankedStrategy):
+    """`oneprompt_next`: the study whose correction promises most for the others."""
+
+    def __init__(self, studies: Studies) -> None:
+        super().__init__(studies, "Low predicted quality, far from the templates, and many studies like it")
+
+    def scores(self, ids: list[str], looks: np.ndarray) -> np.ndarray:
+        """See `lib.inference.ranking.worth`."""
+        _, templates = self._studies.looks.known(self._studies.templates())
+        return worth(looks, np.array([self._need(image_id) for image_id in ids], looks.dtype), templates)
+
+    def _need(self, image_id: str) -> float:
+        try:
+            mask = self._studies.store.tags(image_id).get(AUTOMATIC, {})
+        except NotFound:  # removed meanwhile
+            return 0.0
+        if not is_ours(mask) or mask.get(REJECTED):
+            return 1.0
+        return 1 - min(mask["params"].get("quality", {}).values(), default=0.0)
+
+
+class AnyStudy(Random):
+    """`random`, also for the last study of a list: MONAI Label's divides by the seconds since it was last given."""
+
+    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any] | None:
+        """{"id": study, "weight": of its choice}, or None where every study has a label."""
+        ids = datastore.get_unlabeled_images()
+        return {"id": ids[0], "weight": 1} if len(ids) == 1 else super().__call__(request, datastore)
+
+
+def strategies(studies: Studies) -> dict[str, Strategy]:
+    """The strategies by name; clients show the first one first."""
+    return {
+        "oneprompt_next": NextToLabel(studies),
+        "oneprompt_first": FirstToLabel(studies),
+        "random": AnyStudy(),
+        "first": First(),
+    }

@@ -1,0 +1,385 @@
+"""A study list as One-Prompt sees it: which studies are templates, what each still needs, and how it is segmented.
+
+Nothing is stored here. Templates are the final labels of the datastore, and what is to be done follows from the
+masks' own records: a mask is up to date while the key in its record is the one it would get today. That key speaks of
+the templates that the bank chooses for this study, so a new template concerns only the studies that it is chosen for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from infers.errors import ClientError, NotFound
+from infers.names import LabelMap, names_by_value
+from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, LabelRecord
+from infers.study_list.descriptors import Descriptors
+from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
+from lib.inference.templates import Summary, Template, TemplateBank, thumbnail
+from lib.segmenters.list_unet import ListUNet
+from lib.segmenters.predictor import Prediction
+
+logger = logging.getLogger(__name__)
+
+MODEL = "oneprompt"  # name in the records of masks that this app made
+SPECIALIST = "oneprompt_specialist"  # name of its model and trainer
+KEY = "key"
+BASIS = "basis"  # the same but for the weights
+IMAGE = "image_stamp"  # in the record of a mask: the stamp of the image that it was made from
+CHECKED = "structures"  # in a final label's record: {structure: value}, as found in the label when it was saved
+IS_TEMPLATE = "template"  # in a final label's record: False where a person wants it kept out of the bank
+MASK_SUFFIX = ".nii.gz"
+
+
+class Store(Protocol):
+    """What is needed of a datastore (`infers.store.datastore.StudyStore`)."""
+
+    def list_images(self) -> list[str]: ...
+    def get_labeled_images(self) -> list[str]: ...
+    def get_unlabeled_images(self) -> list[str]: ...
+    def get_image_uri(self, image_id: str) -> str: ...
+    def image_stamp(self, image_id: str) -> str: ...
+    def tags(self, image_id: str) -> dict[str, dict[str, Any]]: ...
+    def record(self, image_id: str, tag: str) -> LabelRecord | None: ...
+    def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool: ...
+    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None: ...
+    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]: ...
+    def at_once(self) -> AbstractContextManager[None]: ...
+    def withdraw(self, image_id: str) -> bool: ...
+    def remove_automatic(self, which: Callable[[dict[str, Any]], bool]) -> list[str]: ...
+    def get_image_info(self, image_id: str) -> dict[str, Any]: ...
+    def problems(self) -> dict[str, str]: ...
+
+
+class Studies:
+    """The studies of one datastore with their labels, templates and masks.
+
+    Args:
+        store: the datastore.
+        labels: names and indices of the structures.
+        predictor: gives the predictor for the current weights.
+        most_templates: how many templates one study is segmented with.
+        looks: what the studies look like.
+        refreshed: masks are made again by themselves; until then those of older weights answer.
+        specialist: gives the network that One-Prompt is better with on this list, if there is one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        labels: LabelMap,
+        predictor: Callable[[], Any],
+        most_templates: int,
+        looks: Descriptors,
+        refreshed: bool = True,
+        specialist: Callable[[], ListUNet | None] = lambda: None,
+    ) -> None:
+        self.store, self.labels, self.looks = store, labels, looks
+        self._predictor, self._most, self._refreshed = predictor, most_templates, refreshed
+        self._specialist = specialist
+        self._lock = threading.RLock()
+        self._names: dict[str, dict[str, int]] = {}  # by record checksum
+        self._problems: dict[str, tuple[str, str]] = {}  # image id: (label and image, reason)
+        self._keys: tuple[str, dict[str, str]] = ("", {})  # what they depend on, {image id: key}
+        self.bank = TemplateBank(self._template, summarise=self._summary)
+
+    def image(self, image_id: str) -> Image:
+        """Read a study's image. Raises ImageError."""
+        return read_image(self.store.get_image_uri(image_id))
+
+    def templates(self) -> dict[str, str]:
+        """{image id: checksum} of the usable templates; unusable ones are in `problems`."""
+        with self._lock:
+            records = {}
+            for image_id in self.store.get_labeled_images():
+                record = self.store.record(image_id, FINAL)
+                if record is None or record.info.get(IS_TEMPLATE) is False:
+                    continue
+                if self._structures(image_id, record):
+                    records[image_id] = _record_checksum(record)
+            self.bank.refresh(records)
+            return records
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """{image id: reason} of labels that cannot serve as templates."""
+        return {**self.store.problems(), **{image_id: reason for image_id, (_, reason) in self._problems.items()}}
+
+    def key(self) -> str:
+        """Changes with the templates, the weights and the structures' indices: some masks may be out of date then."""
+        return self._state(self._specialist())
+
+    def _state(self, specialist: ListUNet | None) -> str:
+        return _digest([self.templates(), *self._weights(specialist), self.labels.names, self._most])
+
+    def keys(self) -> Callable[[str], str | None]:
+        """A function from a study to the key of the mask that it would get now; None where nobody looked at it yet."""
+        specialist = self._specialist()
+        state = self._state(specialist)
+        with self._lock:
+            if self._keys[0] != state:
+                self._keys = (state, {})
+            known = self._keys[1]
+
+        def key_of(image_id: str) -> str | None:
+            if image_id not in known and (look := self.looks.get(image_id)) is not None:
+                known[image_id] = self._key(self._choice(image_id, look, self.labels.names), specialist)
+            return known.get(image_id)
+
+        return key_of
+
+    def key_now(self, image_id: str, image: Image) -> str:
+        """The key of the mask that a study would get now."""
+        self.looks.of(image_id, image)
+        return self.keys()(image_id) or ""
+
+    def pending(self) -> list[str]:
+        """Ids of studies whose mask is missing, in the list's order, then of those whose mask may be out of date, worst
+        predicted first."""
+        key_of = self.keys()
+        if not self.bank.ids:
+            return []
+        needing = [image_id for image_id in self.store.list_images() if self._needs(image_id, key_of)]
+        return sorted(needing, key=self._predicted)
+
+    def count_without_final(self) -> int:
+        """How many studies no person has labelled."""
+        return len(self.store.get_unlabeled_images())
+
+    def automatic(self, image_id: str, image: Image, older_weights: bool = False) -> LabelRecord | None:
+        """The stored automatic mask of a study if it is what would be computed now.
+
+        Args:
+            image_id, image: the study.
+            older_weights: also one of the same templates and other weights, where the job is to make it again: new
+                weights must not make everybody wait who asks before that.
+        """
+        record = self.store.record(image_id, AUTOMATIC)
+        if record is None or not is_ours(record.info):
+            return None
+        params = record.info["params"]
+        if not self.is_of_image(image_id, record.info):
+            return None
+        if params.get(KEY) == self.key_now(image_id, image):
+            return record
+        if older_weights and self._refreshed:
+            choice = self._choice(image_id, self.looks.of(image_id, image), self.labels.names)
+            return record if params.get(BASIS) == self._basis(choice) else None
+        return None
+
+    def segment(
+        self,
+        image_id: str | None,
+        image: Image,
+        only: Mapping[str, int] | None = None,
+        checkpoint: Any = None,
+        with_specialist: bool = True,
+    ) -> Prediction:
+        """Segment an image by the bank's templates.
+
+        Args:
+            image_id: the study, so that it is not its own template while there are others; None for an upload.
+            image: the image itself.
+            only: structures wanted, {name: index}; None for all that have a template.
+            checkpoint: see `Predictor.segment`.
+            with_specialist: hear the specialist on what it learnt, if there is one.
+
+        Raises:
+            ClientError: no template has any of the structures.
+        """
+        self.templates()
+        wanted = dict(self.labels.names if only is None else only)
+        look = self.looks.of(image_id, image) if image_id else thumbnail(image)
+        choice = self._choice(image_id, look, wanted)
+        specialist = self._specialist() if with_specialist else None  # once: it may be withdrawn meanwhile
+        key = self._key(choice, specialist)
+        chosen = {id: self.bank.get(id) for ids in choice.values() for id in ids}
+        if not chosen:
+            raise ClientError(
+                "there is no template yet"
+                + (f" for {', '.join(only)}" if only else "")
+                + ": save one study first (segment it with the interactive models or by hand and submit the label)",
+                status=409,
+            )
+        labels = {name: wanted[name] for name in choice}
+        heard = sorted(set(specialist.structures) & set(labels)) if specialist else []
+        second = specialist.opinion(image, heard, checkpoint) if specialist and heard else None
+        prediction = self._predictor().segment(
+            image, list(chosen.values()), labels, checkpoint=checkpoint, second=second
+        )
+        prediction.provenance.update({KEY: key, BASIS: self._basis(choice)})
+        if specialist and heard:
+            made_with = {"weights": specialist.hash, "share": specialist.share, "structures": heard}
+            prediction.provenance["specialist"] = made_with
+        return prediction
+
+    def is_of_image(self, image_id: str, info: Mapping[str, Any]) -> bool:
+        """Whether an automatic mask with this record was made from the image as it is now, as far as is known."""
+        made_from, now = info["params"].get(IMAGE), self.store.image_stamp(image_id)
+        return made_from == now or not made_from or not now
+
+    def store_automatic(self, image_id: str, image: Image, prediction: Prediction, stamp: str = "") -> bool:
+        """Save a prediction as the study's automatic mask; False where somebody else's label came first.
+
+        Args:
+            image_id, image, prediction: the study and what was predicted for it.
+            stamp: the image's in the store, as it was before the image was read; nothing where that is not known.
+        """
+        params = {**result_params(prediction, self.labels.names), **({IMAGE: stamp} if stamp else {})}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"mask{MASK_SUFFIX}"
+            write_label(path, prediction.mask, image)
+            return self.store.save_automatic(image_id, path, {"model": MODEL, "params": params})
+
+    def check_label(self, image_id: str, path: Path, params: Mapping[str, Any]) -> dict[str, int]:
+        """Check a label that somebody submits as final: on the image's grid, not empty, with known names.
+
+        Returns:
+            {structure: value in the label}, each of them present; their names are learnt.
+
+        Raises:
+            ClientError, ImageError: what is wrong and what to do.
+        """
+        label = read_label(path, self.image(image_id))
+        values = np.unique(label)
+        values = values[values != 0].tolist()
+        if not values:
+            raise ClientError("the label is empty: paint at least one structure before submitting it")
+        naming = names_by_value(values, params, self.labels.configured)
+        self.labels.learn(naming.values())
+        return {name: value for value, name in naming.items()}
+
+    def labelled(self) -> list[tuple[str, Path, Path, dict[str, int], str, bool]]:
+        """(id, image path, label path, {structure: value}, checksum, whether it is a person's own and no accepted mask)
+        of every usable template."""
+        found = []
+        for image_id, checksum in self.templates().items():
+            record = self.store.record(image_id, FINAL)
+            if record is not None:
+                names = self._structures(image_id, record)
+                image, drawn = Path(self.store.get_image_uri(image_id)), record.info.get(ACCEPTED) != BOARD
+                found.append((image_id, image, record.path, names, checksum, drawn))
+        return found
+
+    def remove_automatic(self) -> list[str]:
+        """Remove the masks that this app made and nobody judged, and nothing else; returns the studies' ids."""
+        return self.store.remove_automatic(is_ours)
+
+    def _predicted(self, image_id: str) -> float:
+        """The lowest predicted Dice of a study's mask; below all others where there is none."""
+        record = self.store.record(image_id, AUTOMATIC)
+        quality = (record.info.get("params") or {}).get("quality") if record else None
+        numbers = [value for value in (quality or {}).values() if isinstance(value, int | float)]
+        return min(numbers, default=-1.0)
+
+    def _needs(self, image_id: str, key_of: Callable[[str], str | None]) -> bool:
+        try:
+            tags = self.store.tags(image_id)
+        except NotFound:  # removed meanwhile
+            return False
+        if FINAL in tags:
+            return False
+        mask = tags.get(AUTOMATIC)
+        # A mask with this tag that somebody else put there is theirs: never overwritten
+        if mask is None or not is_ours(mask):
+            return mask is None
+        return mask["params"].get(KEY) != key_of(image_id) or not self.is_of_image(image_id, mask)
+
+    def _structures(self, image_id: str, record: LabelRecord) -> dict[str, int]:
+        if isinstance(record.info.get(CHECKED), dict):
+            return dict(record.info[CHECKED])
+        checksum = _record_checksum(record)
+        seen = checksum + self.store.image_stamp(image_id)  # what was wrong with the label may have been the image
+        known, problem = self._names.get(checksum), self._problems.get(image_id)
+        if known is not None:
+            return known
+        if problem and problem[0] == seen:
+            return {}
+        try:
+            self._names[checksum] = self.check_label(image_id, record.path, record.info)
+            self._problems.pop(image_id, None)
+            return self._names[checksum]
+        except (ClientError, ImageError, OSError) as error:
+            logger.warning("the final label of %s is no template: %s", image_id, error)
+            self._problems[image_id] = (seen, str(error))
+            return {}
+
+    def _template(self, image_id: str) -> Template:
+        record = self.store.record(image_id, FINAL)
+        if record is None:
+            raise ClientError(f"the template {image_id} was removed meanwhile: repeat the request", status=409)
+        image = self.image(image_id)
+        names = self._structures(image_id, record)
+        return Template(image_id, image, read_label(record.path, image), names, checksum=_record_checksum(record))
+
+    def _summary(self, image_id: str) -> Summary:
+        record = self.store.record(image_id, FINAL)
+        try:
+            look = self.looks.of(image_id)
+        except (ClientError, ImageError, OSError) as error:
+            logger.warning("the template %s cannot be read: %s", image_id, error)
+            return Summary((), np.zeros(0))
+        return Summary(tuple(self._structures(image_id, record)) if record else (), look)
+
+    def _choice(self, image_id: str | None, look: np.ndarray, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """{structure: ids of its templates for a study that looks like this} of the structures that have any."""
+        found = {name: self.bank.choose(look, name, self._most, without=image_id) for name in names}
+        return {name: ids for name, ids in found.items() if ids}
+
+    def _key(self, choice: Mapping[str, tuple[str, ...]], specialist: ListUNet | None) -> str:
+        return _digest([self._basis(choice), *self._weights(specialist)])
+
+    def _weights(self, specialist: ListUNet | None) -> list[str]:
+        """Hashes of the networks that masks are made with."""
+        return [self._predictor().weights_hash, *([specialist.hash] if specialist else [])]
+
+    def _basis(self, choice: Mapping[str, tuple[str, ...]]) -> str:
+        names, records = self.labels.names, self.bank.records
+        return _digest([[name, names.get(name), [[id, records.get(id)] for id in ids]] for name, ids in choice.items()])
+
+
+def result_params(prediction: Prediction, known: Mapping[str, int]) -> dict[str, Any]:
+    """What a client is told about a mask.
+
+    `label_names` names every index up to the largest that was asked for, in order, because Slicer gives the voxels
+    with value n to the n-th name; `structures` holds only those that are there.
+
+    Args:
+        prediction: the mask.
+        known: {structure: index} of the study list, for indices that were not asked for.
+    """
+    present = set(np.unique(prediction.mask).tolist())
+    asked = {index: name for name, index in prediction.labels.items()}
+    names = {index: name for name, index in known.items()} | asked
+    in_order = {names.get(index, f"label_{index}"): index for index in range(1, max(asked, default=0) + 1)}
+    return {
+        "label_names": in_order,
+        CHECKED: {name: index for index, name in sorted(asked.items()) if index in present},
+        "quality": dict(prediction.quality),
+        **{key: value for key, value in prediction.provenance.items() if key != "quality"},
+    }
+
+
+def is_ours(info: Mapping[str, Any]) -> bool:
+    """Whether a label's record says that this app made the label."""
+    return info.get("model") == MODEL and isinstance(info.get("params"), Mapping)
+
+
+def _digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _record_checksum(record: LabelRecord) -> str:
+    naming = {
+        key: record.info[key] for key in ("label_info", "label_names", "client_id", CHECKED) if key in record.info
+    }
+    return hashlib.sha256((record.checksum + json.dumps(naming, sort_keys=True)).encode()).hexdigest()

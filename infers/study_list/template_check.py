@@ -1,0 +1,100 @@
+"""A look at the templates before the job spends its time: `lib.quality.template_check` on a study list."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import numpy as np
+
+from infers.errors import NotFound
+from infers.store.datastore import AUTOMATIC
+from infers.study_list.corrections import Corrections
+from infers.study_list.studies import Studies
+from lib.imaging.images import ImageError
+from lib.inference.slice_network import Checkpoint
+from lib.quality.estimate import evidence_of
+from lib.quality.template_check import Health, most_typical, trial_studies, typicality
+
+logger = logging.getLogger(__name__)
+
+MOST_LOOKS = 100  # studies that stand for the list
+
+
+class TemplateHealth:
+    """The health of one list's templates; the trial's masks are kept, so that no work is done twice.
+
+    Args:
+        studies: the list.
+        corrections: says what is expected of a mask.
+    """
+
+    def __init__(self, studies: Studies, corrections: Corrections) -> None:
+        self._studies, self._corrections = studies, corrections
+        self._lock = threading.Lock()
+        self._seen = ""
+        self._trials: list[str] = []
+        self._health = Health()
+
+    def examine(self, checkpoint: Checkpoint) -> None:
+        """Look at the templates, unless that was done since they last changed; segments up to three studies."""
+        key, templates = self._studies.key(), list(self._studies.templates())
+        if key == self._seen or not templates:
+            return
+        looks = self._look(templates, checkpoint)
+        pending = self._studies.pending()
+        self._trials = trial_studies(looks, templates, pending)
+        typical = {id: share for id, share in typicality(looks).items() if id in templates}
+        self._set(Health(typical, most_typical(looks, templates)))
+        for image_id in self._trials:
+            try:
+                stamp = self._studies.store.image_stamp(image_id)
+                image = self._studies.image(image_id)
+                prediction = self._studies.segment(image_id, image, checkpoint=checkpoint)
+                self._studies.store_automatic(image_id, image, prediction, stamp)
+            except (ImageError, NotFound, OSError, ValueError) as error:  # the job will say so
+                logger.info("the trial leaves %s out: %s", image_id, error)
+        self._set(Health(typical, most_typical(looks, templates), *self._tried()))
+        self._seen = key
+
+    def told(self) -> dict[str, Any]:
+        """As GET /oneprompt/status tells it."""
+        with self._lock:
+            health = self._health
+        return {**{key: getattr(health, key) for key in ("typical", "better", "copies", "trial")},
+                "warnings": health.warnings}  # fmt: skip
+
+    def _tried(self) -> tuple[dict[str, float], dict[str, float]]:
+        """What the trial's masks say: Dice on copies by structure, predicted Dice by study."""
+        copies: dict[str, list[float]] = {}
+        trial = {}
+        for image_id in self._trials:
+            record = self._studies.store.record(image_id, AUTOMATIC)
+            if record is None:
+                continue
+            params = record.info.get("params")
+            for name, evidence in evidence_of(params).items():
+                copies.setdefault(name, []).extend([evidence["copies"]] if "copies" in evidence else [])
+            quality = self._corrections.quality(params)
+            if quality:
+                trial[image_id] = round(min(one.dice for one in quality.values()), 4)
+        return {name: round(float(np.mean(dices)), 4) for name, dices in copies.items() if dices}, trial
+
+    def _look(self, templates: list[str], checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+        """Descriptors of the templates and of studies spread evenly over the list."""
+        listed = self._studies.store.list_images()
+        step = max(1, -(-len(listed) // MOST_LOOKS))
+        wanted = list(dict.fromkeys([*templates, *listed[::step]]))
+        looks = {}
+        for image_id in wanted:
+            checkpoint(0.0)
+            try:
+                looks[image_id] = self._studies.looks.of(image_id)
+            except (ImageError, NotFound, OSError) as error:
+                logger.info("%s is left out: %s", image_id, error)
+        return looks
+
+    def _set(self, health: Health) -> None:
+        with self._lock:
+            self._health = health

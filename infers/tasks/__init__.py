@@ -1,0 +1,1 @@
+"""MONAI Label's infer tasks, and the request keys that its clients send."""

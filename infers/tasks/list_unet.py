@@ -1,0 +1,50 @@
+"""The specialist as a further segmentation model, listed while one is offered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferType
+
+from infers.errors import ClientError
+from infers.study_list.studies import SPECIALIST
+from infers.tasks.oneprompt import Engine, OnePromptTask
+from infers.tasks.request import structures
+from lib.finetuning.served_list_unet import WON_FROM, ServedListUNet
+from lib.imaging.images import Image
+from lib.segmenters.predictor import Prediction
+
+
+class ListUNetTask(OnePromptTask):
+    """`oneprompt_specialist`: the structures that the specialist learnt, also where a mask is stored already."""
+
+    def __init__(self, engine: Engine, served: ServedListUNet) -> None:
+        super().__init__(engine, InferType.SEGMENTATION, 3, "One-Prompt with a network of this study list alone")
+        self.served = served
+
+    def info(self) -> dict[str, Any]:
+        """MONAI Label's description; the labels are those that it learnt."""
+        told = self.served.told()
+        known = self.engine.labels.names
+        labels = {name: known[name] for name in told.get("structures", ()) if name in known}
+        count = told.get(WON_FROM)
+        since = f"; better than One-Prompt alone from {count} labelled {'study' if count == 1 else 'studies'} on"
+        return {**super().info(), "labels": labels, "description": self.description + since}
+
+    def is_valid(self) -> bool:
+        """Whether there is one."""
+        return self.served.current is not None
+
+    def get_path(self, validate: bool = True) -> str:
+        """Its weights file."""
+        return str(self.served.path)
+
+    def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
+        specialist, known = self.served.current, self.engine.labels.names
+        if specialist is None:
+            raise ClientError(f"{SPECIALIST} is not offered: train one first, with POST /train/{SPECIALIST}", 409)
+        offered = {name: known[name] for name in specialist.structures if name in known}
+        wanted = {name: known[name] for name in structures({**request, "label": None}, offered)}
+        with self.engine.gate.interactive():
+            return self.engine.studies.segment(request.get("image_id"), image, wanted)

@@ -1,0 +1,239 @@
+"""The MONAI Label tasks, all on one predictor and one network in memory.
+
+`oneprompt` answers from the templates (a copy of the stored mask where that is up to date), the others from what the
+client prompts on the image itself. Clicks have two kinds of task because OHIF says which structure they are for only to
+models of the type `vista3d`, and 3D Slicer lists only `deepgrow`. Answers go through `lib.imaging.images.write_label`,
+not through MONAI Label's writer: that one drops the place of 2-D images and rounds NRRD directions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+from scipy import ndimage
+
+from infers.errors import ClientError
+from infers.names import LabelMap, names_by_value
+from infers.serving.model import ServedModel
+from infers.serving.priority_lock import PriorityLock
+from infers.study_list.acceptance import Acceptance
+from infers.study_list.studies import CHECKED, IMAGE, Studies, result_params
+from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
+from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
+from lib.imaging.prompts import Prompt
+from lib.segmenters.predictor import Prediction
+
+CLIENT_AXIS = 2  # the k axis, through which both clients scroll their first view
+USE_AS_TEMPLATE = "use_as_template"
+POINTS = "vista3d"  # a type that MONAI Label has no name for
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What the tasks share."""
+
+    studies: Studies
+    labels: LabelMap
+    model: ServedModel
+    gate: PriorityLock
+    acceptance: Acceptance
+
+
+class OnePromptTask(InferTask):
+    """A task: reads the image, lets `predict` answer, and writes the answer as the client wants it."""
+
+    def __init__(self, engine: Engine, type: str, dimension: int, description: str, **config: Any) -> None:
+        super().__init__(type, {}, dimension, description, config)
+        self.engine = engine
+
+    def info(self) -> dict[str, Any]:
+        """MONAI Label's description of the task; the labels are those known at this moment."""
+        return {**super().info(), "labels": self.engine.labels.names}
+
+    def is_valid(self) -> bool:
+        """Always: weights were loaded at start."""
+        return True
+
+    def get_path(self, validate: bool = True) -> str:
+        """The weights file that is served."""
+        return str(self.engine.model.path)
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Answer a request: (path of a temporary mask file, what a client is told about it)."""
+        started = time.monotonic()
+        image = read_image(request["image"])
+        prediction = numbered_for(request, self.predict(request, image))
+        params = result_params(prediction, self.engine.labels.names)
+        params["centroids"] = centroids(prediction)
+        params["latencies"] = {"total": round(time.monotonic() - started, 3)}
+        return str(_write(prediction.mask, image, request.get("result_extension"))), params
+
+    def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
+        """The answer to a request about an image."""
+        raise NotImplementedError
+
+
+class AutomaticTask(OnePromptTask):
+    """`oneprompt`: every structure that has a template, nothing to click."""
+
+    def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
+        return from_templates(self.engine, request, image)
+
+
+class InteractiveTask(OnePromptTask):
+    """A task whose prompts lie on the image itself; its result can be made a template."""
+
+    def __init__(self, engine: Engine, type: str, dimension: int, description: str) -> None:
+        # A single slice is no template of a volume, so the task for slices does not offer the option
+        super().__init__(engine, type, dimension, description, **({USE_AS_TEMPLATE: False} if dimension == 3 else {}))
+
+    def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
+        engine = self.engine
+        prompts = self.prompts(request, image)
+        labels = engine.labels.with_new(prompts)
+        flat = self.dimension == 2 and image.array.ndim == 3
+        marked = is_marked(request) and request.get("image_id")
+        if marked and flat:
+            raise ClientError(
+                f"{USE_AS_TEMPLATE} needs a result for the whole volume, and this model says nothing about the slices "
+                "that nobody clicked: use oneprompt_click (in OHIF oneprompt_points), or submit a label"
+            )
+        with engine.gate.interactive():
+            prediction = engine.model.predictor.interact(
+                image, prompts, labels, axis=CLIENT_AXIS if flat else None, only_slice=flat
+            )
+        if marked:
+            engine.acceptance.offer(request["image_id"], prediction, request.get("user", ""))
+        return prediction
+
+    def prompts(self, request: Mapping[str, Any], image: Image) -> dict[str, Prompt]:
+        """The prompts of a request per structure."""
+        raise NotImplementedError
+
+
+class ClickTask(InteractiveTask):
+    """`oneprompt_click` and `oneprompt_slice`: clicks and a box; an uploaded label is refined."""
+
+    def prompts(self, request: Mapping[str, Any], image: Image) -> dict[str, Prompt]:
+        previous = {}
+        if label := _uploaded(request, image):
+            previous = {name: label[0] == value for name, value in label[1](self.engine.labels).items()}
+        return click_prompts(request, image.array.shape, self.engine.labels.names, previous)
+
+
+class PointsTask(ClickTask):
+    """`oneprompt_points` and `oneprompt_points_slice`: OHIF's clicks together with the structure that they are for.
+
+    OHIF lists these models where nothing is clicked too; there they answer as `oneprompt` does. With options set it
+    sends the clicks of an earlier request there as well, but then for several structures.
+    """
+
+    def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
+        if "points" not in request or len(request.get("label_prompt") or ()) > 1:
+            return from_templates(self.engine, request, image)
+        return super().predict(request, image)
+
+
+class ScribblesTask(InteractiveTask):
+    """`oneprompt_scribbles`: strokes or whole masks in an uploaded label map."""
+
+    def prompts(self, request: Mapping[str, Any], image: Image) -> dict[str, Prompt]:
+        path = request.get("label_file")
+        if not path:
+            raise ClientError("oneprompt_scribbles needs a label map as the `label` part of the request, got none")
+        labels = self.engine.labels
+        return scribble_prompts(request, read_label(path, image), image.array.shape, labels.configured)
+
+
+def tasks(engine: Engine) -> dict[str, InferTask]:
+    """The tasks by name; the segmentation task first, because Slicer runs the first model that knows a label."""
+    return {
+        "oneprompt": AutomaticTask(
+            engine, InferType.SEGMENTATION, 3, "Segments every structure that a saved study shows"
+        ),
+        "oneprompt_points": PointsTask(
+            engine, POINTS, 3, "Segments the structure chosen in OHIF through the volume from clicks"
+        ),
+        "oneprompt_points_slice": PointsTask(
+            engine, POINTS, 2, "Segments the structure chosen in OHIF on the clicked slices only"
+        ),
+        "oneprompt_click": ClickTask(
+            engine, InferType.DEEPGROW, 3, "Segments one structure through the volume from clicks or a box"
+        ),
+        "oneprompt_slice": ClickTask(engine, InferType.DEEPGROW, 2, "Segments one structure on the clicked slice only"),
+        "oneprompt_scribbles": ScribblesTask(
+            engine, InferType.SCRIBBLES, 3, "Segments from scribbles, or from masks painted on some slices"
+        ),
+    }
+
+
+def is_marked(request: Mapping[str, Any]) -> bool:
+    """Whether the result of a request shall become a template."""
+    return request.get(USE_AS_TEMPLATE) in (True, "true", "True", 1)
+
+
+def numbered_for(request: Mapping[str, Any], prediction: Prediction) -> Prediction:
+    """The prediction with the numbers that the client expects: Slicer takes value 1 for the structure it prompted."""
+    if not one_structure_from_slicer(request) or len(prediction.labels) != 1:
+        return prediction
+    mask = (prediction.mask > 0).astype(np.uint8)
+    return dataclasses.replace(prediction, mask=mask, labels=dict.fromkeys(prediction.labels, 1))
+
+
+def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> Prediction:
+    """The structures that a request asks for, by the templates; a copy of the stored mask where that has them all."""
+    image_id, known = request.get("image_id"), engine.labels.names
+    wanted = {name: known[name] for name in structures({**request, "label": None}, known)}
+    stored = engine.studies.automatic(image_id, image, older_weights=True) if image_id else None
+    if stored is not None and wanted == known:
+        params = stored.info["params"]
+        mask = read_label(stored.path, image)
+        named = ("label_names", CHECKED, "quality", IMAGE)
+        provenance = {key: value for key, value in params.items() if key not in named}
+        return Prediction(mask, params["label_names"], params["quality"], {**provenance, "stored": True})
+    with engine.gate.interactive():
+        return engine.studies.segment(image_id, image, wanted)
+
+
+def centroids(prediction: Prediction) -> dict[str, list[int]]:
+    """{structure: centre of mass in voxel indices (i, j[, k])} of the structures that are there."""
+    present = set(np.unique(prediction.mask).tolist())
+    found = {name: index for name, index in prediction.labels.items() if index in present}
+    centres = ndimage.center_of_mass(prediction.mask > 0, prediction.mask, list(found.values()))
+    return {name: [round(float(x)) for x in centre] for name, centre in zip(found, centres, strict=True)}
+
+
+def _uploaded(request: Mapping[str, Any], image: Image) -> Any:
+    path = request.get("label_file")
+    if not path:
+        return None
+    label = read_label(path, image)
+    values = [int(value) for value in np.unique(label) if value]
+
+    def names(labels: LabelMap) -> dict[str, int]:
+        return {name: value for value, name in names_by_value(values, request, labels.configured).items()}
+
+    return label, names
+
+
+def _write(mask: np.ndarray, image: Image, extension: Any) -> Path:
+    suffix = str(extension or ".nii.gz")
+    if not suffix.lower().endswith(LABEL_SUFFIXES) or "/" in suffix or len(suffix) > 10:
+        raise ClientError(f"result_extension must be one of {', '.join(LABEL_SUFFIXES)}, got {suffix!r}")
+    handle, path = tempfile.mkstemp(suffix=suffix, prefix="oneprompt-")
+    os.close(handle)
+    try:
+        write_label(path, mask, image)
+    except BaseException:
+        os.unlink(path)  # nobody else knows of it
+        raise
+    return Path(path)

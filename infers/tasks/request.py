@@ -1,0 +1,216 @@
+"""From a client's request to prompts: the only file that knows the keys which OHIF and 3D Slicer send.
+
+All coordinates in a request are voxel indices (i, j, k) of the image's own grid, i the column, as both clients send
+them. Slicer's region of interest has its corners in any order, and both are voxels inside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from infers.errors import ClientError
+from infers.names import NO_STRUCTURES, names_by_value
+from lib.imaging.prompts import Prompt, PromptError
+
+FOREGROUND_STROKES, BACKGROUND_STROKES = "foreground_scribbles", "background_scribbles"
+
+
+def structures(request: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[str, ...]:
+    """The structures a request asks for: OHIF's class prompts (`label_prompt`), else `label`, else all of `labels`.
+
+    Raises:
+        ClientError: an index that `labels` does not have.
+    """
+    if indices := request.get("label_prompt"):
+        by_index = {index: name for name, index in labels.items()}
+        unknown = [index for index in _list(indices, "label_prompt") if index not in by_index]
+        if unknown:
+            raise ClientError(
+                f"label_prompt must hold indices among {dict(by_index)}, got {unknown}: choose a structure in the "
+                "table (not the background) before Run"
+            )
+        return tuple(by_index[index] for index in _list(indices, "label_prompt"))
+    if name := request.get("label"):
+        return (str(name),)
+    return tuple(labels)
+
+
+def one_structure_from_slicer(request: Mapping[str, Any]) -> bool:
+    """Whether Slicer's panel prompted one segment: it signs its requests, and names the segment."""
+    return "client_id" in request and bool(request.get("label") or request.get("selected_label_name"))
+
+
+def click_prompts(
+    request: Mapping[str, Any],
+    shape: Sequence[int],
+    labels: Mapping[str, int],
+    previous: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Prompt]:
+    """Clicks and box of a request, per structure.
+
+    Three ways to say clicks are understood: `foreground`/`background` for the structure `label` (Slicer, OHIF's
+    deepgrow), `points`/`point_labels` for the structure in `label_prompt` (OHIF's vista3d), and one key per structure
+    (deepedit). `roi` and `slice` belong to the first two.
+
+    Args:
+        request: the client's parameters.
+        shape: shape of the image in voxels, (I, J) or (I, J, K).
+        labels: known structures and their indices; the first one is meant where a request names none.
+        previous: uploaded masks to refine, bool arrays of the image's shape per structure.
+
+    Raises:
+        ClientError: nothing prompted, points or box outside the image, or values of another form.
+    """
+    previous = previous or {}
+    foreground, background = _clicks(request, len(shape))
+    box = _box(request.get("roi"), shape)
+    if not isinstance(request.get("slice"), bool) and request.get("slice") is not None and len(shape) == 3:
+        index = int(_number(request["slice"], "slice"))
+        foreground, background = (
+            tuple(point for point in points if point[2] == index) for points in (foreground, background)
+        )
+        if box is not None and box[4] <= index < box[5]:
+            box = (*box[:4], index, index + 1)
+    found: dict[str, Prompt] = {}
+    if foreground or background or box:
+        known = dict(labels) or {"label_1": 1}  # OHIF's point prompts carry no name, and the first study has no labels
+        name = structures(request, known)[0]
+        found[name] = _prompt(shape, foreground=foreground, background=background, box=box, previous=previous.get(name))
+    for name in labels:
+        # A structure may be called like another key; only a list is points
+        if isinstance(request.get(name), list) and (points := _points(request[name], name, len(shape))):
+            found[name] = _prompt(
+                shape,
+                foreground=points,
+                background=_points(request.get("background"), "background", len(shape)),
+                previous=previous.get(name),
+            )
+    return _useful(found)
+
+
+def scribble_prompts(
+    request: Mapping[str, Any], scribbles: np.ndarray, shape: Sequence[int], configured: Sequence[str]
+) -> dict[str, Prompt]:
+    """Prompts from an uploaded label map: strokes for the selected structure, or whole masks.
+
+    Strokes (segments `foreground_scribbles`, `background_scribbles`) refine the mask that the selected structure
+    already has; without strokes the masks themselves are the prompts, trusted as they are.
+
+    Args:
+        request: `label_info` [{"name", "id"}], `selected_label_name` and `roi`, as Slicer sends them.
+        scribbles: integer array of the image's shape.
+        shape: shape of the image in voxels.
+        configured: names of `--conf labels`, for values that `label_info` does not name.
+
+    Raises:
+        ClientError: nothing painted, or values that nothing names.
+    """
+    values = np.unique(scribbles)
+    naming = names_by_value(values[values != 0].tolist(), request, configured)
+    painted = {name: scribbles == value for value, name in naming.items()}
+    strokes = {name: painted.pop(name) for name in (FOREGROUND_STROKES, BACKGROUND_STROKES) if name in painted}
+    painted = {name: mask for name, mask in painted.items() if name not in NO_STRUCTURES}
+    box = _box(request.get("roi"), shape)
+    selected = str(request.get("selected_label_name") or request.get("label") or "") or None
+    if strokes or box:
+        name = selected or next(iter(painted), None) or (configured[0] if configured else "label_1")
+        if name in NO_STRUCTURES:
+            raise ClientError(f"selected_label_name must be a structure, got {name!r}: select the segment to be drawn")
+        return _useful({name: _prompt(
+            shape, doodle=strokes.get(FOREGROUND_STROKES), background_doodle=strokes.get(BACKGROUND_STROKES),
+            box=box, previous=painted.get(name),
+        )})  # fmt: skip
+    chosen = {name: mask for name, mask in painted.items() if selected in (None, name)}
+    return _useful({name: _prompt(shape, mask=mask) for name, mask in chosen.items()})
+
+
+def _prompt(shape: Sequence[int], **parts: Any) -> Prompt:
+    try:
+        prompt = Prompt(**parts)
+        prompt.validate(shape)
+    except PromptError as error:
+        raise ClientError(str(error)) from error
+    return prompt
+
+
+def _useful(prompts: dict[str, Prompt]) -> dict[str, Prompt]:
+    """The prompts that say where their structure is; background alone does so only where it corrects a mask."""
+    said = {
+        name: prompt
+        for name, prompt in prompts.items()
+        if prompt.foreground
+        or prompt.box
+        or any(array is not None for array in (prompt.doodle, prompt.mask, prompt.previous))
+    }
+    if not said:
+        raise ClientError(
+            "a prompt must say where the structure is: a foreground click, a box (roi), foreground scribbles or a "
+            "painted mask; got none of them"
+        )
+    return said
+
+
+def _clicks(request: Mapping[str, Any], dimensions: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    if request.get("points"):
+        points = _points(request["points"], "points", dimensions)
+        kinds = _list(request.get("point_labels", [1] * len(points)), "point_labels")
+        if len(kinds) != len(points) or any(kind not in (0, 1) for kind in kinds):
+            raise ClientError(f"point_labels must hold a 1 (inside) or 0 (outside) for each point, got {kinds!r}")
+        return tuple(tuple(p for p, k in zip(points, kinds, strict=True) if k == wanted) for wanted in (1, 0))
+    return tuple(_points(request.get(key), key, dimensions) for key in ("foreground", "background"))
+
+
+def _points(value: Any, key: str, dimensions: int) -> tuple[tuple[int, ...], ...]:
+    """Points rounded to whole voxels; a 2-D image's points may carry k = 0, because Slicer's always do."""
+    points = []
+    for point in _list(value, key):
+        numbers = [_number(n, key) for n in _list(point, key)]
+        if dimensions == 2 and len(numbers) == 3 and round(numbers[2]) == 0:
+            numbers = numbers[:2]
+        if len(numbers) != dimensions:
+            raise ClientError(f"{key} must be points of {dimensions} voxel indices like the image, got {point!r}")
+        points.append(tuple(math.floor(n + 0.5) for n in numbers))
+    return tuple(points)
+
+
+def _box(value: Any, shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Half-open bounds from [i, i, j, j, k, k] in any order within each pair; what sticks out is cut off."""
+    numbers = [_number(n, "roi") for n in _list(value, "roi")]
+    if not numbers:
+        return None
+    if len(shape) == 2:
+        numbers = numbers[:4]
+    if len(numbers) != 2 * len(shape):
+        raise ClientError(f"roi must be a first and last voxel on each of {len(shape)} axes, got {value!r}")
+    bounds: list[int] = []
+    for axis, size in enumerate(shape):
+        low, high = sorted(math.floor(n + 0.5) for n in numbers[2 * axis : 2 * axis + 2])
+        low, high = max(low, 0), min(high + 1, size)
+        if low >= high:
+            raise ClientError(f"roi {value!r} lies outside the image of shape {tuple(shape)}: draw it on the image")
+        bounds += [low, high]
+    return tuple(bounds)
+
+
+def _list(value: Any, key: str) -> list[Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "[]")
+        except ValueError:
+            raise ClientError(f"{key} must be a list, got {value!r}") from None
+    if value is None:
+        return []
+    if not isinstance(value, (list, tuple)):
+        raise ClientError(f"{key} must be a list, got {value!r}")
+    return list(value)
+
+
+def _number(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ClientError(f"{key} must hold voxel indices, got {value!r}")
+    return float(value)

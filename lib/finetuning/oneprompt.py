@@ -1,0 +1,315 @@
+"""Fine-tuning on a few labelled studies: what is learnt, for how long, and whether it helped.
+
+A course (`lib.finetuning.course`) of One-Prompt on episodes of the list's own studies, from the weights that are
+served. A single study can only be asked about changed copies of itself, and the verdict says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.finetuning.course import HELD_OUT, Course, LabelledStudy, Phase
+from lib.finetuning.examination import Examined, answer, clicks_needed, objection, questions, template_dice
+from lib.imaging.prompts import PromptType
+from lib.imaging.transforms import normalise, resize_image, resize_label
+from lib.imaging.volumes import Stack, thick_axis
+from lib.inference.templates import Template
+from lib.learning.adapters import MODES, adapt, merged
+from lib.learning.episodes import STORED_SIZE, Episode, EpisodeSource, Mix, RealTasks
+from lib.learning.optimizers import OptimizerName
+from lib.learning.training import StepResult, TrainingConfig, training_step
+from lib.networks import OnePrompt
+from lib.networks.checkpoints import weights_hash
+
+COPIES = "changed copies of the one study"
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Every number of a fine-tuning; docs/finetuning.md has what was measured with them.
+
+    Attributes:
+        mode: which weights learn, one of `lib.learning.adapters.MODES`.
+        optimizer: see `lib.learning.optimizers`.
+        rates: learning rate of each mode.
+        epochs, steps: epochs of a phase, steps of an epoch.
+        batch, queries: episodes of a step, queries of an episode.
+        synthetic: share of synthetic episodes, against forgetting.
+        unchanged: share of the list's own episodes that stay as its images lie and look (`lib.learning.episodes.Mix`).
+        masks: share of templates whose prompt is their mask, as a saved label's is; the other kinds share the rest.
+        alone: how much of the way from the parent's weights is gone where one study was learnt from, because such a
+            candidate knows that one too well (averages as in Wortsman et al., "Robust fine-tuning of zero-shot models",
+            CVPR 2022).
+        folds: times that the studies are divided while there are few.
+        few: up to so many studies are cross-validated; of more, `held_out` (a share) are set apart.
+        longer: times as many epochs for the one phase of more studies, which costs what cross-validation does.
+        most_asked: studies of a phase that are asked about as the product would be, which takes seconds for a volume.
+        most_questions: slices that are asked about after each epoch, in all.
+        most_slices: slices of all studies that are kept in memory, in each plane.
+        least_gain: Dice that a candidate must be better by.
+        most_loss: Dice that a structure may lose.
+        more_clicks: clicks that a candidate may need more; so many fewer make it better where its Dice is as good.
+    """
+
+    mode: str = "full"
+    optimizer: OptimizerName = "adamw"
+    rates: Mapping[str, float] = field(default_factory=lambda: {"full": 5e-4, "norms": 2e-3, "lora": 2e-3})
+    epochs: int = 4
+    steps: int = 20
+    batch: int = 4
+    queries: int = 2
+    synthetic: float = 0.1
+    unchanged: float = 0.8
+    masks: float = 0.85
+    alone: float = 0.5
+    folds: int = 2
+    few: int = 8
+    longer: int = 3
+    held_out: float = 0.25
+    most_asked: int = 4
+    most_questions: int = 48
+    most_slices: int = 1200
+    least_gain: float = 0.005
+    most_loss: float = 0.03
+    more_clicks: float = 0.25
+
+    @property
+    def mix(self) -> Mix:
+        """Shares of the kinds of episodes where there are several studies."""
+        mix = Mix(foreign=0.0, regions=0.05, same_image=0.2, absent=0.06, unions=0.0)
+        return dataclasses.replace(mix, synthetic=self.synthetic, unchanged=self.unchanged)
+
+    @property
+    def mix_alone(self) -> Mix:
+        """The same for one study, which has no partner: its own slices in changed copies."""
+        mix = Mix(foreign=0.0, regions=0.1, same_image=0.9 - self.synthetic, absent=0.0, unions=0.0)
+        return dataclasses.replace(mix, synthetic=self.synthetic, unchanged=self.unchanged)
+
+    @classmethod
+    def parse(cls, text: str) -> FineTuning:
+        """The defaults with some changed, as `epochs=2,steps=10`.
+
+        Raises:
+            ValueError: a name that is not among the settings, or a value that does not fit.
+        """
+        kinds = {f.name: type(getattr(cls(), f.name)) for f in dataclasses.fields(cls) if f.name != "rates"}
+        changes: dict[str, Any] = {}
+        for part in filter(None, text.split(",")):
+            name, _, value = part.strip().partition("=")
+            if name not in (*kinds, "rate"):
+                raise ValueError(f"settings must be among rate, {', '.join(kinds)}, each as name=value; got {part!r}")
+            try:
+                changes[name] = kinds.get(name, float)(value)
+            except ValueError as error:
+                raise ValueError(f"{name} must be a {kinds.get(name, float).__name__}, got {value!r}") from error
+        rate = changes.pop("rate", None)
+        settings = dataclasses.replace(cls(), **changes)
+        counts = [getattr(settings, name) for name, kind in kinds.items() if kind is int and name != "few"]
+        if settings.mode not in MODES or min(counts) < 1:
+            raise ValueError(f"mode must be one of {', '.join(MODES)} and counts 1 or more, got {text!r}")
+        if settings.folds < 2 or not 0 < settings.held_out <= 0.5:
+            raise ValueError(f"folds must be 2 or more, and held_out a share up to a half, got {text!r}")
+        if settings.optimizer not in get_args(OptimizerName):
+            raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {text!r}")
+        return (
+            settings if rate is None else dataclasses.replace(settings, rates={**settings.rates, settings.mode: rate})
+        )
+
+    def training(self, total: int) -> TrainingConfig:
+        """The settings of a step, of `total` ones in a phase."""
+        kinds = list(PromptType)
+        rest = (1 - self.masks) / (len(kinds) - 1)
+        return TrainingConfig(
+            optimizer=self.optimizer,
+            learning_rate=self.rates[self.mode],
+            warmup=max(1, total // 10),
+            template_types={kind: self.masks if kind is PromptType.SEGLAB else rest for kind in kinds},
+        )
+
+
+def slices_of(study: Template, indices: Mapping[str, int], most: int) -> dict[int, RealTasks]:
+    """{plane: the study's slices that show a structure}, in the planes that the product cuts it in.
+
+    Label values become `indices`; the subject is 0.
+    """
+    assert study.label is not None
+    common = np.zeros(study.label.shape, np.uint8)
+    for name, value in study.names.items():
+        common[study.label == value] = indices[name]
+    main = Stack.of(study.image)
+    alike = thick_axis(main.spacing) is None and min(main.array.shape) > 1
+    stacks = [Stack.of(study.image, plane=plane) for plane in range(3)] if alike else [main]
+    found = {}
+    for stack in stacks:
+        planes, labels = stack.slices_of(study.image.array), stack.slices_of(common)
+        shown = np.flatnonzero(labels.any(axis=(1, 2)))
+        shown = shown[np.unique(np.linspace(0, len(shown) - 1, min(most, len(shown))).round().astype(int))]
+        images = [normalise(resize_image(planes[index].astype(np.float32), STORED_SIZE)) for index in shown]
+        places = shown / max(1, len(planes) - 1)
+        smaller = np.stack([resize_label(labels[index], (STORED_SIZE, STORED_SIZE)) for index in shown])
+        found[stack.axis] = RealTasks("studies", np.stack(images), smaller, np.zeros(len(shown), int), places)
+    return found
+
+
+def joined(parts: Sequence[RealTasks]) -> RealTasks:
+    """Slices of several studies as one set of tasks; each study is a subject."""
+    subjects = np.concatenate([np.full(len(part.images), number) for number, part in enumerate(parts)])
+    places = np.concatenate([part.places for part in parts if part.places is not None])
+    images, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+    return RealTasks("studies", images, labels, subjects, places)
+
+
+class Learner(nn.Module):
+    """A network whose forward pass is a whole training step, so that PyTorch's distributed wrapper sees it."""
+
+    def __init__(self, network: OnePrompt) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, episodes: Sequence[Episode], config: TrainingConfig, rng: np.random.Generator
+    ) -> tuple[Tensor, StepResult]:
+        result = training_step(self.network, episodes, config, rng)
+        return result.loss, result
+
+
+class FineTune(Course):
+    """One fine-tuning under way.
+
+    Args:
+        parent: network that is served now; it is not changed.
+        studies: labelled studies.
+        settings: every number.
+        device: torch device.
+        seed, share, phases: see `Course`.
+    """
+
+    kind = Episode
+    learner: Learner
+
+    def __init__(
+        self,
+        parent: OnePrompt,
+        studies: Sequence[LabelledStudy],
+        settings: FineTuning,
+        device: str = "cpu",
+        seed: int = 0,
+        share: tuple[int, int] = (0, 1),
+        phases: Sequence[Phase] | None = None,
+    ) -> None:
+        super().__init__(studies, settings, seed, share, phases)
+        self.settings, self.device = settings, device
+        self.parent = parent.eval().to(device)
+        torch.manual_seed(seed)
+        fresh = OnePrompt(parent.config)
+        fresh.load_state_dict(parent.state_dict())
+        learner = Learner(adapt(fresh, settings.mode).to(device))
+        self._learn_with(learner, settings.training(self.phase_epochs * settings.steps))
+        self._indices = {name: number for number, name in enumerate(self.names, start=1)}
+        most = max(4, min(40, settings.most_slices // len(self.studies)))
+        self._slices = [slices_of(study.read(), self._indices, most) for study in self.studies]
+        self._source: EpisodeSource | None = None
+        self._questions: list[tuple[int, Episode]] = []
+
+    @property
+    def network(self) -> OnePrompt:
+        """The candidate as it is now, with plain weights."""
+        found = merged(self.learner.network)
+        if len(self.studies) == 1:
+            theirs, own = self.parent.state_dict(), found.state_dict()
+            found.load_state_dict({name: theirs[name].lerp(own[name], self.settings.alone) for name in own})
+        return found
+
+    @property
+    def examined_on(self) -> str:
+        """What the verdict rests on."""
+        return HELD_OUT if len(self.studies) > 1 else COPIES
+
+    @property
+    def identity(self) -> Sequence[Any]:
+        """The parent and the settings."""
+        return [weights_hash(self.parent), dataclasses.asdict(self.settings)]
+
+    def verdict(self) -> tuple[bool, str]:
+        """Whether the candidate is better than its parent, and why."""
+        return compare(self.before, self.after, self.settings, by_clicks=self.examined_on == HELD_OUT)
+
+    def _prepare(self) -> None:
+        settings, size = self.settings, self.parent.config.image_size
+        learnt, asked = self._tasks(self.phase.learnt), self._tasks(self.phase.asked)
+        alone = not any(tasks.showing for tasks in learnt.values())
+        mix = settings.mix_alone if alone else settings.mix
+        most = max(1, min(8, settings.most_questions // (len(learnt) * len(self._indices))))
+        self._source = EpisodeSource(list(learnt.values()), size, settings.queries, mix, self.seed)
+        self._questions = [
+            question
+            for plane, tasks in learnt.items()
+            if not asked or plane in asked
+            for question in questions(tasks, asked.get(plane), size, most)
+        ]
+
+    def _draw(self, rng: np.random.Generator, number: int) -> Episode:
+        assert self._source is not None
+        return self._source.draw(rng, number)
+
+    def _tasks(self, places: Sequence[int]) -> dict[int, RealTasks]:
+        planes = sorted({plane for place in places for plane in self._slices[place]})
+        return {
+            plane: joined([self._slices[place][plane] for place in places if plane in self._slices[place]])
+            for plane in planes
+        }
+
+    def _answers(self) -> list[float]:
+        return self._answered_by(self.network)
+
+    def _answered_by(self, network: OnePrompt) -> list[float]:
+        episodes = [episode for _, episode in self._questions]
+        batches = [episodes[start : start + 8] for start in range(0, len(episodes), 8)]
+        return [float(dice) for batch in batches for dice in answer(network, batch)]
+
+    def _examine(self) -> list[Examined]:
+        return [self._examined(self.parent), self._examined(self.network)]
+
+    def _examined(self, network: OnePrompt) -> Examined:
+        clicks = clicks_needed(network, [e for _, e in self._questions[:: max(1, len(self._questions) // 8)]])
+        if self.phase.asked:
+            return Examined(template_dice(network, self._pairs(), self.device), clicks)
+        names = {index: name for name, index in self._indices.items()}
+        dice: dict[str, tuple[float, ...]] = {}
+        for (value, _), found in zip(self._questions, self._answered_by(network), strict=True):
+            dice[names[value]] = (*dice.get(names[value], ()), found)
+        return Examined(dice, clicks)
+
+    def _pairs(self) -> list[tuple[list[Template], Template]]:
+        """Each study that is asked about, with one of those learnt from as its template."""
+        learnt, asked = self.phase.learnt, self.phase.asked[: self.settings.most_asked]
+        read = {place: self.studies[place].read() for place in (*asked, *learnt[: len(asked)])}
+        return [([read[learnt[n % len(learnt)]]], read[place]) for n, place in enumerate(asked)]
+
+
+def compare(before: Examined, after: Examined, settings: FineTuning, by_clicks: bool = True) -> tuple[bool, str]:
+    """Whether `after` is better than `before`, and the reason in words.
+
+    Args:
+        by_clicks: fewer clicks alone make it better too; not on copies of what was learnt, which always need fewer.
+    """
+    gain, clicks = after.mean_dice - before.mean_dice, after.mean_clicks - before.mean_clicks
+    figures = (
+        f"one-template Dice {before.mean_dice:.3f} to {after.mean_dice:.3f}, "
+        f"clicks {before.mean_clicks:.1f} to {after.mean_clicks:.1f}"
+    )
+    if against := objection(before, after, settings.most_loss):
+        return False, f"{against}: {figures}" if after.dice else against
+    if clicks > settings.more_clicks:
+        return False, f"it needs more clicks: {figures}"
+    fewer = by_clicks and clicks <= -settings.more_clicks
+    if gain < (-settings.least_gain if fewer else settings.least_gain):
+        return False, f"not better by {settings.least_gain} Dice: {figures}"
+    return True, figures

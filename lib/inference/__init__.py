@@ -1,0 +1,1 @@
+"""A slice network asked about a study: matching, voting, probabilities, interaction, templates."""

@@ -1,0 +1,280 @@
+"""Prompts on the image itself: the prompted slices answer, then the mask passes outward through the volume.
+
+A query that is its own template is ordinary interactive segmentation. In a volume each accepted slice is the template
+of the next, which also gets the accepted mask as its previous answer, since neighbours differ little; nearby, the slice
+that the annotator prompted is asked as well, so that errors add up more slowly. The mask stops where it vanishes or no
+longer leads back to the prompted slice: leading back to its neighbour says little, for both are wrong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lib.imaging.prompts import PREVIOUS, Prompt, PromptError, rasterise
+from lib.imaging.transforms import resize_mask
+from lib.imaging.volumes import Stack
+from lib.inference.probabilities import to_probability
+from lib.inference.slice_network import Checkpoint, Question, SliceNetwork, mask_maps
+from lib.networks import Features
+
+AHEAD = 4  # slices encoded together on the way outward
+PASSES = 3  # of a first answer: boxes and strokes gain 2 Dice by their own answer as the previous one, clicks nothing
+
+
+@dataclass(frozen=True)
+class InteractionSettings:
+    """How a mask passes through a volume.
+
+    Attributes:
+        least_agreement: reverse Dice (0..1) with the prompted slice, below which a mask goes no further.
+        anchor_slices: as far from it, the prompted slice is asked beside the neighbour.
+    """
+
+    least_agreement: float = 0.5
+    anchor_slices: int = 8
+
+
+@dataclass
+class Answer:
+    """What is known of one structure in one stack.
+
+    Attributes:
+        logits: slice index to (S, S) of the network.
+        trusted: slice index to a bool (H, W) mask that stands as it is: painted, or answered before.
+        agreements: reverse Dice of slices, for the predicted quality.
+    """
+
+    logits: dict[int, np.ndarray] = field(default_factory=dict)
+    trusted: dict[int, np.ndarray] = field(default_factory=dict)
+    agreements: list[float] = field(default_factory=list)
+
+
+def is_refinement(prompt: Prompt) -> bool:
+    """Whether the prompt corrects an answer that segmented something."""
+    return prompt.previous is not None and bool((prompt.previous > 0.5).any())
+
+
+def seeds_of(prompt: Prompt, axis: int) -> list[int]:
+    """Slices that show where the structure is; of a box alone the middle one, where a structure is surest to be."""
+    pointed = Prompt(foreground=prompt.foreground, doodle=prompt.doodle, mask=prompt.mask).slices(axis)
+    if pointed or prompt.box is None:
+        return pointed
+    low, high = prompt.box[2 * axis : 2 * axis + 2]
+    return [(low + high - 1) // 2]
+
+
+def reach(prompt: Prompt, axis: int, count: int) -> tuple[int, int]:
+    """Half-open range of slices that a structure may reach: a box over several slices limits it, one slice does not."""
+    if prompt.box is not None:
+        low, high = prompt.box[2 * axis : 2 * axis + 2]
+        if high - low > 1:
+            return low, high
+    return 0, count
+
+
+def on_slice(prompt: Prompt, axis: int, index: int) -> Prompt:
+    """The 2-D prompt on one slice. A mask painted on other slices says nothing about this one."""
+    flat = prompt.on_slice(axis, index)
+    if flat.mask is not None and not flat.mask.any():
+        flat = flat.replace(mask=None)
+    return flat if is_refinement(prompt) else flat.replace(previous=None)
+
+
+def own_answers(network: SliceNetwork, asked: Sequence[tuple[Features, np.ndarray]]) -> list[np.ndarray]:
+    """Logits (S, S) of slices that are their own templates, each with the prompt maps (2, 5, S, S) on it.
+
+    A prompt that does not come with the mask it corrects is answered in several passes, each with the answer before.
+    """
+    maps = [own for _, own in asked]
+    answers = list(network.answers(Question(features, features, own, own) for features, own in asked))
+    first = [place for place, own in enumerate(maps) if not own[:, PREVIOUS].any()]
+    for _ in range(PASSES - 1):
+        for place in first:
+            inside = to_probability(answers[place])
+            maps[place] = maps[place].copy()
+            maps[place][:, PREVIOUS] = inside, 1 - inside
+        again = network.answers(Question(asked[n][0], asked[n][0], maps[n], maps[n]) for n in first)
+        for place, logits in zip(first, again, strict=True):
+            answers[place] = logits
+    return answers
+
+
+class Interaction:
+    """One stack with the prompts on it, in canonical orientation."""
+
+    def __init__(
+        self,
+        network: SliceNetwork,
+        stack: Stack,
+        prompts: Mapping[str, Prompt],
+        settings: InteractionSettings,
+    ) -> None:
+        self.network, self.stack, self.prompts, self.settings = network, stack, prompts, settings
+        self.answers = {name: Answer() for name in prompts}
+
+    def run(self, only_slice: bool, checkpoint: Checkpoint | None = None) -> dict[str, Answer]:
+        """Answer the prompted slices, and unless `only_slice` the rest of the volume where it is not answered yet.
+
+        Raises:
+            PromptError: a structure without anything that shows where it is.
+        """
+        direct, fronts = {}, []
+        for name, prompt in self.prompts.items():
+            known = is_refinement(prompt)
+            said = prompt.slices(self.stack.axis)
+            seeds = seeds_of(prompt, self.stack.axis)
+            if not seeds and not known:
+                raise PromptError(
+                    f"{name!r} needs a click, stroke, box or mask inside the structure on a first answer, got "
+                    f"{'background only' if said else 'nothing'}: add one"
+                )
+            direct[name] = said if known or only_slice else seeds
+            if not known and not only_slice:
+                fronts.append(name)
+        self._keep_what_stands(only_slice)
+        self._answer_prompted(direct)
+        if not only_slice:
+            self._pass_outward({name: direct[name] for name in fronts}, checkpoint)
+        return self.answers
+
+    def _keep_what_stands(self, only_slice: bool) -> None:
+        """Painted slices, and in a refinement everything that the new prompts do not touch."""
+        axis = self.stack.axis
+        for name, prompt in self.prompts.items():
+            trusted = self.answers[name].trusted
+            if prompt.mask is not None:
+                painted = np.moveaxis(prompt.mask, axis, 0)
+                trusted.update({index: painted[index] for index in np.flatnonzero(painted.any(axis=(1, 2))).tolist()})
+            if is_refinement(prompt) and not only_slice:
+                assert prompt.previous is not None
+                before = np.moveaxis(prompt.previous > 0.5, axis, 0)
+                untouched = set(range(len(self.stack))) - set(prompt.slices(axis))
+                trusted.update({index: before[index] for index in untouched})
+
+    def _answer_prompted(self, direct: Mapping[str, Sequence[int]]) -> None:
+        asked = [(name, i) for name, indices in direct.items() for i in indices if i not in self.answers[name].trusted]
+        features = self.network.encode(self.stack, [index for _, index in asked])
+        maps = {key: self._maps(*key) for key in asked}
+        own = own_answers(self.network, [(features[index], maps[name, index]) for name, index in asked])
+        for (name, index), logits in zip(asked, own, strict=True):
+            self.answers[name].logits[index] = logits
+        self._measure_agreement(asked, features)
+
+    def _measure_agreement(self, asked: Sequence[tuple[str, int]], features: Mapping[int, Features]) -> None:
+        """Does each slice's answer, taken as a mask, lead back to itself?"""
+        masks = [self.answers[name].logits[index] > 0 for name, index in asked]
+        back = [
+            Question(features[index], features[index], mask_maps(mask, self.network.size))
+            for (_, index), mask in zip(asked, masks, strict=True)
+        ]
+        for (name, _), mask, logits in zip(asked, masks, self.network.answers(back), strict=True):
+            self.answers[name].agreements.append(_dice(mask, logits > 0))
+
+    def _pass_outward(self, seeds: Mapping[str, Sequence[int]], checkpoint: Checkpoint | None) -> None:
+        fronts = [front for name, indices in seeds.items() for front in self._fronts(name, indices)]
+        arrived: dict[tuple[str, int], list[tuple[float, np.ndarray]]] = {}
+        total = sum(front.way for front in fronts)
+        while fronts:
+            if checkpoint:
+                checkpoint(1 - sum(front.way for front in fronts) / max(1, total))
+            fronts = self._advance(fronts, arrived)
+        for (name, index), parts in arrived.items():
+            weights = [1 / distance for distance, _ in parts]
+            self.answers[name].logits[index] = np.average([logits for _, logits in parts], axis=0, weights=weights)
+
+    def _fronts(self, name: str, seeds: Sequence[int]) -> list[_Front]:
+        """Two ways out of each seed, up to the next seed or the end of the structure's reach."""
+        low, high = reach(self.prompts[name], self.stack.axis, len(self.stack))
+        fronts = []
+        for place, seed in enumerate(seeds):
+            mask = self._low_resolution(name, seed)
+            below = seeds[place - 1] if place else low - 1
+            above = seeds[place + 1] if place + 1 < len(seeds) else high
+            for step, stop in ((-1, below), (1, above)):
+                front = _Front(name, seed, mask, seed, mask, mask.astype(np.float32), step, stop)
+                if front.way and mask.any():
+                    fronts.append(front)
+        return fronts
+
+    def _advance(
+        self, fronts: Sequence[_Front], arrived: dict[tuple[str, int], list[tuple[float, np.ndarray]]]
+    ) -> list[_Front]:
+        """Every front by one slice; returns those that go on."""
+        size = self.network.size
+        ahead = [i for f in fronts for i in range(f.next, f.next + f.step * min(AHEAD, f.way), f.step)]
+        features = self.network.encode(self.stack, [*ahead, *(i for f in fronts for i in (f.at, f.seed))])
+        questions, counts = [], []
+        for front in fronts:
+            maps = self._maps(front.name, front.next)
+            maps[0, PREVIOUS], maps[1, PREVIOUS] = front.previous, 1 - front.previous
+            sources = [(front.at, front.mask)]
+            if front.at != front.seed and front.distance <= self.settings.anchor_slices:
+                sources.append((front.seed, front.seed_mask))
+            questions += [Question(features[front.next], features[i], mask_maps(m, size), maps) for i, m in sources]
+            counts.append(len(sources))
+        replies = self.network.answers(questions)
+        logits = [np.mean([next(replies) for _ in range(count)], axis=0) for count in counts]
+        alive = [(f, answer) for f, answer in zip(fronts, logits, strict=True) if (answer > 0).any()]
+        back = [Question(features[f.seed], features[f.next], mask_maps(answer > 0, size)) for f, answer in alive]
+        further = []
+        for (front, answer), reverse in zip(alive, self.network.answers(back), strict=True):
+            agreement = _dice(front.seed_mask, reverse > 0)
+            if agreement < self.settings.least_agreement:
+                continue
+            self.answers[front.name].agreements.append(agreement)
+            arrived.setdefault((front.name, front.next), []).append((front.distance, answer))
+            if moved := front.moved(answer):
+                further.append(moved)
+        return further
+
+    def _maps(self, name: str, index: int) -> np.ndarray:
+        flat = on_slice(self.prompts[name], self.stack.axis, index)
+        return rasterise(flat, self.stack.slice(index).shape, self.network.size)
+
+    def _low_resolution(self, name: str, index: int) -> np.ndarray:
+        answer = self.answers[name]
+        if index in answer.trusted:
+            return resize_mask(answer.trusted[index], self.network.size) >= 0.5
+        return answer.logits[index] > 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Front:
+    """A mask on its way from a seed slice through the stack."""
+
+    name: str
+    seed: int
+    seed_mask: np.ndarray
+    at: int
+    mask: np.ndarray
+    previous: np.ndarray
+    step: int
+    stop: int
+
+    @property
+    def next(self) -> int:
+        return self.at + self.step
+
+    @property
+    def distance(self) -> int:
+        """Slices from the seed to the next one."""
+        return abs(self.next - self.seed)
+
+    @property
+    def way(self) -> int:
+        """Slices left to enter."""
+        return abs(self.stop - self.at) - 1
+
+    def moved(self, logits: np.ndarray) -> _Front | None:
+        """The front one slice on, with that slice's answer (S, S); None at the end of its way."""
+        probability = to_probability(logits)
+        front = replace(self, at=self.next, mask=logits > 0, previous=probability)
+        return front if front.way else None
+
+
+def _dice(one: np.ndarray, other: np.ndarray) -> float:
+    total = float(one.sum() + other.sum())
+    return 2 * float((one & other).sum()) / total if total else 1.0

@@ -1,0 +1,240 @@
+"""Templates, and the bank that finds the ones most like an image.
+
+A template is a labelled or prompted study that shows what to segment. The bank stores nothing of its own: templates
+live in a study list, `TemplateBank` loads them when asked and remembers what it may forget at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+import torch
+
+from lib.imaging.images import Image
+from lib.imaging.prompts import Prompt, PromptType
+from lib.imaging.transforms import normalise
+from lib.imaging.volumes import Stack
+from lib.inference.ranking import mmr_selection
+
+THUMBNAIL = (16, 16, 8)  # voxels; enough for pose, field of view and contrast, too few for detail
+DIVERSITY = 0.2  # see `lib.inference.ranking.mmr_selection`
+CANDIDATES = 4  # times as many templates as are wanted, the most similar ones, are weighed against each other
+
+
+class TemplateError(ValueError):
+    """A template that shows nothing, or a structure that no template shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A study that shows structures by a label map, by prompts, or by both.
+
+    Attributes:
+        id: name of the study.
+        image: its image.
+        label: integer label map of the image's shape, None where there are only prompts.
+        names: structure name to its value in `label`; a name whose value does not occur is not a structure of it.
+        prompts: structure name to a prompt on the image, for structures that are not painted.
+        checksum: changes when anything here does; computed from it where none is given.
+        structures: names it shows, in the order of `names` and `prompts`.
+        painted: those of them that the label map shows, so that no prompt is needed.
+
+    Raises:
+        TemplateError: the label does not fit the image, or no structure is shown at all.
+        PromptError: a prompt leaves the image.
+    """
+
+    id: str
+    image: Image
+    label: np.ndarray | None
+    names: Mapping[str, int]
+    prompts: Mapping[str, Prompt] = field(default_factory=dict)
+    checksum: str = ""
+    structures: tuple[str, ...] = field(init=False)
+    painted: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape = self.image.array.shape
+        if self.label is not None and (self.label.shape != shape or self.label.dtype.kind not in "bui"):
+            raise TemplateError(
+                f"the label of template {self.id} must hold integers in its image's shape {shape}, "
+                f"got {self.label.dtype} in {self.label.shape}"
+            )
+        for prompt in self.prompts.values():
+            prompt.validate(shape)
+        present = set() if self.label is None else set(np.unique(self.label).tolist())
+        painted = [name for name, value in self.names.items() if value in present - {0}]
+        prompted = [name for name, prompt in self.prompts.items() if not prompt.is_empty]
+        object.__setattr__(self, "painted", frozenset(painted))
+        object.__setattr__(self, "structures", tuple(dict.fromkeys([*painted, *prompted])))
+        if not self.structures:
+            raise TemplateError(
+                f"template {self.id} must show at least one structure, but its label holds {sorted(present)} for "
+                f"{dict(self.names)} and it has no prompts: paint or prompt one"
+            )
+        if not self.checksum:
+            object.__setattr__(self, "checksum", self._digest())
+
+    def prompt_of(self, structure: str) -> Prompt:
+        """What the template says of a structure: its mask (SegLab) where painted, else its prompt.
+
+        Raises:
+            TemplateError: the template does not show the structure.
+        """
+        if structure not in self.structures:
+            raise TemplateError(f"template {self.id} shows {list(self.structures)}, not {structure!r}")
+        if self.label is not None and structure in self.painted:
+            return Prompt(mask=self.label == self.names[structure])
+        return self.prompts[structure]
+
+    def prompt_types(self, structure: str) -> frozenset[PromptType]:
+        """The paper's types of the prompt that shows the structure."""
+        return self.prompt_of(structure).types
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256(self.image.checksum.encode())
+        digest.update(repr(sorted(self.names.items())).encode())
+        digest.update(b"" if self.label is None else self.label.tobytes())
+        for name, prompt in sorted(self.prompts.items()):
+            for part in fields(prompt):
+                value = getattr(prompt, part.name)
+                digest.update(f"{name} {part.name} {None if isinstance(value, np.ndarray) else value}".encode())
+                digest.update(value.tobytes() if isinstance(value, np.ndarray) else b"")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What stays in memory of every template: too little to matter, enough to choose.
+
+    Attributes:
+        structures: names that it shows.
+        look: (D,) of unit length, see `thumbnail`.
+    """
+
+    structures: tuple[str, ...]
+    look: np.ndarray
+
+
+class TemplateBank:
+    """A view over the templates of a study list; safe to share between threads.
+
+    Args:
+        load: reads a template by its id.
+        capacity: loaded templates kept in memory, least recently used dropped first.
+        describe: image to a vector of unit length; similar images have a large inner product.
+        summarise: what to remember of a template by its id, where that can be had without loading it.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], Template],
+        capacity: int = 16,
+        describe: Callable[[Image], np.ndarray] | None = None,
+        summarise: Callable[[str], Summary] | None = None,
+    ) -> None:
+        self._load, self._capacity = load, max(1, capacity)
+        self._describe = describe or thumbnail
+        self._summarise = summarise or self._load_summary
+        self._records: dict[str, str] = {}
+        self._loaded: OrderedDict[tuple[str, str], Template] = OrderedDict()
+        self._summaries: dict[tuple[str, str], Summary] = {}
+        self._showing: dict[str, tuple[list[str], np.ndarray]] = {}  # structure: ids, looks (T, D)
+        self._lock = threading.RLock()
+
+    def refresh(self, records: Mapping[str, str]) -> None:
+        """Take over the list's current templates, id to checksum; what changed is loaded again when next needed."""
+        with self._lock:
+            if self._records == records:
+                return
+            self._records, self._showing = dict(records), {}
+            current = set(self._records.items())
+            for remembered in (self._loaded, self._summaries):
+                for key in [key for key in remembered if key not in current]:
+                    del remembered[key]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of all templates, sorted."""
+        with self._lock:
+            return tuple(sorted(self._records))
+
+    @property
+    def records(self) -> Mapping[str, str]:
+        """Id to checksum of all templates."""
+        return self._records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Every structure that some template shows, sorted."""
+        return tuple(sorted({name for id in self.ids for name in self._summary(id).structures}))
+
+    def get(self, id: str) -> Template:
+        """Load a template, or take it from memory. Raises TemplateError for an id that the list does not have."""
+        with self._lock:
+            if id not in self._records:
+                raise TemplateError(f"the templates are {list(self.ids)}, got {id!r}: save a label for it first")
+            key = (id, self._records[id])
+            if key not in self._loaded:
+                self._loaded[key] = self._load(id)
+            self._loaded.move_to_end(key)
+            while len(self._loaded) > self._capacity:
+                self._loaded.popitem(last=False)
+            return self._loaded[key]
+
+    def select(self, image: Image, structure: str, n: int) -> list[Template]:
+        """At most `n` templates that show the structure, the one most like the image first."""
+        return [self.get(id) for id in self.choose(self._describe(image), structure, n)]
+
+    def choose(self, look: np.ndarray, structure: str, n: int, without: str | None = None) -> tuple[str, ...]:
+        """Ids of at most `n` templates that show the structure: like the query, and not all alike.
+
+        Args:
+            look: of the query, as `thumbnail` gives it.
+            without: id of the query, which is its own template only where there is no other.
+        """
+        with self._lock:
+            if structure not in self._showing:
+                showing = [id for id in self.ids if structure in self._summary(id).structures]
+                looks = [self._summary(id).look for id in showing]
+                self._showing[structure] = showing, np.stack(looks) if looks else np.zeros((0, len(look)))
+            ids, looks_of = self._showing[structure]
+        places = [place for place, id in enumerate(ids) if id != without] or list(range(len(ids)))
+        if len(places) > 1:
+            similarity = looks_of[places] @ look
+            near = np.argsort(-similarity, kind="stable")[: CANDIDATES * n]
+            found = looks_of[places][near]
+            order = mmr_selection(similarity[near], found @ found.T, n, DIVERSITY)
+            places = [places[near[place]] for place in order]
+        return tuple(ids[place] for place in places[:n])
+
+    def _summary(self, id: str) -> Summary:
+        with self._lock:
+            key = (id, self._records.get(id, ""))
+            if key not in self._summaries:
+                self._summaries[key] = self._summarise(id)
+            return self._summaries[key]
+
+    def _load_summary(self, id: str) -> Summary:
+        template = self.get(id)
+        return Summary(template.structures, self._describe(template.image))
+
+
+def thumbnail(image: Image) -> np.ndarray:
+    """(D,) of unit length: the image, turned as all stacks are, at `THUMBNAIL` voxels and normalised.
+
+    The inner product of two thumbnails is the correlation of their grey values.
+    """
+    canonical = torch.from_numpy(np.ascontiguousarray(Stack.of(image).array).astype(np.float32))
+    small = torch.nn.functional.adaptive_avg_pool3d(canonical[None, None], THUMBNAIL)
+    look = normalise(small.numpy().ravel())
+    length = float(np.linalg.norm(look))
+    return look / length if length > 0 else look

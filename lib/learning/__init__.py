@@ -1,0 +1,1 @@
+"""What networks learn from and how: data sets, episodes, augmentation, simulated prompts, one training step."""

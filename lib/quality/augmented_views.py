@@ -1,0 +1,100 @@
+"""Warped copies of templates, as other patients might look: what the network can do with a structure at best.
+
+A template's own structure is easier to find in its copies than in new studies, so how well that goes is no quality of
+theirs, but says what to expect. And a copy is a second template: where the two lead to different masks, neither is
+sure. A copy is made and encoded once for each template slice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from lib.imaging.images import Image
+from lib.imaging.transforms import resize_image, resize_mask
+from lib.imaging.volumes import Stack
+from lib.inference.slice_network import Question, SliceNetwork, mask_maps
+from lib.learning.augmentation import copy_of, moved
+from lib.networks import Features
+from lib.quality.reverse_dice import pooled_dice, spread
+
+SLICES = 3  # of a volume's template, on which it is measured what it finds in copies
+COPIES = 3  # of a flat template
+REMEMBERED = 256
+AS_STACKS_LIE = np.diag([-1.0, -1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedView:
+    """One warped slice: its features, and where its pixels come from (see `lib.learning.augmentation.copy_of`)."""
+
+    features: Features
+    grid: torch.Tensor
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Bool (S, S): a bool mask (H, W) of the slice as it lies in the copy."""
+        return moved(resize_mask(mask, len(self.grid)), self.grid)
+
+
+class AugmentedViews:
+    """Makes copies and remembers them; safe to share between threads."""
+
+    def __init__(self, network: SliceNetwork) -> None:
+        self._network = network
+        self._made: OrderedDict[tuple[str, int, int, int], AugmentedView] = OrderedDict()
+        self._dices: OrderedDict[tuple[str, int, str], float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, stack: Stack, wanted: Sequence[tuple[int, int]]) -> list[AugmentedView]:
+        """Augmented views of slices, each given by slice and number; the same ones whenever they are asked for."""
+        keys = [(stack.image.checksum, stack.axis, *one) for one in wanted]
+        with self._lock:
+            found = {key: self._made[key] for key in keys if key in self._made}
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        if missing:
+            pairs = [self._warp(stack, *key[2:]) for key in missing]
+            block = Stack.of(Image(np.stack([grey for grey, _ in pairs], axis=2), AS_STACKS_LIE), axis=2)
+            features = self._network.encode(block, range(len(pairs)), keep=False)
+            found |= {
+                key: AugmentedView(features[n], grid)
+                for n, (key, (_, grid)) in enumerate(zip(missing, pairs, strict=True))
+            }
+            with self._lock:
+                _remember(self._made, {key: found[key] for key in missing})
+        return [found[key] for key in keys]
+
+    def dice(self, stack: Stack, masks: np.ndarray) -> float:
+        """Dice, 0 to 1, of the structure shown by bool masks (T, H, W), found by a template in copies of itself."""
+        key = (stack.image.checksum, stack.axis, hashlib.sha256(np.packbits(masks).tobytes()).hexdigest())
+        with self._lock:
+            if key in self._dices:
+                return self._dices[key]
+        areas = masks.sum(axis=(1, 2))
+        slices = spread(np.flatnonzero(areas >= max(1.0, 0.5 * areas.max(initial=0))).tolist(), SLICES)
+        wanted = [(index, number) for index in slices for number in range(-(-COPIES // len(slices)))]
+        features, copies = self._network.encode(stack, slices), self.take(stack, wanted)
+        questions = [
+            Question(copy.features, features[index], mask_maps(masks[index], self._network.size))
+            for (index, _), copy in zip(wanted, copies, strict=True)
+        ]
+        truths = [copy.mask(masks[index]) for (index, _), copy in zip(wanted, copies, strict=True)]
+        found = pooled_dice(truths, [logits > 0 for logits in self._network.answers(questions)])
+        with self._lock:
+            _remember(self._dices, {key: found})
+        return found
+
+    def _warp(self, stack: Stack, index: int, number: int) -> tuple[np.ndarray, torch.Tensor]:
+        size = self._network.size
+        return copy_of(resize_image(stack.slice(index), size), np.random.default_rng([index, number]), size)
+
+
+def _remember(known: OrderedDict, new: dict) -> None:
+    known.update(new)
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)

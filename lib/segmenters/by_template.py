@@ -1,0 +1,107 @@
+"""One image segmented by one template, from files to a file: what `scripts.predict` and the exported bundle both do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.imaging.files import write_atomically
+from lib.imaging.images import LABEL_SUFFIXES, ImageError, read_image, read_label, write_label
+from lib.inference.templates import Template
+from lib.segmenters.predictor import Predictor
+
+
+def read_template(image: str | Path, label: str | Path, names: Sequence[str] = ()) -> Template:
+    """A template from its two files.
+
+    Args:
+        image: as `read_image` takes it, a DICOM series' folder too.
+        label: a label map on the image's grid.
+        names: names of the label's values 1, 2, ...; a value without a name is called label_N.
+
+    Raises:
+        ImageError: a file that cannot be used, or an empty label.
+        TemplateError: a label that shows nothing.
+    """
+    picture = read_image(image)
+    found = read_label(label, picture)
+    values = [int(value) for value in np.unique(found) if value]
+    if not values:
+        raise ImageError(f"{Path(label).name}: the template's label must hold a structure, got 0 everywhere: paint one")
+    if len(set(names)) < len(names) or len(names) > max(values):
+        raise ImageError(f"names must be different and at most {max(values)}, the label's largest value; got {names}")
+    named = {value: names[value - 1] if value <= len(names) else f"label_{value}" for value in values}
+    return Template(Path(image).name, picture, found, {name: value for value, name in named.items()})
+
+
+def segment_file(
+    predictor: Predictor,
+    image: str | Path,
+    template: Template,
+    out: str | Path,
+    *,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Segment an image's file and write the mask with its record beside it.
+
+    Args:
+        image: as `read_image` takes it.
+        template: its label's values are the mask's values.
+        out: the mask, `LABEL_SUFFIXES`, in the image's own geometry; its record is the same name with .json.
+        replace: write over files that are there.
+
+    Returns:
+        The record: structures with their values, predicted quality, weights, template, checksums.
+
+    Raises:
+        FileExistsError, FileNotFoundError: see `check_free`.
+        ImageError, TemplateError: what was given and what to do.
+    """
+    out = Path(out)
+    check_free(out, replace)
+    picture = read_image(image)
+    labels = {name: template.names[name] for name in template.structures}
+    prediction = predictor.segment(picture, [template], labels)
+    record = {
+        "labels": labels,
+        **prediction.provenance,
+        "image": {"name": Path(image).name, "checksum": picture.checksum},
+        "template": {"name": template.id, "checksum": template.checksum},
+        "voxels": {name: int((prediction.mask == value).sum()) for name, value in labels.items()},
+    }
+    write_label(out, prediction.mask, picture)
+    write_atomically(record_of(out), (json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def check_free(out: Path, replace: bool) -> None:
+    """Refuse a place where no mask can be written, before the work instead of after it.
+
+    Raises:
+        FileExistsError, FileNotFoundError, ImageError: what is in the way, and what to do.
+    """
+    there = [path for path in (out, record_of(out)) if path.exists()]
+    if there and not replace:
+        raise FileExistsError(f"{' and '.join(map(str, there))} exists already: name another file, or replace it")
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {out.parent} for the mask does not exist: make it")
+
+
+def record_of(mask: Path) -> Path:
+    """Where the record of a mask lies. Raises ImageError for a suffix that no mask can have."""
+    for suffix in sorted(LABEL_SUFFIXES, key=len, reverse=True):
+        if mask.name.lower().endswith(suffix):
+            return mask.with_name(mask.name[: -len(suffix)] + ".json")
+    raise ImageError(f"{mask.name}: a mask's name must end in one of {', '.join(LABEL_SUFFIXES)}")
+
+
+def summary(record: Mapping[str, Any]) -> str:
+    """One line a structure: its name, value, voxels and predicted Dice."""
+    return "\n".join(
+        f"{name}: value {value}, {record['voxels'][name]} voxels, predicted Dice {100 * record['quality'][name]:.0f}"
+        for name, value in record["labels"].items()
+    )

@@ -1,0 +1,1 @@
+"""Measurements: evaluation, calibration, simulation, and what they share."""

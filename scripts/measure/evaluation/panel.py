@@ -1,0 +1,51 @@
+"""Who is measured: One-Prompt and its baselines, for images and for volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from lib.inference.slice_network import SliceNetwork
+from lib.networks import OnePrompt
+from lib.networks.checkpoints import weights_hash
+from scripts.measure.evaluation.baselines.copying import Copying
+from scripts.measure.evaluation.baselines.prototypes import PrototypeMatching
+from scripts.measure.evaluation.baselines.random_walker import RandomWalker
+from scripts.measure.evaluation.baselines.registration import Registration
+from scripts.measure.evaluation.baselines.scribbles import Scribbles
+from scripts.measure.evaluation.methods import ClickMethod, TemplateMethod
+from scripts.measure.evaluation.one_prompt import NAME, OnePromptImages, OnePromptVolumes
+
+METHODS = (NAME, Copying.name, PrototypeMatching.name, Registration.name, Scribbles.name, RandomWalker.name)
+DEAR = frozenset({Registration.name, Scribbles.name, RandomWalker.name})  # asked last: time may run out
+BATCH = 32
+FEATURE_ROOM = 2**30  # bytes of encoded slices that are kept
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Methods that segment by templates and methods that segment by clicks."""
+
+    by_template: tuple[TemplateMethod, ...]
+    by_clicks: tuple[ClickMethod, ...]
+
+
+def panels(network: OnePrompt, device: str, seed: int, threads: int, wanted: Collection[str]) -> dict[int, Panel]:
+    """The panel for images (2) and for volumes (3), with the methods of `METHODS` that are wanted."""
+    hashed = weights_hash(network)
+    slices = SliceNetwork(network, device, BATCH, cache_bytes=FEATURE_ROOM)
+    images = OnePromptImages(slices, hashed, seed)
+    volumes = OnePromptVolumes(network, hashed, device, seed)
+    baselines: list[TemplateMethod] = [Copying(), PrototypeMatching(slices, hashed), Registration(threads)]
+    clickers: list[ClickMethod] = [Scribbles(), RandomWalker()]
+    return {
+        2: _panel(wanted, [images, *baselines], [images, *clickers]),
+        3: _panel(wanted, [volumes, *baselines], [volumes, *clickers]),
+    }
+
+
+def _panel(wanted: Collection[str], methods: Sequence[TemplateMethod], clickers: Sequence[ClickMethod]) -> Panel:
+    return Panel(
+        tuple(method for method in methods if method.name in wanted),
+        tuple(clicker for clicker in clickers if clicker.name in wanted),
+    )

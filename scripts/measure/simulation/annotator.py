@@ -1,0 +1,126 @@
+"""The annotator of one study: clicks in the middle of the largest error until a structure is good enough.
+
+A click is sent to `oneprompt_click` together with the mask that it corrects, as a client's scribble is. Where the most
+clicks do not suffice, the annotator gives up on clicking and redraws slices by hand (`outlines`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.imaging.images import Image, read_label, write_label
+from lib.imaging.volumes import Stack
+from scripts.measure.evaluation.clicking import next_click
+from scripts.measure.simulation.goals import GOALS, MOST_CLICKS, dice
+from scripts.measure.simulation.outlines import draw
+from scripts.servers.client import Client
+
+CLEARED = 0.5  # Dice below which a mask is more wrong than right, and a person begins anew
+
+Ask = Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray]
+
+
+@dataclass
+class Work:
+    """What one structure of one study cost.
+
+    Attributes:
+        start: Dice before the first click; 0 where the annotator began with nothing.
+        dices: after each click; clearing a mask that is more wrong than right is one, and leaves nothing.
+        drawn: {goal: clicks of drawing by hand after the last click}.
+    """
+
+    start: float
+    dices: list[float] = field(default_factory=list)
+    drawn: dict[float, int] = field(default_factory=dict)
+
+    def clicks(self, goal: float) -> int:
+        """Clicks until the goal was reached, those of drawing included."""
+        reached = next((n for n, value in enumerate([self.start, *self.dices]) if value >= goal), None)
+        return len(self.dices) + self.drawn[goal] if reached is None else reached
+
+    def limited(self, goal: float) -> bool:
+        """Whether the goal was not reached by clicking."""
+        return max([self.start, *self.dices]) < goal
+
+    def told(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "drawn": {str(goal): clicks for goal, clicks in self.drawn.items()}}
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Work:
+        """From `told`."""
+        return cls(told["start"], list(told["dices"]), {float(goal): n for goal, n in told["drawn"].items()})
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """Who knows the truth of a study and works on it.
+
+    Attributes:
+        image: the study.
+        truth: {structure: bool array of its shape}.
+        ask: (structure, clicks as request parameters, mask that they correct) to the server's mask.
+    """
+
+    image: Image
+    truth: Mapping[str, np.ndarray]
+    ask: Ask
+    goals: Sequence[float] = GOALS
+    most: int = MOST_CLICKS
+
+    @property
+    def axis(self) -> int:
+        """Array axis that the annotator scrolls along."""
+        return Stack.of(self.image).axis
+
+    def annotate(self, start: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Work]]:
+        """Work on every structure, from the mask that is there; {structure: mask}, {structure: what it cost}."""
+        masks, work = {}, {}
+        for name, truth in self.truth.items():
+            first = start.get(name, np.zeros_like(truth))
+            masks[name], work[name] = self._structure(name, truth, first)
+        return masks, work
+
+    def _structure(self, name: str, truth: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Work]:
+        work, best = Work(dice(mask, truth)), mask
+        points: dict[str, list[list[int]]] = {"foreground": [], "background": []}
+        if mask.any() and work.start < CLEARED:
+            mask = np.zeros_like(mask)
+            work.dices.append(round(dice(mask, truth), 4))
+        while len(work.dices) < self.most:
+            if work.start >= self.goals[-1] or (work.dices and work.dices[-1] >= self.goals[-1]):
+                break
+            point, inside = next_click(mask, truth, self.axis)
+            points["foreground" if inside else "background"].append(list(point))
+            mask = self.ask(name, points, mask)
+            work.dices.append(round(dice(mask, truth), 4))
+            best = mask if dice(mask, truth) >= dice(best, truth) else best
+        left = [goal for goal in self.goals if work.limited(goal)]
+        if left:
+            best, drawn = draw(best, truth, self.axis, left)
+            work.drawn = drawn
+        return best, work
+
+
+def ask_server(client: Client, image_id: str, image: Image) -> Ask:
+    """Clicks on a study of a real server."""
+
+    def ask(name: str, points: Mapping[str, Any], mask: np.ndarray) -> np.ndarray:
+        params = {**points, "label": name, "label_info": [{"name": name, "idx": 1}], "result_extension": ".nii.gz"}
+        with tempfile.TemporaryDirectory() as folder:
+            answer, corrected = Path(folder) / "answer.nii.gz", Path(folder) / "mask.nii.gz"
+            if mask.any():
+                write_label(corrected, mask.astype(np.uint8), image)
+            answer.write_bytes(
+                client.infer("oneprompt_click", image_id, params, label=corrected if mask.any() else None)
+            )
+            return read_label(answer, like=image) > 0
+
+    return ask

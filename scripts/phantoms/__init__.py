@@ -1,0 +1,1 @@
+"""Phantoms: anatomy as formulas, posed, scanned, written as DICOM series."""

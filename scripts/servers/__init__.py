@@ -1,0 +1,1 @@
+"""Servers as processes: MONAI Label over REST, Orthanc."""

@@ -1,0 +1,120 @@
+import asyncio
+import contextlib
+import inspect
+import json
+import threading
+from types import SimpleNamespace
+from typing import Annotated
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
+from monailabel.endpoints.user.auth import RBAC
+
+from infers.api.endpoints import own_router
+from infers.api.routes import STOCK, in_thread, install
+from infers.guards import READING, check_names, check_sender
+
+
+def test_a_blocking_endpoint_runs_beside_the_event_loop_with_its_parameters():
+    def role():
+        return "annotator"
+
+    async def endpoint(number: int, user: Annotated[str, Depends(role)]) -> dict:
+        return {"number": number + 1, "user": user, "loop": threading.current_thread() is threading.main_thread()}
+
+    assert not inspect.iscoroutinefunction(in_thread(endpoint))
+    router = APIRouter()
+    router.add_api_route("/x", in_thread(endpoint))
+    app = FastAPI()
+    app.include_router(router)
+    assert get(app, "/x", "number=1") == (200, {"number": 2, "user": "annotator", "loop": False})
+    assert get(app, "/x", "")[0] == 422
+
+
+def test_errors_of_the_endpoint_come_through():
+    async def endpoint():
+        raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        in_thread(endpoint)()
+
+
+def test_an_endpoint_that_really_waits_is_not_run_in_a_thread():
+    async def endpoint():
+        await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="cannot run in a thread"):
+        in_thread(endpoint)()
+
+
+def get(app, path, query):
+    """Status and JSON of a GET, asked as a server would ask."""
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
+    sent = []
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
+
+
+def roles(route):
+    """The role checks that a route depends on."""
+    return [d.call.roles for d in flat(route.dependant) if isinstance(d.call, RBAC)]
+
+
+def flat(dependant):
+    """A route's dependencies, and theirs."""
+    for dependency in dependant.dependencies:
+        yield dependency
+        yield from flat(dependency)
+
+
+def test_every_endpoint_of_the_app_asks_for_a_role_and_checks_names():
+    refusals = {"/infer/wsi/{model}", "/infer/wsi_v2/{model}", "/reload"}
+    page = {"/oneprompt/", "/oneprompt", "/oneprompt/static"}  # which holds nothing of the studies
+    routes = [route for route in own_router(SimpleNamespace()).routes if route.path not in refusals | page]
+    assert len(routes) > 10
+    for route in routes:
+        assert roles(route), route.path
+        assert check_names in [dependency.call for dependency in flat(route.dependant)], route.path
+
+
+def test_overridden_stock_routes_keep_their_roles():
+    server = FastAPI()
+    with patched_threads():
+        install(server, SimpleNamespace())
+    ours = {
+        (route.path, *sorted(route.methods)): route
+        for route in reversed(server.router.routes)
+        if hasattr(route, "dependant")
+    }
+    for module in STOCK:
+        for route in module.router.routes:
+            replaced = ours[(route.path, *sorted(route.methods))]
+            assert bool(roles(replaced)) == bool(roles(route)), route.path
+            assert not inspect.iscoroutinefunction(replaced.endpoint), route.path
+
+
+def test_no_route_that_changes_something_obeys_a_page_of_another_site():
+    server = FastAPI()
+    with patched_threads():
+        install(server, SimpleNamespace())
+    ours = [route for route in server.router.routes if hasattr(route, "dependant")]
+    changing = {route.path for route in ours if not route.methods <= READING}
+    assert {"/infer/{model}", "/train/", "/datastore/label", "/session/", "/oneprompt/accept", "/model/{model}",
+            "/activelearning/{strategy}", "/proxy/dicom/{path:path}"} <= changing  # fmt: skip
+    for route in ours:
+        assert check_sender in [dependency.call for dependency in flat(route.dependant)], route.path
+
+
+@contextlib.contextmanager
+def patched_threads():
+    """The limit of threads belongs to a running event loop; here is none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("anyio.to_thread.current_default_thread_limiter", lambda: SimpleNamespace())
+        yield

@@ -1,0 +1,242 @@
+"""DICOM SEG as this app writes it, judged by others: dciodvfy, dcmqi's reader, pydicom-seg and highdicom."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from highdicom.seg import SegmentAlgorithmTypeValues as By
+
+from infers.dicom.dicomseg import (
+    AUTOMATIC_SERIES,
+    FINAL_SERIES,
+    read_headers,
+    read_seg,
+    structure_code,
+    write_seg,
+    write_segments,
+)
+from lib.imaging.dicom import arrange
+from lib.imaging.images import ImageError, read_image
+from scripts.phantoms.dicom_series import write_series
+from tests import dicom_samples as samples
+
+NAMES = {"liver": 1, "left_kidney": 2, "thing of ours": 5}
+PROVENANCE = {"weights": "0123456789ab", "templates": ["1.2.3"], "prompts": {"liver": ["click"]}}
+
+
+EVEN = ["axial CT", "oblique MR", "enhanced MR"]
+
+
+def series_of(kind, folder):
+    """A series of a kind, in a folder."""
+    makers = {
+        "axial CT": lambda: samples.write(folder, samples.AXIAL, "CT"),
+        "oblique MR": lambda: samples.write(folder, samples.oblique()),
+        "enhanced MR": lambda: samples.enhanced(folder, samples.oblique()),
+        "tilted CT": lambda: samples.tilted(folder),
+        "incomplete MR": lambda: samples.incomplete(folder),
+    }
+    return makers[kind]()
+
+
+@pytest.fixture(scope="module", params=[*EVEN, "tilted CT", "incomplete MR"])
+def case(request, tmp_path_factory):
+    """Folder of a series, its image, and a label with three structures and an empty slice."""
+    folder = series_of(request.param, tmp_path_factory.mktemp("series") / "1.2.3")
+    image = read_image(folder)
+    label = np.zeros(image.array.shape, np.uint8)
+    label[2:7, 3:6, 1:4], label[8:10, 6:9, 2:], label[0, 0, -1] = 1, 2, 5
+    return folder, image, label
+
+
+@pytest.fixture
+def written(case, tmp_path):
+    folder, image, label = case
+    seg = write_seg(read_headers(folder), image, label, NAMES, by=By.SEMIAUTOMATIC, provenance=PROVENANCE)
+    seg.save_as(tmp_path / "seg.dcm")
+    return tmp_path / "seg.dcm"
+
+
+def test_it_says_what_is_segmented_by_what_and_how(written):
+    seg = pydicom.dcmread(written)
+    first, second, third = seg.SegmentSequence
+    assert [segment.SegmentLabel for segment in seg.SegmentSequence] == list(NAMES)
+    liver = first.SegmentedPropertyTypeCodeSequence[0]
+    assert (liver.CodeValue, liver.CodingSchemeDesignator) == ("10200004", "SCT")
+    assert second.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Kidney"
+    assert third.SegmentedPropertyTypeCodeSequence[0].CodingSchemeDesignator == "99ONEPROMPT"
+    algorithm = first.SegmentationAlgorithmIdentificationSequence[0]
+    assert (first.SegmentAlgorithmType, algorithm.AlgorithmName) == ("SEMIAUTOMATIC", "One-Prompt")
+    assert algorithm.AlgorithmVersion
+    assert "weights=0123456789ab" in str(algorithm.AlgorithmParameters)
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.3"
+
+
+def test_an_automatic_mask_and_a_final_label_are_told_apart_in_a_study_list(case):
+    folder, image, label = case
+    final, automatic = (write_seg(read_headers(folder), image, label, NAMES, by=by) for by in (By.MANUAL, By.AUTOMATIC))
+    assert (final.SeriesDescription, final.ContentLabel) == (FINAL_SERIES, "FINAL")
+    assert (automatic.SeriesDescription, automatic.ContentLabel) == (AUTOMATIC_SERIES, "AUTOMATIC")
+    assert final.SeriesNumber != automatic.SeriesNumber
+    assert "SegmentationAlgorithmIdentificationSequence" not in final.SegmentSequence[0]
+
+
+@pytest.mark.needs("dciodvfy")
+def test_an_independent_validator_finds_no_error(written):
+    done = subprocess.run(["dciodvfy", written], capture_output=True, text=True)
+    errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+    assert re.search("^Segmentation$", done.stdout + done.stderr, re.MULTILINE), "it must have known what this is"
+    assert errors == []
+
+
+def test_the_own_reader_gives_the_same_voxels_and_names(case, written):
+    folder, image, label = case
+    read, names = read_seg(pydicom.dcmread(written), image, read_headers(folder))
+    assert list(names) == list(NAMES)
+    for name, value in names.items():
+        np.testing.assert_array_equal(read == value, label == NAMES[name])
+
+
+def test_highdicom_gives_the_same_voxels_by_the_instances(case, written):
+    folder, _, label = case
+    headers = sorted(read_headers(folder), key=lambda header: header.InstanceNumber)
+    seg, options = highdicom.seg.segread(written), {"assert_missing_frames_are_empty": True}
+    if len(headers) > 1:
+        planes = seg.get_pixels_by_source_instance([header.SOPInstanceUID for header in headers], **options)
+    else:
+        order = np.argsort(samples.FRAME_ORDER)  # the frame of each slice
+        planes = seg.get_pixels_by_source_frame(headers[0].SOPInstanceUID, (order + 1).tolist(), **options)
+    for number, value in enumerate(NAMES.values()):
+        np.testing.assert_array_equal(planes[..., number].transpose(2, 1, 0).astype(bool), label == value)
+
+
+@pytest.mark.parametrize("case", EVEN, indirect=True)  # its files know no others
+def test_dcmqi_gives_the_same_voxels_at_the_same_places(case, written, tmp_path):
+    _, image, label = case
+    tool = Path(sys.executable).with_name("segimage2itkimage")
+    command = [tool, "--inputDICOM", written, "--outputDirectory", tmp_path, "--outputType", "nii"]
+    subprocess.run(command, check=True, capture_output=True)
+    segments = json.loads((tmp_path / "meta.json").read_text())["segmentAttributes"]
+    assert [segment[0]["SegmentLabel"] for segment in segments] == list(NAMES)
+    reference = SimpleITK.GetImageFromArray(np.zeros(image.array.shape[::-1], np.uint8))
+    lps = np.diag([-1.0, -1, 1, 1]) @ image.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    reference.SetSpacing(spacing.tolist())
+    reference.SetOrigin(lps[:3, 3].tolist())
+    reference.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    for number, value in enumerate(NAMES.values(), start=1):
+        mask = SimpleITK.ReadImage(str(tmp_path / f"{number}.nii.gz" if (tmp_path / f"{number}.nii.gz").exists()
+                                       else tmp_path / f"{number}.nii"))  # fmt: skip
+        moved = SimpleITK.Resample(mask, reference, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor, 0)
+        np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(moved).T > 0, label == value)
+
+
+def test_a_bare_reader_finds_each_frame_at_its_instances_place(case, written):
+    folder, _, label = case
+    seg = pydicom.dcmread(written)
+    frames = arrange(read_headers(folder)).frames
+    places = {tuple(np.round(frame.position, 4)): k for k, frame in enumerate(frames)}
+    found = {name: np.zeros(label.shape, bool) for name in NAMES}
+    for group, plane in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        position = group.PlanePositionSequence[0].ImagePositionPatient
+        k = places[tuple(np.round([float(value) for value in position], 4))]
+        found[seg.SegmentSequence[number - 1].SegmentLabel][:, :, k] = plane.T
+    for name, value in NAMES.items():
+        np.testing.assert_array_equal(found[name], label == value)
+
+
+@pytest.mark.parametrize("case", ["axial CT"], indirect=True)
+def test_an_empty_label_and_a_series_that_is_another_are_refused(case, tmp_path):
+    folder, image, label = case
+    with pytest.raises(ImageError, match="is empty"):
+        write_seg(read_headers(folder), image, np.zeros_like(label), NAMES, by=By.MANUAL)
+    moved = image.affine.copy()
+    moved[:3, 3] += 3
+    other = samples.write(tmp_path / "1.2.4", moved, uid="1.2.4")
+    with pytest.raises(ImageError, match="does not lie where the label lies"):
+        write_seg(read_headers(other), image, label, NAMES, by=By.MANUAL)
+    with pytest.raises(ImageError, match="they must agree"):
+        write_seg(read_headers(folder)[1:], image, label, NAMES, by=By.MANUAL)
+    radiograph = samples.single(tmp_path / "cr", "CR")
+    with pytest.raises(ImageError, match="does not say where its images lie"):
+        write_seg(read_headers(radiograph), read_image(radiograph), label[:, :, 3:4], NAMES, by=By.MANUAL)
+
+
+@pytest.fixture
+def overlapping(case, tmp_path):
+    """A SEG with a lesion inside its organ, and the two masks."""
+    folder, image, label = case
+    masks = {"lesion": np.zeros(label.shape, bool), "liver": np.zeros(label.shape, bool)}
+    masks["liver"][2:9, 2:8, 1:4], masks["lesion"][4:6, 4:6, 2] = True, True
+    write_segments(read_headers(folder), image, masks, by=By.MANUAL).save_as(tmp_path / "seg.dcm")
+    return tmp_path / "seg.dcm", masks
+
+
+@pytest.mark.parametrize("case", EVEN, indirect=True)
+def test_segments_that_overlap_are_both_whole_in_a_seg(case, overlapping, tmp_path):
+    path, masks = overlapping
+    seg = highdicom.seg.segread(path)
+    frames = {}
+    for group, plane in zip(seg.PerFrameFunctionalGroupsSequence, seg.pixel_array, strict=True):
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        frames[number] = frames.get(number, 0) + int(plane.sum())
+    assert list(frames.values()) == [int(mask.sum()) for mask in masks.values()]
+    tool = Path(sys.executable).with_name("segimage2itkimage")
+    command = [tool, "--inputDICOM", path, "--outputDirectory", tmp_path, "--outputType", "nrrd"]
+    subprocess.run(command, check=True, capture_output=True)
+    counts = [int((SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))) > 0).sum())
+              for file in sorted(tmp_path.glob("*.nrrd"))]  # fmt: skip
+    assert counts == list(frames.values())
+
+
+def test_where_segments_overlap_a_label_map_keeps_the_smaller(case, overlapping):
+    path, masks = overlapping
+    folder, image, _ = case
+    label, names = read_seg(pydicom.dcmread(path), image, read_headers(folder))
+    np.testing.assert_array_equal(label == names["lesion"], masks["lesion"])
+    np.testing.assert_array_equal(label == names["liver"], masks["liver"] & ~masks["lesion"])
+
+
+def test_a_seg_with_frames_of_its_own_is_read_by_its_geometry(tmp_path):
+    """Another program's SEG on a grid with twice the rows."""
+    image = read_image(samples.write(tmp_path / "s"))
+    fine = image.affine.copy()
+    fine[:3, 1] /= 2
+    fine[:3, 3] -= fine[:3, 1] / 2
+    write_series(tmp_path / "fine", np.repeat(image.array, 2, axis=1), fine, uid="1.2.4", patient="P", modality="MR")
+    label = np.zeros(image.array.shape, np.uint8)
+    label[3:6, 2:7, 1:4] = 1
+    seg = write_seg(read_headers(tmp_path / "fine"), read_image(tmp_path / "fine"), np.repeat(label, 2, axis=1),
+                    {"liver": 1}, by=By.MANUAL)  # fmt: skip
+    np.testing.assert_array_equal(read_seg(seg, image)[0], label)
+
+
+def test_a_segmentation_of_another_place_has_nothing_on_the_image(case, written):
+    _, image, _ = case
+    seg = pydicom.dcmread(written)
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        position = frame.PlanePositionSequence[0]
+        position.ImagePositionPatient = [float(value) + 5000 for value in position.ImagePositionPatient]
+    with pytest.raises(ImageError, match="no voxel on the image"):
+        read_seg(seg, image)
+
+
+def test_a_broken_segmentation_is_named(case, written):
+    seg = pydicom.dcmread(written)
+    del seg.PixelData
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_seg(seg, case[1])
+
+
+@pytest.mark.parametrize(("name", "meaning"), [("Liver", "Liver"), ("right_lung", "Lung"), ("aorta", "Aorta")])
+def test_known_structures_have_their_snomed_code(name, meaning):
+    code = structure_code(name)
+    assert (code.meaning, code.scheme_designator) == (meaning, "SCT")

@@ -1,0 +1,126 @@
+import dataclasses
+import threading
+
+import pytest
+import torch
+
+from infers.serving.model import BASE, ServedModel
+from infers.settings import ConfigError
+from lib.finetuning.versions import Versions
+from lib.networks import OnePrompt
+from lib.networks.checkpoints import CheckpointError, load_network, save_network, weights_hash
+from lib.segmenters.predictor import Predictor
+from tests.samples import TINY
+
+
+def publish(path, base, seed=1):
+    torch.manual_seed(seed)
+    network = OnePrompt(TINY)
+    save_network(path, network, {BASE: base})
+    return weights_hash(network)
+
+
+@pytest.fixture
+def model(tiny_weights, tmp_path):
+    return ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu")
+
+
+@pytest.fixture
+def versions(model, tmp_path):
+    return Versions(tmp_path / "versions", model.published)
+
+
+def test_published_weights_are_served_from_the_next_request_on(model):
+    before = model.predictor
+    assert before.weights_hash == model.base_hash
+    after = publish(model.published, model.base_hash)
+    assert model.weights_hash == after != before.weights_hash
+    assert model.path == model.published
+    assert model.predictor is model.predictor
+    newer = publish(model.published, model.base_hash, seed=2)
+    assert model.weights_hash == newer
+
+
+def test_removed_weights_give_way_to_the_configured_ones(model):
+    publish(model.published, model.base_hash)
+    assert model.weights_hash != model.base_hash
+    model.published.unlink()
+    assert model.weights_hash == model.base_hash
+
+
+def test_weights_of_another_line_are_not_served(model):
+    publish(model.published, "something else")
+    assert model.weights_hash == model.base_hash
+    assert model.path == model.base
+
+
+def test_a_torn_file_leaves_what_is_served(model):
+    served = publish(model.published, model.base_hash)
+    assert model.weights_hash == served
+    model.published.write_bytes(b"torn")
+    assert model.weights_hash == served
+
+
+def test_an_upload_of_another_configuration_is_refused(model, versions, tmp_path):
+    other = dataclasses.replace(TINY, name="other", prompt_channels=8)
+    save_network(tmp_path / "other.safetensors", OnePrompt(other), {})
+    with pytest.raises(CheckpointError, match="'tiny' that is served, got 'other'"):
+        model.publish(tmp_path / "other.safetensors", versions)
+    assert model.weights_hash == model.base_hash
+    uploaded = publish(tmp_path / "same.safetensors", "whatever it came from")
+    model.publish(tmp_path / "same.safetensors", versions)
+    assert model.weights_hash == uploaded != model.base_hash
+    assert [record["state"] for record in versions.all()] == ["uploaded"]
+
+
+def test_any_version_can_be_gone_back_to(model, versions, tmp_path):
+    publish(tmp_path / "upload.safetensors", "")
+    model.publish(tmp_path / "upload.safetensors", versions)
+    version = model.weights_hash
+    model.serve("base", versions)
+    assert model.weights_hash == model.base_hash
+    model.serve(version, versions)
+    assert model.weights_hash == version
+    model.serve(model.base_hash, versions)
+    assert model.weights_hash == model.base_hash
+
+
+def test_a_version_of_another_line_is_refused(model, versions):
+    torch.manual_seed(1)
+    name = versions.add(OnePrompt(TINY), {BASE: "another"})
+    with pytest.raises(CheckpointError, match="trained from other weights"):
+        model.serve(name, versions)
+    assert model.weights_hash == model.base_hash
+
+
+def test_who_asks_while_weights_are_loaded_is_answered_by_the_old_ones(tiny_weights, tmp_path):
+    entered, leave = threading.Event(), threading.Event()
+
+    def slowly(network, device):
+        if weights_hash(network) != model_hash:
+            entered.set()
+            assert leave.wait(10)
+        return Predictor(network, device)
+
+    model_hash = weights_hash(load_network(tiny_weights))
+    model = ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu", slowly)
+    after = publish(model.published, model.base_hash)
+    loading = threading.Thread(target=lambda: model.predictor)
+    loading.start()
+    assert entered.wait(10)
+    assert model.predictor.weights_hash == model.base_hash  # at once
+    threading.Timer(0.2, leave.set).start()
+    assert model.weights_on_disk() == after  # who waits is told of the new ones
+    loading.join()
+    assert model.weights_hash == after
+
+
+def test_a_gpu_that_is_not_there_is_refused_at_start(tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="cpu or auto"):
+        ServedModel(tiny_weights, tmp_path / "published.safetensors", "cuda:1")
+
+
+def test_missing_base_weights_are_refused_at_start(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        ServedModel(tmp_path / "none.safetensors", tmp_path / "published.safetensors", "cpu")

@@ -1,0 +1,79 @@
+import pytest
+
+from infers.errors import ClientError, NotFound
+from infers.study_list.rows import Row, Wanted, select
+from lib.quality.estimate import Quality
+
+ROWS = [
+    Row("liver 10", "automatic", {"organ": 0.9}),
+    Row("liver 2", "automatic", {"organ": 0.8, "lesion": 0.3}),
+    Row("kidney", "template"),
+    Row("spleen", "rejected", {"organ": 0.5}),
+    Row("empty", "unlabelled"),
+]
+
+
+def ids(page):
+    return [row.id for row in page.rows]
+
+
+def test_the_worst_structure_decides_and_studies_without_a_prediction_come_last():
+    assert ids(select(ROWS, Wanted())) == ["liver 2", "spleen", "liver 10", "empty", "kidney"]
+    assert ids(select(ROWS, Wanted(sort="best")))[0] == "liver 10"
+
+
+def test_counts_are_of_the_search_and_not_of_the_filter():
+    page = select(ROWS, Wanted(statuses=("automatic",), search="LIVER"))
+    assert ids(page) == ["liver 2", "liver 10"]
+    assert page.counts == {"automatic": 2}
+    assert select(ROWS, Wanted(statuses=("template",))).counts["automatic"] == 2
+
+
+def test_a_bound_keeps_what_is_predicted_at_least_as_good():
+    assert ids(select(ROWS, Wanted(at_least=0.5))) == ["spleen", "liver 10"]
+
+
+def test_what_is_alarming_is_never_among_what_a_bound_accepts():
+    rows = [
+        Row("fine", "automatic", {"organ": 0.9}),
+        Row("torn", "automatic", {"organ": 0.9}, alarms={"organ": ["torn"]}),
+    ]
+    assert ids(select(rows, Wanted(at_least=0.5))) == ["fine"]
+    assert ids(select(rows, Wanted())) == ["fine", "torn"]
+
+
+def test_a_row_tells_number_interval_reason_and_alarms_by_structure():
+    judged = {
+        "organ": Quality(0.9, 0.8, 0.95, "agrees with its templates"),
+        "lesion": Quality(0.4, 0.1, 0.7, "touches the image border", ("touches the image border",)),
+        "old": Quality(0.7),
+    }
+    row = Row("study", "automatic").with_quality(judged)
+    assert (row.predicted, row.worst) == (0.4, "lesion")
+    told = row.brief()
+    assert told["quality"] == {"organ": 0.9, "lesion": 0.4, "old": 0.7}
+    assert told["quality_interval"] == {"organ": (0.8, 0.95), "lesion": (0.1, 0.7)}
+    assert told["alarms"] == {"lesion": ["touches the image border"]}
+    assert "old" not in told["quality_reason"]
+
+
+def test_a_page_beyond_the_last_is_the_last():
+    rows = [Row(f"s{number:05d}", "unlabelled") for number in range(5000)]
+    page = select(rows, Wanted(page=999, per_page=24))
+    assert (page.page, page.pages, page.total) == (209, 209, 5000)
+    assert ids(page)[-1] == "s04999"
+
+
+def test_a_link_to_a_study_leads_to_its_page():
+    rows = [Row(f"s{number:03d}", "unlabelled") for number in range(100)]
+    page = select(rows, Wanted(show="s060", per_page=24))
+    assert page.page == 3
+    assert "s060" in ids(page)
+    with pytest.raises(NotFound, match="no study 's999'"):
+        select(rows, Wanted(show="s999"))
+
+
+@pytest.mark.parametrize("wrong", [{"statuses": ("done",)}, {"sort": "newest"}])
+def test_an_unknown_filter_or_order_is_refused_with_those_there_are(wrong):
+    with pytest.raises(ClientError, match=r"automatic|worst"):
+        Wanted(**wrong)

@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+
+from infers.errors import ClientError
+from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
+
+SHAPE = (20, 16, 8)
+LABELS = {"liver": 1, "spleen": 2}
+
+
+def test_slicers_clicks_become_a_prompt_of_the_named_structure():
+    request = {"label": "spleen", "foreground": [[1, 2, 3], [4, 5, 6]], "background": [[7, 8, 0]]}
+    prompts = click_prompts(request, SHAPE, LABELS)
+    assert list(prompts) == ["spleen"]
+    assert prompts["spleen"].foreground == ((1, 2, 3), (4, 5, 6))
+    assert prompts["spleen"].background == ((7, 8, 0),)
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"client_id": "user-xyz", "label": "spleen"}, True),
+        ({"client_id": "user-xyz", "selected_label_name": "liver"}, True),
+        ({"client_id": "user-xyz"}, False),  # automatic segmentation
+        ({"label_prompt": [2], "points": [[1, 2, 3]]}, False),  # OHIF
+    ],
+)
+def test_slicers_prompts_are_known_by_signature_and_segment(request_, expected):
+    assert one_structure_from_slicer(request_) is expected
+
+
+def test_ohifs_nameless_clicks_mean_the_first_structure():
+    assert list(click_prompts({"foreground": [[1, 2, 3]], "background": []}, SHAPE, LABELS)) == ["liver"]
+    assert list(click_prompts({"foreground": [[1, 2, 3]], "background": []}, SHAPE, {})) == ["label_1"]
+
+
+def test_points_with_point_labels_mean_the_structure_in_label_prompt():
+    request = {"points": [[1, 2, 3], [4, 5, 6]], "point_labels": [1, 0], "label_prompt": [2]}
+    prompts = click_prompts(request, SHAPE, LABELS)
+    assert list(prompts) == ["spleen"]
+    assert prompts["spleen"].foreground == ((1, 2, 3),)
+    assert prompts["spleen"].background == ((4, 5, 6),)
+
+
+def test_one_key_per_structure_prompts_several_at_once():
+    prompts = click_prompts({"liver": [[1, 1, 1]], "spleen": [[2, 2, 2]], "background": [[3, 3, 3]]}, SHAPE, LABELS)
+    assert {name: prompt.foreground for name, prompt in prompts.items()} == {
+        "liver": ((1, 1, 1),),
+        "spleen": ((2, 2, 2),),
+    }
+    assert prompts["liver"].background == prompts["spleen"].background == ((3, 3, 3),)
+
+
+def test_points_are_rounded_to_the_nearest_voxel():
+    prompts = click_prompts({"foreground": [[1.5, 2.4, 3.6]]}, SHAPE, LABELS)
+    assert prompts["liver"].foreground == ((2, 2, 4),)
+
+
+def test_slicers_box_has_corners_in_any_order_and_includes_both():
+    box = click_prompts({"roi": [12, 3, 2, 9, 7, 5]}, SHAPE, LABELS)["liver"].box
+    assert box == (3, 13, 2, 10, 5, 8)
+
+
+def test_a_box_that_sticks_out_is_cut_at_the_image():
+    assert click_prompts({"roi": [-5, 30, 2, 4, 1, 1]}, SHAPE, LABELS)["liver"].box == (0, 20, 2, 5, 1, 2)
+
+
+def test_a_slice_leaves_out_the_clicks_of_other_slices():
+    request = {"foreground": [[1, 2, 3], [4, 5, 6]], "roi": [1, 5, 1, 5, 0, 7], "slice": 6}
+    prompt = click_prompts(request, SHAPE, LABELS)["liver"]
+    assert prompt.foreground == ((4, 5, 6),)
+    assert prompt.box == (1, 6, 1, 6, 6, 7)
+
+
+def test_a_picture_takes_the_third_index_that_slicer_always_sends():
+    request = {"foreground": [[3, 4, 0]], "roi": [1, 9, 2, 8, 0, 0], "slice": 0}
+    prompt = click_prompts(request, (20, 16), LABELS)["liver"]
+    assert prompt.foreground == ((3, 4),)
+    assert prompt.box == (1, 10, 2, 9)
+    with pytest.raises(ClientError, match="2 voxel indices"):
+        click_prompts({"foreground": [[3, 4, 1]]}, (20, 16), LABELS)
+
+
+def test_an_uploaded_mask_is_refined():
+    mask = np.zeros(SHAPE, bool)
+    mask[2:5, 2:5, 2:5] = True
+    prompt = click_prompts({"label": "liver", "background": [[3, 3, 3]]}, SHAPE, LABELS, {"liver": mask})["liver"]
+    np.testing.assert_array_equal(prompt.previous, mask)
+    assert prompt.background == ((3, 3, 3),)
+
+
+@pytest.mark.parametrize(
+    ("request_", "hint"),
+    [
+        ({}, "foreground click"),
+        ({"background": [[1, 1, 1]]}, "foreground click"),
+        ({"foreground": [[20, 0, 0]]}, "outside the image"),
+        ({"foreground": [[-1, 0, 0]]}, "outside the image"),
+        ({"foreground": [[1, 1]]}, "3 voxel indices"),
+        ({"foreground": [[1, float("nan"), 1]]}, "voxel indices"),
+        ({"foreground": [[1, "x", 1]]}, "voxel indices"),
+        ({"foreground": 7}, "must be a list"),
+        ({"roi": [1, 2, 3]}, "first and last voxel"),
+        ({"roi": [30, 40, 0, 1, 0, 1]}, "outside the image"),
+        ({"points": [[1, 1, 1]], "point_labels": [1, 0]}, "point_labels"),
+        ({"points": [[1, 1, 1]], "label_prompt": [9]}, "label_prompt"),
+        ({"points": [[1, 1, 1]], "label_prompt": [None]}, "choose a structure in the table"),
+        ({"foreground": [[1, 1, 1]], "slice": "top"}, "slice"),
+    ],
+)
+def test_what_cannot_be_a_prompt_is_refused_with_what_to_do(request_, hint):
+    with pytest.raises(ClientError, match=hint) as caught:
+        click_prompts(request_, SHAPE, LABELS)
+    assert caught.value.status == 400
+
+
+def scribbles():
+    """Structure 1, background strokes 2, foreground strokes 3."""
+    painted = np.zeros(SHAPE, np.uint8)
+    painted[2:6, 2:6, 2:6], painted[0, 0, 0], painted[8:10, 5, 5] = 1, 2, 3
+    info = [
+        {"name": name, "id": n} for n, name in enumerate(["liver", "background_scribbles", "foreground_scribbles"], 1)
+    ]
+    return painted, {"label_info": info, "selected_label_name": "liver", "roi": []}
+
+
+def test_strokes_refine_the_mask_of_the_selected_structure():
+    painted, request = scribbles()
+    prompts = scribble_prompts(request, painted, SHAPE, ())
+    assert list(prompts) == ["liver"]
+    np.testing.assert_array_equal(prompts["liver"].doodle, painted == 3)
+    np.testing.assert_array_equal(prompts["liver"].background_doodle, painted == 2)
+    np.testing.assert_array_equal(prompts["liver"].previous, painted == 1)
+    assert prompts["liver"].mask is None
+
+
+def test_without_strokes_the_masks_are_the_prompts():
+    painted, request = scribbles()
+    painted[painted > 1] = 0
+    prompts = scribble_prompts({**request, "selected_label_name": None}, painted, SHAPE, ())
+    np.testing.assert_array_equal(prompts["liver"].mask, painted == 1)
+
+
+def test_values_without_label_info_are_the_configured_structures():
+    painted = np.zeros(SHAPE, np.uint8)
+    painted[1, 1, 1], painted[2, 2, 2] = 2, 3
+    prompts = scribble_prompts({}, painted, SHAPE, ("liver", "spleen"))
+    assert set(prompts) == {"spleen", "label_3"}
+
+
+def test_an_empty_scribble_map_is_refused():
+    with pytest.raises(ClientError, match="painted mask"):
+        scribble_prompts({}, np.zeros(SHAPE, np.uint8), SHAPE, ())
+
+
+def test_strokes_need_a_structure_and_not_a_helper_segment():
+    painted, request = scribbles()
+    with pytest.raises(ClientError, match="selected_label_name"):
+        scribble_prompts({**request, "selected_label_name": "foreground_scribbles"}, painted, SHAPE, ())
+
+
+def test_class_prompts_choose_structures_by_index():
+    assert structures({"label_prompt": [2]}, LABELS) == ("spleen",)
+    assert structures({}, LABELS) == ("liver", "spleen")
+    with pytest.raises(ClientError, match="label_prompt"):
+        structures({"label_prompt": [3]}, LABELS)

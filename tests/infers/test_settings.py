@@ -1,0 +1,69 @@
+import dataclasses
+import json
+
+import pytest
+
+from infers.settings import AppConfig, ConfigError
+
+
+def test_nothing_said_gives_the_defaults():
+    assert AppConfig.from_conf({}) == AppConfig()
+    assert AppConfig.from_conf({"server_mode": "true"}) == AppConfig()  # MONAI Label's own key
+
+
+def test_every_setting_is_read_from_its_text(tmp_path):
+    (tmp_path / "w.safetensors").touch()
+    conf = {
+        "labels": "liver,left kidney",
+        "weights": str(tmp_path / "w.safetensors"),
+        "models": str(tmp_path / "models"),
+        "device": "cuda:1",
+        "templates": "3",
+        "auto_propagate": "Off",
+        "quiet_seconds": "1.5",
+        "state": str(tmp_path),
+        "auto_finetune": "5",
+        "specialist": "6",
+        "finetuning": "epochs=2,mode=norms",
+        "versions": "4",
+        "versions_mb": "100",
+    }
+    config = AppConfig.from_conf(conf)
+    assert set(conf) == {field.name for field in dataclasses.fields(AppConfig)}
+    assert config.labels == ("liver", "left kidney")
+    assert config.weights == tmp_path / "w.safetensors"
+    assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
+    assert (config.auto_finetune, config.specialist, config.versions, config.versions_mb) == (5, 6, 4, 100)
+    assert (config.finetuning.epochs, config.finetuning.mode) == (2, "norms")
+
+
+def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
+    (tmp_path / "labels.json").write_text(json.dumps(["liver", "spleen"]))
+    assert AppConfig.from_conf({"labels": str(tmp_path / "labels.json")}).labels == ("liver", "spleen")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "hint"),
+    [
+        ("lables", "liver", "labels, weights"),
+        ("labels", "liver,,spleen", "different names"),
+        ("labels", "liver,liver", "different names"),
+        ("labels", "liver,Background", "background"),
+        ("labels", "none.json", "readable JSON list"),
+        ("weights", "/nowhere.safetensors", "existing file"),
+        ("device", "gpu", "auto, cpu, cuda"),
+        ("device", "cpu:1", "auto, cpu, cuda"),
+        ("templates", "0", "from 1 on"),
+        ("templates", "many", "from 1 on"),
+        ("quiet_seconds", "-1", "0 or more"),
+        ("quiet_seconds", "nan", "0 or more"),
+        ("auto_finetune", "-1", "from 1 on"),
+        ("finetuning", "epoch=1", "must be among"),
+        ("finetuning", "mode=none", "full, norms, lora"),
+        ("versions", "0", "from 1 on"),
+        ("auto_propagate", "perhaps", "true or false"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_is_allowed(key, text, hint):
+    with pytest.raises(ConfigError, match=hint):
+        AppConfig.from_conf({key: text})

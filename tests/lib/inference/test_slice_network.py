@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from lib.imaging.images import Image
+from lib.imaging.prompts import Prompt, rasterise
+from lib.imaging.volumes import Stack
+from lib.inference.slice_network import Question, SliceNetwork, mask_maps
+from lib.networks import NetworkConfig, OnePrompt
+from tests.lib.fakes import SIZE, GreyNetwork
+
+
+def stack(depth=5, seed=0):
+    return Stack.of(
+        Image(np.random.default_rng(seed).normal(size=(SIZE, SIZE, depth)), np.diag([-1.0, -1.0, -2.0, 1.0]))
+    )
+
+
+def small_network():
+    torch.manual_seed(0)
+    return OnePrompt(NetworkConfig.small())
+
+
+def test_slices_are_encoded_once_and_kept():
+    network = GreyNetwork()
+    tool = SliceNetwork(network, "cpu", precision="float32")
+    first = tool.encode(stack(), range(5))
+    again = tool.encode(stack(), [3, 1])
+    assert network.encoded == 5
+    assert list(again) == [3, 1]
+    assert again[3] is first[3]
+
+
+def test_other_grey_values_are_encoded_anew():
+    network = GreyNetwork()
+    tool = SliceNetwork(network, "cpu", precision="float32")
+    tool.encode(stack(seed=0), [0])
+    tool.encode(stack(seed=1), [0])
+    assert network.encoded == 2
+
+
+def test_cache_keeps_what_was_used_last():
+    network = GreyNetwork()
+    tool = SliceNetwork(network, "cpu", precision="float32")
+    size = sum(level.numel() * level.element_size() for level in tool.encode(stack(), [0])[0])
+    tool = SliceNetwork(network, "cpu", precision="float32", cache_bytes=2 * size)
+    for index in (0, 1, 0, 2):
+        tool.encode(stack(), [index])
+    network.encoded = 0
+    tool.encode(stack(), [0])
+    tool.encode(stack(), [2])
+    assert network.encoded == 0
+    tool.encode(stack(), [1])
+    assert network.encoded == 1
+
+
+def test_progress_is_told_before_each_batch():
+    told = []
+    SliceNetwork(GreyNetwork(), "cpu", batch_size=2, precision="float32").encode(
+        stack(), range(5), checkpoint=told.append
+    )
+    assert told == [0.0, 0.4, 0.8]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_batches_answer_as_single_questions_do(precision):
+    tool = SliceNetwork(small_network(), "cpu", batch_size=4, precision=precision)
+    features = tool.encode(stack(), range(5))
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[4:20, 8:20] = True
+    click = rasterise(Prompt(foreground=((5, 6),)), (SIZE, SIZE), tool.size)
+    maps = mask_maps(mask, tool.size)
+    questions = [Question(features[q], features[0], maps, click if q % 2 else None) for q in range(5)]
+    together = list(tool.answers(questions))
+    alone = [next(tool.answers([question])) for question in questions]
+    assert together[0].shape == (tool.size, tool.size)
+    tolerance = 1e-4 if precision == "float32" else 0.2 * np.std(alone)
+    np.testing.assert_allclose(together, alone, atol=tolerance)
+
+
+def test_bfloat16_answers_nearly_as_float32():
+    answers = []
+    for precision in ("float32", "bfloat16"):
+        tool = SliceNetwork(small_network(), "cpu", precision=precision)
+        features = tool.encode(stack(), [0, 1])
+        maps = mask_maps(np.eye(SIZE, dtype=bool), tool.size)
+        answers.append(next(tool.answers([Question(features[0], features[1], maps)])))
+    assert answers[1].dtype == np.float32
+    assert np.corrcoef(answers[0].ravel(), answers[1].ravel())[0, 1] > 0.98
+
+
+def test_unknown_precision_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="auto, float32 or bfloat16, got 'half'"):
+        SliceNetwork(GreyNetwork(), "cpu", precision="half")

@@ -1,0 +1,116 @@
+"""A training step learns, in every mode, and the defaults fit together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lib.imaging.prompts import Prompt
+from lib.learning.episodes import Episode, EpisodeSource
+from lib.learning.optimizers import make_optimizer
+from lib.learning.training import (
+    MovingAverage,
+    TrainingConfig,
+    dice_of,
+    learning_rate_at,
+    refined,
+    segmentation_loss,
+    training_step,
+)
+from lib.networks import NetworkConfig, OnePrompt
+
+
+def tiny() -> OnePrompt:
+    torch.manual_seed(0)
+    return OnePrompt(
+        NetworkConfig(name="tiny", image_size=64, channels=(8, 16, 32, 32, 32), blocks=(1, 1, 1, 1), prompt_channels=8)
+    )
+
+
+def episodes(count: int = 3) -> list[Episode]:
+    source, rng = EpisodeSource([], size=64, queries=2), np.random.default_rng(0)
+    return [source.draw(rng, 0) for _ in range(count)]
+
+
+def test_the_loss_falls_when_the_same_episodes_are_seen_again():
+    network, config = tiny(), TrainingConfig(learning_rate=3e-3, interactive=0, corrected=0, bf16=False)
+    optimizer, batch, losses = (
+        make_optimizer(network, config.optimizer, config.learning_rate, config.weight_decay),
+        episodes(),
+        [],
+    )
+    for _ in range(25):
+        result = training_step(network, batch, config, np.random.default_rng(0))
+        optimizer.zero_grad()
+        result.loss.backward()
+        optimizer.step()
+        losses.append(result.loss.item())
+    assert np.mean(losses[-3:]) < 0.75 * losses[0]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_every_mode_is_trained_and_reaches_every_part(bf16):
+    network, config = tiny(), TrainingConfig(interactive=0.4, corrected=0.3, bf16=bf16)
+    modes = set()
+    for seed in range(3):
+        result = training_step(network, episodes(), config, np.random.default_rng(seed))
+        result.loss.backward()
+        modes |= set(result.modes)
+        assert len(result.dice) == len(result.modes) == len(result.sources) == 6
+    assert modes == {"interactive", "corrected", "one-shot"}
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_query_without_the_structure_is_never_asked_for_interactively():
+    batch = episodes(2)
+    for episode in batch:
+        episode.masks[1:] = False
+    result = training_step(tiny(), batch, TrainingConfig(interactive=0.9, corrected=0.1), np.random.default_rng(0))
+    assert "interactive" not in result.modes
+
+
+def test_the_loss_is_smallest_for_the_truth_also_where_it_is_empty():
+    for target in (torch.zeros(1, 1, 8, 8), torch.ones(1, 1, 8, 8)):
+        right = segmentation_loss((target * 2 - 1) * 20, target)
+        wrong = segmentation_loss((1 - target * 2) * 20, target)
+        assert right < 0.01 < wrong
+
+
+def test_dice_of_two_empty_masks_is_one_and_of_disjoint_ones_zero():
+    empty, full = torch.zeros(1, 1, 4, 4, dtype=torch.bool), torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    assert dice_of(empty, empty)[0] == 1
+    assert dice_of(empty, full)[0] == 0
+    assert dice_of(full, full)[0] == 1
+
+
+def test_a_refined_prompt_keeps_its_clicks_and_carries_the_last_answer():
+    truth = np.zeros((16, 16), bool)
+    truth[4:12, 4:12] = True
+    prompt = refined(Prompt(foreground=[(5, 5)]), np.zeros((16, 16), np.float32), truth)
+    assert len(prompt.foreground) == 2
+    assert prompt.previous is not None
+    assert refined(prompt, truth.astype(np.float32), truth).foreground == prompt.foreground
+
+
+def test_the_rate_rises_stays_and_falls_to_zero():
+    config = TrainingConfig(learning_rate=1.0, warmup=10)
+    rates = [learning_rate_at(step, 100, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10] == rates[79] == 1
+    assert rates[99] == pytest.approx(0.05)
+    assert learning_rate_at(100, 100, config) == 0
+
+
+def test_the_average_follows_the_weights_and_owns_its_memory():
+    network = tiny()
+    average = MovingAverage(network, 0.9)
+    before = [p.clone() for p in average.network.parameters()]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 1
+    assert all(torch.equal(a, b) for a, b in zip(before, average.network.parameters(), strict=True))
+    for _ in range(200):
+        average.update(network)
+    pairs = zip(average.network.parameters(), network.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in pairs)

@@ -1,0 +1,136 @@
+"""Weights files: the whole way round, and every refusal with its reason."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lib import checkpoints
+from lib.networks import NetworkConfig, OnePrompt
+from lib.networks.checkpoints import (
+    CheckpointError,
+    average_networks,
+    load_network,
+    read_provenance,
+    save_network,
+    weights_hash,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def network() -> OnePrompt:
+    torch.manual_seed(0)
+    return OnePrompt(NetworkConfig(name="tiny", channels=(8, 16, 32, 32, 32), blocks=(1, 1, 1, 1)))
+
+
+def test_a_network_comes_back_with_its_configuration_weights_and_history(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_network(path, network, {"datasets": ["a"], "hours": 2})
+    loaded = load_network(path)
+    assert loaded.config == network.config
+    assert weights_hash(loaded) == weights_hash(network)
+    assert not loaded.training
+    assert read_provenance(path) == {"datasets": ["a"], "hours": 2}
+
+
+def test_the_hash_changes_with_any_weight(network):
+    before = weights_hash(network)
+    with torch.no_grad():
+        next(network.parameters())[0] += 1e-3
+    assert weights_hash(network) != before
+
+
+def test_weights_of_different_configurations_have_no_mean(network, tmp_path):
+    other = OnePrompt(NetworkConfig(name="other", channels=(8, 16, 32, 32, 32), blocks=(1, 1, 1, 1)))
+    paths = [tmp_path / "one.safetensors", tmp_path / "other.safetensors"]
+    for path, saved in zip(paths, (network, other), strict=True):
+        save_network(path, saved, {})
+    with pytest.raises(CheckpointError, match="share a configuration"):
+        average_networks(paths)
+
+
+def test_a_network_outlives_the_file_that_it_was_read_from(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_network(path, network, {})
+    program = (
+        "import sys; from lib.networks.checkpoints import load_network, weights_hash; path = sys.argv[1]; "
+        "network = load_network(path); open(path, 'wb').close(); print(weights_hash(network))"
+    )
+    command = [sys.executable, "-c", program, str(path)]  # a process of its own: a failure ends it with SIGBUS
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, weights_hash(network))
+
+
+def test_what_is_not_a_fitting_weights_file_is_refused_with_its_reason(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_network(path)
+    path.write_bytes(b"not weights")
+    with pytest.raises(CheckpointError, match="whole safetensors"):
+        load_network(path)
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="format"):
+        load_network(path)
+
+
+def test_weights_of_another_configuration_are_refused(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    metadata = {"format": "oneprompt-1", "config": json.dumps(NetworkConfig.small().as_dict())}
+    save_file({name: t.contiguous() for name, t in network.state_dict().items()}, path, metadata)
+    with pytest.raises(CheckpointError, match="small"):
+        load_network(path)
+    metadata["config"] = json.dumps({"depth": 3})
+    save_file(network.state_dict(), path, metadata)
+    with pytest.raises(CheckpointError, match="another version"):
+        load_network(path)
+
+
+def test_a_truncated_file_is_refused(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_network(path, network, {})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="whole safetensors"):
+        load_network(path)
+
+
+def test_a_full_disk_leaves_the_old_file_as_it_was(network, tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    save_network(path, network, {"version": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save_network(path, network, {"version": 2})
+    monkeypatch.undo()
+    assert read_provenance(path) == {"version": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_checkpoint_leaves_the_last_good_one(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_network(path, network, {"version": 1})
+    half, before = path.stat().st_size // 2, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (half, before[1]))  # the system itself refuses to write further
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_network(path, network, {"version": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert weights_hash(load_network(path)) == weights_hash(network)
+    assert read_provenance(path) == {"version": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_shipped_weights_have_their_place_beside_the_app():
+    assert checkpoints.SHIPPED_WEIGHTS.parts[-4:-1] == ("apps", "oneprompt", "weights")

@@ -1,0 +1,76 @@
+import numpy as np
+
+from lib.imaging.images import Image
+from scripts.measure.simulation.annotator import Annotator, Work
+from scripts.measure.simulation.goals import dice
+
+TRUTH = np.zeros((20, 20, 6), bool)
+TRUTH[5:15, 5:15, 1:5] = True
+IMAGE = Image(np.random.default_rng(0).normal(size=TRUTH.shape), np.diag([1.0, 1.0, 3.0, 1.0]))
+
+
+class Server:
+    """Answers a click with the truth of the clicked slice, and notes what it was asked."""
+
+    def __init__(self, helps=True):
+        self.helps, self.asked = helps, []
+
+    def __call__(self, name, points, mask):
+        self.asked.append((name, {key: list(value) for key, value in points.items()}, mask.copy()))
+        answer = mask.copy()
+        for point in [*points["foreground"], *points["background"]] if self.helps else ():
+            answer[..., point[2]] = TRUTH[..., point[2]]
+        return answer
+
+
+def annotate(server, start=None, **options):
+    masks, work = Annotator(IMAGE, {"organ": TRUTH}, server, **options).annotate(start or {})
+    return masks["organ"], work["organ"]
+
+
+def test_clicks_fall_into_the_largest_error_until_the_last_goal():
+    server = Server()
+    mask, work = annotate(server)
+    assert [round(value, 2) for value in work.dices] == [0.4, 0.67, 0.86, 1.0]
+    assert (work.clicks(0.85), work.clicks(0.9), work.drawn) == (3, 4, {})
+    np.testing.assert_array_equal(mask, TRUTH)
+    assert [sum(map(len, points.values())) for _, points, _ in server.asked] == [1, 2, 3, 4]
+    assert dice(server.asked[1][2], TRUTH) > 0.3  # the mask that is corrected goes along
+
+
+def test_a_mask_that_is_good_enough_costs_nothing():
+    server = Server()
+    _, work = annotate(server, {"organ": TRUTH.copy()})
+    assert (work.clicks(0.9), work.limited(0.9), server.asked) == (0, False, [])
+
+
+def test_too_much_is_clicked_away():
+    start = TRUTH.copy()
+    start[0:5, :, :] = True
+    server = Server()
+    annotate(server, {"organ": start})
+    assert server.asked[0][1]["foreground"] == []
+    assert len(server.asked[0][1]["background"]) == 1
+
+
+def test_a_mask_that_is_more_wrong_than_right_is_cleared_with_one_click():
+    server = Server()
+    _, work = annotate(server, {"organ": ~TRUTH})
+    assert (work.start, work.dices[0]) == (0.0, 0.0)
+    assert not server.asked[0][2].any()
+    assert work.clicks(0.85) == 1 + 3
+
+
+def test_after_the_most_clicks_the_rest_is_drawn_and_said_to_be():
+    mask, work = annotate(Server(helps=False), most=3)
+    assert len(work.dices) == 3
+    assert work.limited(0.85)
+    assert dice(mask, TRUTH) >= 0.9
+    assert work.clicks(0.85) == 3 + work.drawn[0.85] > 3
+    assert work.drawn[0.85] <= work.drawn[0.9]
+
+
+def test_the_cost_survives_its_json():
+    work = Work(0.2, [0.5, 0.86], {0.9: 7})
+    assert Work.of(work.told()) == work
+    assert (work.clicks(0.85), work.clicks(0.9)) == (2, 9)

@@ -1,0 +1,91 @@
+"""The `oneprompt_specialist` trainer: a network for this study list alone, heard where One-Prompt is better with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.tasks.train.basic_train import Context
+
+from lib.finetuning.course import LabelledStudy
+from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, asked_of, parts_of
+from lib.finetuning.served_list_unet import ServedListUNet
+from lib.finetuning.training_record import update_record
+from lib.finetuning.versions import CANDIDATE, PUBLISHED
+from lib.networks.checkpoints import load_network, weights_hash
+from trainers.course import CourseTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class ListUNetTrainer(CourseTrainer):
+    """Training of a specialist as MONAI Label runs it.
+
+    Args:
+        specialist: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
+        unlearnt: gives One-Prompt weights that learnt from none of the studies named, which must be better with it:
+            those that are served may know what is held out.
+        studies: gives the study list's final labels, each as the fields of a `LabelledStudy`.
+        settings: the numbers of a training.
+    """
+
+    def __init__(
+        self,
+        specialist: ServedListUNet,
+        unlearnt: Callable[[Collection[str]], Path],
+        studies: Callable[[], list[tuple[Any, ...]]],
+        settings: ListUNetSettings = ListUNetSettings(),
+    ) -> None:
+        description = "Trains a network for this study list alone, beside One-Prompt"
+        super().__init__(specialist.path.parent, description, studies, settings, {})
+        self._specialist = specialist
+        self._unlearnt: Callable[[Collection[str]], Path] | None = unlearnt
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the server's parts."""
+        return {**super().__getstate__(), "_unlearnt": None}
+
+    def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
+        """As in `CourseTrainer`; and which weights of One-Prompt the studies held out are new to."""
+        studies = super().pre_process(request, datastore)
+        assert self._unlearnt is not None
+        request["parent"] = str(self._unlearnt(asked_of(studies, request["settings"])))
+        return studies
+
+    def _prepared(self, request: dict[str, Any], settings: ListUNetSettings) -> ListUNetSettings:
+        return dataclasses.replace(settings, rate=float(request.get("learning_rate", settings.rate)))
+
+    def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
+        return parts_of(studies)
+
+    def _made(self, context: Context, share: tuple[int, int]) -> ListUNetTraining:
+        request = context.request
+        parent = load_network(request["parent"])
+        return ListUNetTraining(parent, context.datalist, request["settings"], str(context.device), share=share)
+
+    def _conclude(self, request: Mapping[str, Any]) -> None:
+        """Offer it if it is better; else take away one that learnt from fewer of the same labels."""
+        course = self.course
+        assert isinstance(course, ListUNetTraining)
+        better, reason = self._whole_verdict()
+        told = self._record(PUBLISHED if better else CANDIDATE, reason, weights_hash(course.parent))
+        offered = self._specialist.current
+        if better:
+            made = dataclasses.replace(course.specialist, record={"created": round(time.time(), 3), **told})
+            self._specialist.publish(made)
+        elif offered and course.finished and course.after.dice and not course.verdict()[0] and self._usual(request):
+            older = offered.record.get("studies", {})
+            if older.items() < told["studies"].items():
+                self._specialist.withdraw()
+                told["reason"] = f"{reason}; the one from {len(older)} labelled studies is withdrawn"
+        logger.info("%s: %s", told["state"], reason)
+        update_record(self.models, **told)
+
+    def _usual(self, request: Mapping[str, Any]) -> bool:
+        """Whether the training had the numbers that it has unless a client says others."""
+        batch = int(request["train_batch_size"])
+        return bool(request["settings"] == self._settings and batch == self._settings.batch)
