@@ -28,6 +28,7 @@ from infers.guards import safe_name
 from infers.jobs.batch import TolerantBatchInfer
 from infers.jobs.propagation import Propagation
 from infers.jobs.training import Trainings
+from infers.limits import MB, Limits
 from infers.names import LabelMap
 from infers.serving.model import BASE, PUBLISHED, ServedModel
 from infers.serving.priority_lock import PriorityLock
@@ -77,6 +78,7 @@ class Assembly:
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.config = AppConfig.from_conf(conf)
+        self.limits = Limits(upload=self.config.upload_mb * MB)
         self.models = self.config.models or Path(app_dir) / "model"
         self.models.mkdir(parents=True, exist_ok=True)
         self.datastore = self._datastore(studies)

@@ -7,6 +7,7 @@ commas and a long one may live in a JSON file.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -38,6 +39,8 @@ class AppConfig:
         finetuning: numbers of a training, as `epochs=2,steps=10` (`lib.finetuning.oneprompt.FineTuning`).
         versions: how many versions of the weights are kept.
         versions_mb: megabytes of disk that they may take.
+        upload_mb: megabytes that a request may send, and that an archive in it may unpack to.
+        hosts: names and addresses under which browsers may open the server, beside this machine's own addresses.
     """
 
     labels: tuple[str, ...] = ()
@@ -53,6 +56,8 @@ class AppConfig:
     finetuning: FineTuning = field(default_factory=FineTuning)
     versions: int = 10
     versions_mb: int = 1024
+    upload_mb: int = 2048
+    hosts: tuple[str, ...] = ()
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str]) -> AppConfig:
@@ -83,6 +88,15 @@ def _names(key: str, text: str) -> tuple[str, ...]:
             f"the structures), got {text!r}"
         )
     return names
+
+
+def _hosts(key: str, text: str) -> tuple[str, ...]:
+    names = tuple(name.strip().rstrip(".").lower() for name in text.split(","))
+    if wrong := [name for name in names if not re.fullmatch(r"[a-z0-9_.-]+|\[?[0-9a-f:.]+\]?", name)]:
+        raise ConfigError(
+            f"--conf {key} must be names or addresses with commas between, without http:// and port, got {wrong[0]!r}"
+        )
+    return tuple(name.strip("[]") for name in names)
 
 
 def _file(key: str, text: str) -> Path:
@@ -154,4 +168,6 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "finetuning": _finetuning,
     "versions": _count,
     "versions_mb": _count,
+    "upload_mb": _count,
+    "hosts": _hosts,
 }

@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, UploadFile
 from fastapi.responses import FileResponse
 from monailabel.config import settings
-from monailabel.endpoints import batch_infer, datastore, infer, scoring, session, train
+from monailabel.endpoints import batch_infer, datastore, infer, scoring, train
 from monailabel.endpoints.user.auth import RBAC, User
 from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type, remove_file
 from pydantic import BaseModel
 
+from infers.api.archives import received_image
 from infers.api.ohif import add_ohif
 from infers.api.proxy import add_proxy
 from infers.board.endpoints import add_board
@@ -23,11 +24,9 @@ from infers.errors import ClientError, NotFound
 from infers.guards import (
     BATCH_PARAMS,
     TRAIN_PARAMS,
-    check_archive,
     check_names,
     check_params,
     check_role,
-    check_sender,
     json_object,
     received,
     stem,
@@ -60,7 +59,7 @@ def _refuse_second(method: str) -> None:
 
 def own_router(app: Any) -> APIRouter:
     """Routes that speak to `app`, an `infers.assembly.Assembly`."""
-    router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names), Depends(check_sender)])
+    router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
     for add in (_add_oneprompt, add_board, _add_inference, _add_studies, _add_training, _add_refusals):
         add(router, app)
     add_ohif(router)
@@ -213,15 +212,17 @@ def _add_studies(router: APIRouter, app: Any) -> None:
 
     @router.put("/session/", tags=["Session"])
     def create_session(
-        background_tasks: BackgroundTasks,
         files: Annotated[list[UploadFile], File()],
         uncompress: bool = False,
         expiry: int = 0,
         user: User = USER,
     ) -> Any:
-        for file in files if uncompress else ():
-            check_archive(file)
-        return session.create_session(background_tasks, uncompress, expiry, files)
+        sessions = app.sessions()
+        if sessions is None:
+            raise ClientError("upload sessions are off: set MONAI_LABEL_SESSIONS=true to have them", 406)
+        with received_image(files, uncompress, app.limits) as image:
+            name, info = sessions.add_session(str(image), expiry)
+        return {"session_id": name, "session_info": info.to_json()}
 
 
 def _add_training(router: APIRouter, app: Any) -> None:

@@ -34,9 +34,10 @@ from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
+from infers.api.door import Door
 from infers.api.endpoints import own_router
 from infers.errors import ClientError, ServerUnreachable, dicomweb_problem
-from infers.guards import LOOPBACK, check_names, check_sender
+from infers.guards import check_names
 from lib.finetuning.versions import VersionError
 from lib.imaging.images import ImageError
 from lib.imaging.prompts import PromptError
@@ -46,6 +47,7 @@ from lib.networks.checkpoints import CheckpointError
 STOCK = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, logs, session)
 REFUSALS = (ImageError, PromptError, TemplateError, CheckpointError)  # of the library: always about what was given
 THREADS = 200
+LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
 def install(server: FastAPI, app: Any) -> None:
@@ -55,7 +57,7 @@ def install(server: FastAPI, app: Any) -> None:
         server: `monailabel.app.app`, already starting: its routes and middleware are exchanged as whole objects.
         app: `infers.assembly.Assembly`.
     """
-    stock = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names), Depends(check_sender)])
+    stock = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
     for module in STOCK:
         for route in module.router.routes:
             if isinstance(route, APIRoute):
@@ -75,13 +77,16 @@ def install(server: FastAPI, app: Any) -> None:
         others = [entry for entry in server.user_middleware if getattr(entry, "cls", None) is not CORSMiddleware]
         own = Middleware(
             CORSMiddleware,
-            allow_origin_regex=LOOPBACK,
+            allow_origin_regex=LOCAL_PAGES,
             allow_credentials=True,
             allow_methods=["*"],
             allow_headers=["*"],
         )
         server.user_middleware = [*others, own]
-    server.middleware_stack = server.build_middleware_stack()
+    # This runs in the server's lifespan, inside a stack that Starlette 1.10 has built already and lets nobody add to.
+    # Requests are answered only when it has ended: without a stack, the first of them builds one that has it all.
+    server.middleware_stack = None
+    server.add_middleware(Door, hosts=app.config.hosts, limits=app.limits)
     # Who waits for a turn at the network holds a thread; the default of 40 would let 40 of them keep out everyone else
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
 

@@ -27,6 +27,8 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "finetuning": "epochs=2,mode=norms",
         "versions": "4",
         "versions_mb": "100",
+        "upload_mb": "50",
+        "hosts": "Ward.example., 10.0.0.7,[::1]",
     }
     config = AppConfig.from_conf(conf)
     assert set(conf) == {field.name for field in dataclasses.fields(AppConfig)}
@@ -34,6 +36,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
     assert config.weights == tmp_path / "w.safetensors"
     assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
     assert (config.auto_finetune, config.specialist, config.versions, config.versions_mb) == (5, 6, 4, 100)
+    assert (config.upload_mb, config.hosts) == (50, ("ward.example", "10.0.0.7", "::1"))
     assert (config.finetuning.epochs, config.finetuning.mode) == (2, "norms")
 
 
@@ -47,6 +50,9 @@ def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
     [
         ("lables", "liver", "labels, weights"),
         ("labels", "liver,,spleen", "different names"),
+        ("hosts", "http://ward.example", "without http://"),
+        ("hosts", "*", "without http://"),
+        ("hosts", "", "without http://"),
         ("labels", "liver,liver", "different names"),
         ("labels", "liver,Background", "background"),
         ("labels", "none.json", "readable JSON list"),

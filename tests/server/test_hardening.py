@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,11 +86,44 @@ def test_archives_that_leave_their_folder_are_refused(server: Server, folder: Pa
         entry = tarfile.TarInfo("../../escaped.txt")
         entry.size = 2
         tar.addfile(entry, io.BytesIO(b"no"))
-    files = {"files": ("images.tar", buffer.getvalue())}
-    answer = server.request("PUT", "/session/", params={"uncompress": "true"}, files=files)
-    assert answer.status_code == 400
-    assert "below its own folder" in answer.json()["detail"]
+    harmless = io.BytesIO()
+    with zipfile.ZipFile(harmless, "w") as archive:
+        archive.writestr("image.dcm", b"no")
+    for content in (buffer.getvalue(), buffer.getvalue() + harmless.getvalue()):  # the second is a zip too, at its end
+        files = {"files": ("images.tar", content)}
+        answer = server.request("PUT", "/session/", params={"uncompress": "true"}, files=files)
+        assert answer.status_code == 400
+        assert "below its own folder" in answer.json()["detail"]
     assert not list(folder.parent.rglob("escaped.txt"))
+
+
+def test_an_archive_of_one_image_is_a_session_to_click_in(server: Server, folder: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.add(folder / "outside.nii.gz", "case/image.nii.gz")
+    files = {"files": ("images.zip", buffer.getvalue())}
+    answer = server.request("PUT", "/session/", params={"uncompress": "true"}, files=files)
+    assert answer.status_code == 200, answer.text
+    session = answer.json()["session_id"]
+    click = {"params": json.dumps({"foreground": [[5, 5, 5]], "label": "organ"})}
+    query = {"session_id": session, "output": "json"}
+    assert server.request("POST", "/infer/oneprompt_click", params=query, data=click).status_code == 200
+    assert server.request("DELETE", f"/session/{session}").status_code == 200
+
+
+def test_under_a_strangers_name_nothing_is_answered(server: Server, folder: Path) -> None:
+    before = files_below(folder)
+    rebound = {"Host": f"evil.example:{server.port}", "Origin": f"http://evil.example:{server.port}",
+               "Sec-Fetch-Site": "same-origin"}  # fmt: skip
+    tries = [("GET", "/"), ("GET", "/info/"), ("GET", "/static/"), ("GET", "/ohif/"), ("GET", "/logs/"),
+             ("GET", "/datastore/image?image=s0"), ("GET", "/proxy/dicom/qido/studies"), ("GET", "/openapi.json"),
+             ("GET", "/oneprompt/"), ("GET", "/oneprompt/static/board.js"), ("GET", "/no/such/page"),
+             ("DELETE", "/datastore/image?id=s0"), ("POST", "/oneprompt/job")]  # fmt: skip
+    for method, path in tries:
+        answer = server.request(method, path, headers=rebound)
+        assert answer.status_code == 421, (method, path)
+        assert "--conf hosts" in answer.json()["detail"]
+    assert files_below(folder) == before
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from requests_toolbelt import MultipartEncoder
 
 from infers.api.routes import install
 from infers.errors import ClientError
+from infers.limits import Limits
 
 LOOKS, SAVES = settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR
 
@@ -35,6 +36,7 @@ class Server:
 
     def __init__(self, app, *roles):
         self._server = FastAPI()
+        app.config, app.limits = SimpleNamespace(hosts=("app",)), Limits()
         with pytest.MonkeyPatch.context() as patch:  # the limit of threads belongs to a running event loop
             patch.setattr("anyio.to_thread.current_default_thread_limiter", lambda: SimpleNamespace())
             install(self._server, app)
@@ -44,7 +46,7 @@ class Server:
         sent, form = [], MultipartEncoder(fields or {"none": ""})
         asked = [{"type": "http.request", "body": form.to_string()}]
         scope = {"type": "http", "method": method, "path": path, "scheme": "http", "server": ("app", 80)}
-        headers = [(b"content-type", form.content_type.encode())]
+        headers = [(b"host", b"app"), (b"content-type", form.content_type.encode())]
         query_string = urlencode({**(query or {}), "token": self._token}).encode()
 
         async def receive():

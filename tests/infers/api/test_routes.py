@@ -10,9 +10,13 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from monailabel.endpoints.user.auth import RBAC
 
+from infers.api.door import READING
 from infers.api.endpoints import own_router
 from infers.api.routes import STOCK, in_thread, install
-from infers.guards import READING, check_names, check_sender
+from infers.guards import check_names
+from infers.limits import Limits
+
+APP = SimpleNamespace(config=SimpleNamespace(hosts=()), limits=Limits())
 
 
 def test_a_blocking_endpoint_runs_beside_the_event_loop_with_its_parameters():
@@ -47,9 +51,10 @@ def test_an_endpoint_that_really_waits_is_not_run_in_a_thread():
         in_thread(endpoint)()
 
 
-def get(app, path, query):
-    """Status and JSON of a GET, asked as a server would ask."""
-    scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
+def get(app, path, query, method="GET", headers=None):
+    """Status and JSON of the answer, asked as a server would ask."""
+    raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": raw}
     sent = []
 
     async def receive():
@@ -87,7 +92,7 @@ def test_every_endpoint_of_the_app_asks_for_a_role_and_checks_names():
 def test_overridden_stock_routes_keep_their_roles():
     server = FastAPI()
     with patched_threads():
-        install(server, SimpleNamespace())
+        install(server, APP)
     ours = {
         (route.path, *sorted(route.methods)): route
         for route in reversed(server.router.routes)
@@ -100,16 +105,27 @@ def test_overridden_stock_routes_keep_their_roles():
             assert not inspect.iscoroutinefunction(replaced.endpoint), route.path
 
 
-def test_no_route_that_changes_something_obeys_a_page_of_another_site():
+@pytest.mark.parametrize(
+    ("header", "value", "status"), [("origin", "https://evil.example", 403), ("host", "evil.example", 421)]
+)
+def test_no_route_obeys_a_page_of_another_site_or_under_a_name_of_another(header, value, status):
     server = FastAPI()
+
+    @server.get("/of-monailabel")
+    @server.post("/of-monailabel")
+    def stock():
+        return {}
+
     with patched_threads():
-        install(server, SimpleNamespace())
-    ours = [route for route in server.router.routes if hasattr(route, "dependant")]
+        install(server, APP)
+    ours = [route for route in server.router.routes if hasattr(route, "methods")]
     changing = {route.path for route in ours if not route.methods <= READING}
     assert {"/infer/{model}", "/train/", "/datastore/label", "/session/", "/oneprompt/accept", "/model/{model}",
-            "/activelearning/{strategy}", "/proxy/dicom/{path:path}"} <= changing  # fmt: skip
+            "/activelearning/{strategy}", "/proxy/dicom/{path:path}", "/of-monailabel"} <= changing  # fmt: skip
     for route in ours:
-        assert check_sender in [dependency.call for dependency in flat(route.dependant)], route.path
+        for method in route.methods - (READING if status == 403 else set()):
+            headers = {"host": "localhost", header: value}
+            assert get(server, route.path, "", method, headers)[0] == status, (method, route.path)
 
 
 @contextlib.contextmanager
