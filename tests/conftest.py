@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -18,6 +19,10 @@ from tests.programs import (  # noqa: F401  (hooks)
     pytest_testnodedown,
 )
 from tests.samples import TINY
+
+# The same examples in every run, and no clock: a busy machine must not make a test fail
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=30)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ ANATOMY = CodedConcept("123037004", "SCT", "Anatomical Structure")
 OWN_CODES = "99ONEPROMPT"  # the scheme of structures that the dictionary does not know; 99 marks a private one
 RAS_TO_LPS = np.diag([-1.0, -1, 1, 1])
 SAME_PLACE = 0.1  # voxels
+SAME_SIDE = 1e-3  # of a voxel's shortest side
 _LONGEST_LO, _LONGEST_PARAMETER = 64, 1000  # characters
 _SIDES = ("left", "right")
 
@@ -244,7 +245,9 @@ def _own_frames(seg: Dataset, image: Image, series: Sequence[Dataset]) -> dict[s
     near = SAME_PLACE * min(image.spacing)
     pixels = np.atleast_3d(seg.pixel_array) if seg.get("NumberOfFrames", 1) != 1 else seg.pixel_array[None]
     for frame, plane in zip(frames_of(0, seg), pixels, strict=True):
-        if frame.position is None or not np.allclose(frame.directions * frame.spacing, lps[:3, :2], atol=1e-3):
+        if frame.position is None or not np.allclose(
+            frame.directions * frame.spacing, lps[:3, :2], rtol=0, atol=SAME_SIDE * min(image.spacing)
+        ):
             return None
         away = np.linalg.norm(places - frame.position, axis=1)
         if away.min() > near:

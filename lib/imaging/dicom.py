@@ -203,8 +203,8 @@ def _placed(frames: list[Frame], distance_said: float) -> Arrangement:
     steps = np.diff(positions, axis=0)
     distances = np.linalg.norm(steps, axis=1)
     mean = (positions[-1] - positions[0]) / max(len(ordered) - 1, 1) if len(ordered) > 1 else normal * distance_said
-    if len(ordered) > 1 and (steps @ normal).min() < 1e-3 * np.linalg.norm(mean) + 1e-6:
-        double = int(((steps @ normal) < 1e-3 * np.linalg.norm(mean) + 1e-6).sum())
+    near = SAME_SPACING * float(np.linalg.norm(mean))
+    if double := int(((steps @ normal) <= near).sum()):
         raise ImageError(
             f"{double} of {len(ordered)} images lie where another one lies (several time points, echoes or copies in a "
             "series?): split the series into one for each"

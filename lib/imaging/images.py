@@ -209,12 +209,18 @@ def _on_grid_of(image: Image, label: np.ndarray, affine: np.ndarray) -> np.ndarr
     if turned.shape != shape:
         raise ImageError(f"a label must have its image's shape {shape}, got {label.shape}: save it on the image's grid")
     shift = _greatest_shift(image, place)
-    if shift > SAME_PLACE * min(image.spacing):
+    if shift > SAME_PLACE * min(image.spacing) + _rounding(image):
         raise ImageError(
             f"a label must lie where its image lies (within {SAME_PLACE} voxels), got corners {shift:.3g} mm away: "
             "resample it to the image's grid"
         )
     return turned
+
+
+def _rounding(image: Image) -> float:
+    """How far 32-bit numbers may move a voxel, in mm: much for voxels that are tiny beside their distance from 0."""
+    reach = np.abs(image.affine[:3, :3]) @ (*image.array.shape, 1)[:3] + np.abs(image.affine[:3, 3])
+    return float(np.finfo(np.float32).eps * np.linalg.norm(reach))
 
 
 def _greatest_shift(image: Image, affine: np.ndarray) -> float:

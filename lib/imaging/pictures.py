@@ -84,7 +84,7 @@ def overlay(image: Image, mask: np.ndarray | None, size: int) -> np.ndarray:
     grey, labels = turned.planes(index)
     width, height = _fitted(grey.shape, turned.aspect, size)
     low, high = grey_window(image.array)
-    shown = (255 * np.clip((grey.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
+    shown = (255 * np.clip((grey.astype(np.float64) - low) / ((high - low) or 1.0), 0, 1)).astype(np.uint8)
     base = np.asarray(Pillow.fromarray(shown).resize((width, height), Pillow.Resampling.BILINEAR), np.float32)
     rows, columns = (_nearest(n, m) for n, m in zip(labels.shape, (height, width), strict=True))
     return _painted(base, labels[rows][:, columns])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+UNIT = (1e-12, 1e12)  # largest grey values whose squares 32 bits hold well
 PERCENTILES = (0.5, 99.5)  # implants and dead pixels must not squeeze the tissue into a few grey values
 
 
@@ -20,13 +21,21 @@ def normalise(array: np.ndarray) -> np.ndarray:
 
     An image without contrast becomes all zeros. Values must be finite (`lib.imaging.images` refuses others).
     """
-    values = np.asarray(array, np.float32)
+    values = _in_reach(np.asarray(array))
     low, high = np.percentile(values, PERCENTILES)
     if high <= low:  # a small target on an empty field: the percentiles fall on the field
         low, high = float(values.min()), float(values.max())
     clipped = np.clip(values, low, high)
     spread = clipped.std()
     return (clipped - clipped.mean()) / spread if spread > 0 else np.zeros_like(clipped)
+
+
+def _in_reach(array: np.ndarray) -> np.ndarray:
+    """The grey values in float32, in another unit where their squares would leave its range."""
+    largest = max(abs(float(array.min())), abs(float(array.max())))
+    if array.dtype.kind == "f" and largest > 0 and not UNIT[0] < largest < UNIT[1]:
+        array = array / np.asarray(largest, np.float64)
+    return np.asarray(array, np.float32)
 
 
 def resize_image(array: np.ndarray, size: int) -> np.ndarray:

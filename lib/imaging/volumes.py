@@ -26,6 +26,9 @@ CANONICAL = axcodes2ornt(("L", "P", "I"))
 AXIAL = 2  # of the canonical axes
 ANISOTROPIC = 1.1  # spacings that differ by less than this factor count as equal
 CLEARLY_LONGER = 1.2
+DIGITS = (
+    5  # of proportions: headers hold 32-bit numbers, and which of two equal lengths is larger must not hang on them
+)
 MAX_STRETCH = 3  # one anatomy may locally be this much longer than the other
 WAIT = 0.3
 MAX_ALIGNED = 1000  # steps on either side of an alignment, which bounds its memory
@@ -80,9 +83,14 @@ class Stack:
 
     @cached_property
     def spacing(self) -> tuple[float, ...]:
-        """Voxel sides in mm along the canonical axes; a 2-D image counts as 1 mm thick."""
-        own = (*self.image.spacing, 1.0)[:3]
+        """Voxel sides in mm along the canonical axes; a 2-D image counts as thick as its pixels' shorter side."""
+        own = (*self.image.spacing, min(self.image.spacing))[:3]
         return tuple(own[index] for index in np.argsort(self._turn[:, 0]))
+
+    @property
+    def proportions(self) -> tuple[float, ...]:
+        """Voxel sides along the canonical axes in shortest sides: the same whatever unit a header is wrong about."""
+        return proportions(self.spacing)
 
     @property
     def own_axis(self) -> int:
@@ -144,23 +152,29 @@ class Stack:
         return tuple(turned)
 
 
+def proportions(lengths: Sequence[float]) -> tuple[float, ...]:
+    """Lengths as multiples of the shortest one, rounded to `DIGITS`."""
+    return tuple(round(length / min(lengths), DIGITS) for length in lengths)
+
+
 def thick_axis(spacing: Sequence[float]) -> int | None:
     """The canonical axis of the largest spacing, None where all are equal; of two equal ones patient z."""
-    thick = [axis for axis, side in enumerate(spacing) if side * ANISOTROPIC >= max(spacing)]
-    if len(thick) == len(spacing):
+    sides = proportions(spacing)
+    thick = [axis for axis, side in enumerate(sides) if side * ANISOTROPIC >= max(sides)]
+    if len(thick) == len(sides):
         return None
     return AXIAL if AXIAL in thick else thick[0]
 
 
 def long_axis(stack: Stack, mask: np.ndarray) -> int:
-    """The canonical axis along which a bool mask on the image's grid is longest in mm; axial unless that is much less.
+    """The canonical axis along which a bool mask on the image's grid is longest; axial unless that is much less.
 
     Cut across its length, a structure shows many small sections that change slowly, and two of them in different
     patients look alike; cut along it, a few large ones of every shape.
     """
     canonical = stack.turned(mask)
     extents = []
-    for axis, side in enumerate(stack.spacing):
+    for axis, side in enumerate(stack.proportions):
         shown = np.flatnonzero(canonical.any(axis=tuple({0, 1, 2} - {axis})))
         extents.append((shown[-1] - shown[0] + 1) * side if len(shown) else 0.0)
     longest = int(np.argmax(extents))
@@ -170,25 +184,24 @@ def long_axis(stack: Stack, mask: np.ndarray) -> int:
 def align(similarity: np.ndarray, thicknesses: tuple[float, float], stretch_cost: float) -> np.ndarray:
     """Which template slice each query slice corresponds to, never going back.
 
-    Dynamic programming over a common step in mm: the path earns the similarities along it and pays `stretch_cost` for
+    Dynamic programming over a common step: the path earns the similarities along it and pays `stretch_cost` for
     each step by which one stack advances more than the other; waiting on either end of the template, whose field of
     view may be shorter than the query's, costs `WAIT` of that.
 
     Args:
         similarity: (Q, T) of query slices to template slices, both in canonical order.
-        thicknesses: distance between slices in mm, of query and template.
+        thicknesses: distance between slices, of query and template, in any unit that is the same for both.
 
     Returns:
         (Q,) indices of template slices.
     """
-    extents = [(count - 1) * side for count, side in zip(similarity.shape, thicknesses, strict=True)]
-    step = max(min(thicknesses), max(extents) / MAX_ALIGNED)
-    grids = [
-        np.arange(round(extent / step) + 1) * step / side for extent, side in zip(extents, thicknesses, strict=True)
-    ]
+    sides = proportions(thicknesses)
+    extents = [(count - 1) * side for count, side in zip(similarity.shape, sides, strict=True)]
+    step = max(1.0, max(extents) / MAX_ALIGNED)
+    grids = [np.arange(round(extent / step) + 1) * step / side for extent, side in zip(extents, sides, strict=True)]
     fine = ndimage.map_coordinates(similarity, np.meshgrid(*grids, indexing="ij"), order=1, mode="nearest")
     path = _best_path(fine, stretch_cost)
-    at_query = np.clip(np.round(np.arange(len(similarity)) * thicknesses[0] / step).astype(int), 0, len(fine) - 1)
+    at_query = np.clip(np.round(np.arange(len(similarity)) * sides[0] / step).astype(int), 0, len(fine) - 1)
     return np.clip(np.round(grids[1][path[at_query]]).astype(int), 0, similarity.shape[1] - 1)
 
 
@@ -210,14 +223,21 @@ def _best_path(gain: np.ndarray, stretch_cost: float) -> np.ndarray:
     return path
 
 
-def smooth(slices: np.ndarray, spacing: Sequence[float], sigma_mm: Sequence[float]) -> np.ndarray:
-    """Gaussian smoothing of (N, H, W) with a sigma in mm and a voxel side in mm for each of its axes."""
-    sigmas = [
-        sigma / side if size > 1 else 0.0 for sigma, side, size in zip(sigma_mm, spacing, slices.shape, strict=True)
-    ]
-    if not any(sigmas):
+def smooth(slices: np.ndarray, spacing: Sequence[float], sigmas: Sequence[float]) -> np.ndarray:
+    """Gaussian smoothing of (N, H, W), as wide in every direction of space as voxels are on average.
+
+    Nothing here is a fixed length: a structure of so many voxels is smoothed alike in a body and under a microscope.
+
+    Args:
+        spacing: voxel sides along the axes, in any unit.
+        sigmas: one for each axis, in average voxel sides (their geometric mean): in voxels where all sides are equal.
+    """
+    sides = proportions(spacing)
+    average = float(np.prod(sides)) ** (1 / len(sides))
+    own = [sigma * average / n if size > 1 else 0.0 for sigma, n, size in zip(sigmas, sides, slices.shape, strict=True)]
+    if not any(own):
         return slices
-    return np.asarray(ndimage.gaussian_filter(slices, sigmas, mode="nearest"))
+    return np.asarray(ndimage.gaussian_filter(slices, own, mode="nearest"))
 
 
 def remove_small_components(mask: np.ndarray, least: float) -> np.ndarray:

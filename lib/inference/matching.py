@@ -27,13 +27,13 @@ class MatchSettings:
 
     Attributes:
         slices_per_query: template slices whose answers are averaged for a query slice, an odd number.
-        step_mm: distance between those slices, at least one slice.
+        spread: distance between those slices in pixels of a slice (the shorter side), at least one slice.
         stretch_cost: price of one step by which one anatomy is longer than the other; similarities lie in -1 to 1.
         position_weight: price of lying at different relative places in the two stacks, 0 to 1 apart, squared.
     """
 
     slices_per_query: int = 3
-    step_mm: float = 1.0
+    spread: float = 1.0
     stretch_cost: float = 0.3
     position_weight: float = 3.0
 
@@ -71,7 +71,9 @@ def match_looks(
     similarity = _similarity(query_looks, template_looks)
     places = [np.arange(len(stack)) / max(1, len(stack) - 1) for stack in (query, template)]
     apart = np.subtract.outer(*places) ** 2
-    step = max(1, round(settings.step_mm / template.thickness))
+    sides = template.proportions
+    pixel = min(side for axis, side in enumerate(sides) if axis != template.axis)
+    step = max(1, round(settings.spread * pixel / sides[template.axis]))
     gain = similarity - settings.position_weight * apart
     path = align(gain, (query.thickness, template.thickness), settings.stretch_cost)
     return Match(path, len(template), step)

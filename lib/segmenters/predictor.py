@@ -58,8 +58,8 @@ class PredictorSettings:
             half; 0.5 cuts them at one half (`lib.inference.probabilities`).
         closer: structures found in less than this part of the image's sides are looked at again in a window around
             them; 0 for none.
-        smooth_mm: sigma of the Gaussian that smooths logits from slice to slice; half of it in every direction where
-            all planes were asked.
+        smoothing: sigma of the Gaussian that smooths logits from slice to slice, in average voxel sides; half of it in
+            every direction where all planes were asked.
         least_island: connected parts smaller than this share of a structure's largest one are removed, or, where a
             structure has several parts in its templates too, smaller than this share of the smallest of those.
         interaction: how a mask passes through a volume.
@@ -72,7 +72,7 @@ class PredictorSettings:
     all_planes: bool = True
     least_probability: float = 0.2
     closer: float = 0.0
-    smooth_mm: float = 1.2
+    smoothing: float = 1.2
     least_island: float = 0.2
     interaction: InteractionSettings = field(default_factory=InteractionSettings)
     quality_slices: int = 6
@@ -395,7 +395,7 @@ class Predictor:
         for stack, logits in parts:
             total += np.moveaxis(_resized(logits, stack), 0, stack.axis) / len(parts)
         spacing = [main.thickness, *(side for axis, side in enumerate(main.spacing) if axis != main.axis)]
-        sigma = self.settings.smooth_mm
+        sigma = self.settings.smoothing
         across, within = (sigma, 0.0) if len(parts) == 1 else (sigma / 2, sigma / 2)
         return smooth(np.moveaxis(total, main.axis, 0), spacing, (across, within, within))
 

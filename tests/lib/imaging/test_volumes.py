@@ -175,7 +175,7 @@ def test_a_short_query_finds_its_part_of_the_template():
 
 
 @pytest.mark.parametrize(("thick", "thin"), [(5.0, 1.0), (3.0, 2.0)])
-def test_alignment_counts_millimetres_and_not_slices(thick, thin):
+def test_alignment_counts_lengths_and_not_slices(thick, thin):
     def anatomy(at):
         return np.cos(at / 9)
 
@@ -191,7 +191,7 @@ def test_one_slice_takes_the_most_similar():
     assert align(np.array([[0.1], [0.9]]), (1, 1), 0.1).tolist() == [0, 0]
 
 
-def test_smoothing_is_in_mm_and_only_along_the_axes_asked_for():
+def test_smoothing_is_as_wide_in_space_along_every_axis_asked_for():
     spike = np.zeros((9, 9, 9))
     spike[4, 4, 4] = 1
     thin, thick = smooth(spike, (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)), smooth(spike, (2.0, 1.0, 1.0), (1.0, 0.0, 0.0))
@@ -218,3 +218,27 @@ def test_only_islands_clearly_smaller_than_the_main_part_go():
     assert smallest_part(mask) == 0.01
     assert smallest_part(cleaned) == 0.18
     assert smallest_part(mask[:5]) == smallest_part(np.zeros_like(mask)) == 1
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 0.1, 10.0])
+def test_alignment_and_smoothing_do_not_hang_on_the_unit_of_length(unit):
+    look = np.linspace(0, 1, 13)
+    similarity = stack_similarity(look[::2], look)
+    np.testing.assert_array_equal(align(similarity, (3.0 * unit, 1.5 * unit), 0.1), align(similarity, (3.0, 1.5), 0.1))
+    array = volume()
+    np.testing.assert_array_equal(
+        smooth(array, (3 * unit, unit, unit), (1, 0.5, 0)), smooth(array, (3.0, 1.0, 1.0), (1, 0.5, 0))
+    )
+
+
+@pytest.mark.parametrize("unit", [1e-6, 0.1, 0.3, 7.0])
+def test_which_axis_is_long_does_not_hang_on_the_unit_where_two_are_about_equal(unit):
+    image = Image(volume((8, 8, 8)), np.diag([-unit, -unit, -unit, 1.0]))
+    mask = np.zeros((8, 8, 8), bool)
+    mask[1:7, 2:5, 2:7] = True  # six voxels against five, just as much as still counts as equal
+    assert long_axis(Stack.of(image), mask) == 2
+
+
+def test_flat_images_are_as_thick_as_their_pixels_are_wide():
+    stack = Stack.of(Image(volume((6, 8)), np.diag([2e-4, 3e-4, 1.0, 1.0])))
+    assert stack.thickness == pytest.approx(2e-4)

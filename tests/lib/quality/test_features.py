@@ -9,7 +9,7 @@ from lib.quality.features import FEATURES
 from lib.segmenters.predictor import Predictor, PredictorSettings
 from tests.lib.fakes import SIZE, GreyNetwork
 
-SETTINGS = PredictorSettings(smooth_mm=0.0, least_island=0.0, precision="float32")
+SETTINGS = PredictorSettings(smoothing=0.0, least_island=0.0, precision="float32")
 DEPTH = 8
 
 

@@ -17,7 +17,7 @@ from lib.inference.templates import Template, TemplateError
 from lib.segmenters.predictor import Cancelled, Predictor, PredictorSettings, SecondOpinion
 from tests.lib.fakes import SIZE, GreyNetwork
 
-EXACT = PredictorSettings(smooth_mm=0.0, least_island=0.0, precision="float32")
+EXACT = PredictorSettings(smoothing=0.0, least_island=0.0, precision="float32")
 LABELS = {"bright": 1, "dark": 2}
 DEPTH = 12
 
@@ -491,7 +491,7 @@ def test_prompts_that_cannot_be_answered_are_refused_with_the_reason(prompts, re
 def test_settings_do_not_change_what_is_certain():
     image, truth = study(anatomy(1))
     for step, slices in itertools.product([1.0, 4.0], [1, 5]):
-        settings = dataclasses.replace(EXACT, match=MatchSettings(step_mm=step, slices_per_query=slices))
+        settings = dataclasses.replace(EXACT, match=MatchSettings(spread=step, slices_per_query=slices))
         mask = predictor(settings).segment(image, [template_of(anatomy())], LABELS).mask
         for value in (1, 2):
             assert dice(mask == value, truth == value) > 0.9

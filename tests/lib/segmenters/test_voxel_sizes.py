@@ -1,0 +1,79 @@
+"""The whole prediction does not hang on how large a voxel is, only on its proportions."""
+
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import nibabel
+import numpy as np
+import torch
+
+from lib.imaging.images import Image
+from lib.inference.templates import Template
+from lib.networks import OnePrompt
+from lib.segmenters.predictor import Predictor, PredictorSettings
+from tests.lib.fakes import GreyNetwork
+from tests.samples import TINY, organ_volume
+
+SHAPE = (16, 12, 8)
+PROPORTIONS = ((1, 1, 1), (1, 1, 2.5), (1, 4, 1), (0.7, 0.9, 3.1), (3, 1, 1))
+ORIGIN = (-3.0, 5.0, 7.0)  # voxels
+
+
+@functools.cache
+def predictors() -> list[Predictor]:
+    """The real network, untrained, and one whose masks are known."""
+    torch.manual_seed(0)
+    settings = PredictorSettings(precision="float32", quality_slices=2)
+    return [Predictor(OnePrompt(TINY), "cpu", settings), Predictor(GreyNetwork(), "cpu", settings)]
+
+
+def image(seed: int, codes: str, proportions: tuple[float, ...], side: float) -> Image:
+    """A volume as it comes from a NIfTI file, which holds 32-bit numbers."""
+    array, _ = organ_volume(seed, SHAPE)
+    turn = nibabel.orientations.axcodes2ornt(tuple(codes)).astype(int)
+    affine = np.zeros((4, 4))
+    for axis, (target, direction) in enumerate(turn):
+        affine[target, axis] = direction * proportions[axis] * side
+    affine[:3, 3], affine[3, 3] = np.multiply(ORIGIN, side), 1
+    file = nibabel.Nifti1Image(array, affine.astype(np.float32))
+    file.set_sform(affine, 1)
+    return Image(np.asarray(file.dataobj), file.header.get_sform())
+
+
+@functools.cache
+def mask(number: int, codes: str, proportions: tuple[float, ...], side: float) -> np.ndarray:
+    _, label = organ_volume(1, SHAPE)
+    template = Template("t", image(1, codes, proportions, side), label, {"organ": 1})
+    prediction = predictors()[number].segment(image(2, codes, proportions, side), [template], {"organ": 1})
+    return prediction.mask
+
+
+@hypothesis.given(
+    number=st.sampled_from([0, 1]),
+    codes=st.sampled_from(["LPS", "RAS", "PIR", "SAL"]),
+    proportions=st.sampled_from(PROPORTIONS),
+    side=st.floats(-6, 1).map(lambda power: 10**power),
+)
+@hypothesis.settings(max_examples=20)
+def test_the_same_voxels_give_the_same_mask_at_any_size(number, codes, proportions, side):
+    expected = mask(number, codes, proportions, 1.0)
+    np.testing.assert_array_equal(mask(number, codes, proportions, side), expected)
+
+
+def test_what_the_network_finds_in_voxels_of_a_nanometre_is_not_smoothed_away():
+    found = mask(1, "RAS", (1, 1, 1), 1e-6)
+    _, truth = organ_volume(2, SHAPE)
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
+
+
+def test_a_flat_image_gives_the_same_mask_at_any_pixel_size():
+    array, label = (volume[:, :, SHAPE[2] // 2] for volume in organ_volume(1, SHAPE))
+    found = []
+    for side in (1e-6, 1e-3, 1.0, 10.0):
+        flat = Image(array, np.diag([side, 2 * side, 1.0, 1.0]))
+        template = Template("t", flat, label, {"organ": 1})
+        found.append(predictors()[1].segment(flat, [template], {"organ": 1}).mask)
+    assert found[0].any()
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
