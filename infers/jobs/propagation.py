@@ -40,7 +40,10 @@ class Superseded(Cancelled):
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What the job does. States: idle, running, cancelling, done, failed, cancelled; `run` counts the runs."""
+    """What the job does. States: idle, running, cancelling, done, failed, cancelled; `run` counts the runs.
+
+    `idle` is `Propagation.idle`: in every state but running and cancelling, news may wait to be looked at.
+    """
 
     state: str = "idle"
     done: int = 0
@@ -50,6 +53,7 @@ class JobStatus:
     started: float | None = None
     eta_seconds: float | None = None
     run: int = 0
+    idle: bool = True
 
 
 class Propagation:
@@ -79,6 +83,7 @@ class Propagation:
         self._storing = threading.Lock()  # held while a mask is stored, or all of them are taken away
         self._wanted = False
         self._cancelled = False
+        self._busy = False
         self._news = 0  # counts triggers: a study that began before the newest one may have to begin again
         self._looked = 0  # the news that the status takes into account
         self._failed: dict[str, tuple[tuple[str, str], str]] = {}  # image id: ((key, image) it failed with, reason)
@@ -135,18 +140,30 @@ class Propagation:
     def status(self) -> JobStatus:
         """What the job does now; it is not done while it has not yet looked at what is new."""
         with self._condition:
-            if self._looked != self._news and self._status.state in ("done", "failed"):
-                return replace(self._status, state="running")
-            return self._status
+            behind = self._looked != self._news and self._status.state in ("done", "failed")
+            return replace(self._status, state="running" if behind else self._status.state, idle=self.idle())
+
+    def idle(self) -> bool:
+        """True while nothing runs and no news waits to be looked at."""
+        with self._condition:
+            return not (self._busy or self._wanted or self._cancelled)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the job is idle; False where it is not after so many seconds."""
+        with self._condition:
+            return self._condition.wait_for(self.idle, seconds)
 
     def _work(self) -> None:
         pause = None
         while True:
             with self._condition:
+                self._busy = False
+                self._condition.notify_all()
                 asked = self._condition.wait_for(lambda: self._wanted or self._cancelled, pause)
                 pause = None
                 if not asked and self._status.state != "failed":
                     continue  # somebody undid the job meanwhile
+                self._busy = True
             try:
                 with self._process_lock.acquire(timeout=0):
                     self._run()

@@ -19,6 +19,12 @@ class PriorityLock:
         self._busy = False
         self._waiting = 0  # people, not jobs
 
+    @property
+    def waiting(self) -> int:
+        """How many people wait for their turn."""
+        with self._condition:
+            return self._waiting
+
     @contextmanager
     def interactive(self) -> Iterator[None]:
         """Take a turn for a person: next as soon as whoever computes finishes or gives way."""

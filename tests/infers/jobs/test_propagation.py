@@ -17,6 +17,7 @@ from tests.infers.fakes import FakePredictor, make_studies, wait_until
 from tests.samples import organ_volume, write_nifti
 
 COUNT = 5
+SECONDS = 60  # far more than the job takes
 
 
 @pytest.fixture
@@ -46,10 +47,6 @@ def save(studies, number, name="organ"):
     studies.store.save_label(f"s{number}", str(path), FINAL, {"label_info": [{"name": name, "idx": 1}]})
 
 
-def finished(job):
-    return lambda: job.status().state in ("done", "failed", "cancelled")
-
-
 def templates_of(studies, number):
     return studies.store.tags(f"s{number}")[AUTOMATIC]["params"]["templates"]
 
@@ -57,19 +54,19 @@ def templates_of(studies, number):
 def test_every_other_study_is_segmented_once(job, studies, predictor):
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     status = job.status()
     assert (status.state, status.done, status.total, status.failed) == ("done", COUNT - 1, COUNT - 1, {})
     assert len(predictor.asked) == COUNT - 1
     job.trigger()
-    wait_until(lambda: not job._wanted)
+    assert job.wait(SECONDS)
     assert len(predictor.asked) == COUNT - 1
     assert studies.pending() == []
 
 
 def test_without_a_template_nothing_happens(job, predictor):
     job.trigger()
-    wait_until(lambda: not job._wanted)
+    assert job.wait(SECONDS)
     assert job.status().state == "idle"
     assert predictor.asked == []
 
@@ -94,7 +91,7 @@ def test_a_label_saved_meanwhile_has_everything_done_with_both(job, studies, pre
 def test_new_weights_have_everything_done_again(job, studies, predictor):
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     predictor.weights_hash = "second"
     assert len(studies.pending()) == COUNT - 1
     job.trigger(resume=False)
@@ -108,13 +105,13 @@ def test_one_bad_study_is_reported_and_the_rest_goes_on(job, studies, predictor)
     (Path(studies.store._datastore_path) / "s4.nii.gz").write_bytes(b"torn")
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     status = job.status()
     assert (status.state, status.done, status.total) == ("done", 2, 4)
     assert set(status.failed) == {"s2", "s4"}
     assert "mend it" in status.failed["s2"]
     job.trigger(resume=False)  # a new file somewhere is no reason to try again
-    wait_until(lambda: not job._wanted)
+    assert job.wait(SECONDS)
     assert (job.status().run, set(job.status().failed)) == (1, {"s2", "s4"})
     predictor.fails = lambda image: False
     job.trigger()  # somebody who asks is
@@ -130,7 +127,7 @@ def test_an_image_that_was_read_while_it_was_copied_is_segmented_once_it_is_whol
     studies.store.on_change(lambda: job.trigger(resume=False))  # as the server does
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert set(job.status().failed) == {"s4"}
     (folder / "s4.nii.gz").write_bytes(whole)
     studies.store.refresh()  # what the watch of the folder does
@@ -141,7 +138,7 @@ def test_an_image_that_was_read_while_it_was_copied_is_segmented_once_it_is_whol
 def test_a_mask_of_an_image_that_was_replaced_is_not_accepted_and_is_made_again(job, studies, tmp_path):
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     other = organ_volume(9, (12, 10, 6))[0]
     write_nifti(Path(studies.store._datastore_path) / "s1.nii.gz", other)
     studies.store.refresh()
@@ -162,7 +159,7 @@ def test_when_every_study_fails_so_does_the_job(job, studies, predictor):
     predictor.fails = lambda image: True
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert job.status().state == "failed"
     assert len(job.status().failed) == COUNT - 1
 
@@ -171,12 +168,12 @@ def test_cancel_stops_between_batches_and_news_do_not_wake_it(job, studies, pred
     predictor.between_batches = lambda: job.cancel() if len(predictor.asked) == 2 else None
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert (job.status().state, job.status().done) == ("cancelled", 1)
     predictor.between_batches = lambda: None
     job.trigger(resume=False)
     assert job.status().state == "cancelled"
-    assert not job._wanted
+    assert job.idle()
     job.trigger()
     wait_until(lambda: job.status().state == "done")
     assert len(predictor.asked) == 2 + COUNT - 2  # the finished one is not repeated, the interrupted one is
@@ -185,7 +182,7 @@ def test_cancel_stops_between_batches_and_news_do_not_wake_it(job, studies, pred
 def test_cancel_counts_while_the_job_is_still_looking_for_work(job, studies, predictor, monkeypatch):
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     made, pending = len(predictor.asked), studies.pending
 
     def cancelled_meanwhile():
@@ -214,7 +211,7 @@ def test_a_study_removed_while_it_is_segmented_is_no_failure(job, studies, predi
     predictor.between_batches = remove
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert (job.status().state, job.status().done, job.status().failed) == ("done", COUNT - 2, {})
 
 
@@ -226,7 +223,7 @@ def test_a_persons_label_that_comes_first_is_kept(job, studies, predictor):
     predictor.between_batches = label_it
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert studies.store.tags("s1").keys() == {FINAL}
 
 
@@ -234,7 +231,7 @@ def test_a_mask_that_somebody_else_made_is_not_touched(job, studies, predictor, 
     studies.store.save_label("s1", str(tmp_path / "label1.nii.gz"), AUTOMATIC, {"from": "another program"})
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert studies.store.tags("s1")[AUTOMATIC]["from"] == "another program"
     assert len(predictor.asked) == COUNT - 2
 
@@ -248,13 +245,15 @@ def test_a_mask_that_somebody_submits_while_its_study_is_segmented_is_kept(job, 
 
     predictor.between_batches = submit
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert studies.store.tags("s1")[AUTOMATIC]["user"] == "anna"
     assert len(predictor.asked) == COUNT - 1
 
 
-def test_people_are_let_in_between_batches(job, studies, predictor):
-    gate, order = job._gate, []
+def test_people_are_let_in_between_batches(studies, predictor, tmp_path):
+    gate, order = PriorityLock(), []
+    job = Propagation(studies, gate, tmp_path)
+    job.start()
 
     def person():
         with gate.interactive():
@@ -263,16 +262,17 @@ def test_people_are_let_in_between_batches(job, studies, predictor):
     def someone_comes():
         if len(predictor.asked) == 2 and not order:
             threading.Thread(target=person, daemon=True).start()
-            wait_until(lambda: gate._waiting or order)
+            wait_until(lambda: gate.waiting or order)
 
     predictor.between_batches = someone_comes
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert order == [("person", 2)]  # during the second study, not after the last
 
 
-def test_two_servers_on_one_list_do_not_work_at_the_same_time(job, studies, predictor, tmp_path, monkeypatch):
+def test_two_servers_on_one_list_do_not_work_at_the_same_time(job, studies, predictor, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="infers.jobs.propagation")
     monkeypatch.setattr("infers.jobs.propagation.ANOTHER_LOOK", 0.05)
     holding, go_on = threading.Event(), threading.Event()
     predictor.between_batches = lambda: (holding.set(), go_on.wait(20))
@@ -282,11 +282,12 @@ def test_two_servers_on_one_list_do_not_work_at_the_same_time(job, studies, pred
     second = Propagation(studies, PriorityLock(), tmp_path)
     second.start()
     second.trigger()
-    threading.Event().wait(0.2)
+    wait_until(lambda: caplog.text.count("another server process segments this study list") > 1)
     assert second.status().state == "idle"
+    assert not second.idle()  # it looks again until the list is free
     go_on.set()
-    wait_until(finished(job))
-    wait_until(lambda: not second._wanted)
+    assert job.wait(SECONDS)
+    assert second.wait(SECONDS)
     assert len(predictor.asked) == COUNT - 1
 
 
@@ -304,7 +305,7 @@ def test_only_studies_whose_templates_changed_are_segmented_again(tmp_path, pred
     job.start()
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert len(predictor.asked) == 5
     save(studies, 1)
     job.trigger()
@@ -317,7 +318,7 @@ def test_the_whole_job_is_undone_and_stays_so_after_a_restart(job, studies, pred
     studies.store.save_label("s4", str(tmp_path / "label4.nii.gz"), AUTOMATIC, {"from": "another program"})
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     final = studies.store.record("s0", FINAL).checksum
     assert job.undo() == ["s1", "s2", "s3"]
     assert studies.store.record("s0", FINAL).checksum == final
@@ -326,7 +327,7 @@ def test_the_whole_job_is_undone_and_stays_so_after_a_restart(job, studies, pred
     assert job.status().state == "cancelled"
     after = Propagation(studies, PriorityLock(), tmp_path)
     assert after.trigger(resume=False).state == "cancelled"
-    assert not after._wanted
+    assert after.idle()
     job.trigger()
     wait_until(lambda: job.status().state == "done")
     assert AUTOMATIC in studies.store.tags("s1")
@@ -337,7 +338,7 @@ def test_a_mask_that_is_just_being_made_is_undone_too(job, studies, predictor):
     predictor.between_batches = lambda: undone.append(job.undo()) if len(predictor.asked) == 2 else None
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert undone[0] == ["s1"]
     assert all(AUTOMATIC not in studies.store.tags(f"s{number}") for number in range(COUNT))
 
@@ -391,7 +392,7 @@ def test_nothing_happens_to_a_list_of_one_study(tmp_path, predictor):
     job.start()
     save(studies, 0)
     job.trigger()
-    wait_until(lambda: not job._wanted)
+    assert job.wait(SECONDS)
     assert (job.status().state, predictor.asked) == ("idle", [])
     assert job.undo() == []
 
@@ -408,7 +409,7 @@ def test_masks_that_are_all_empty_end_the_job_and_are_not_accepted(tmp_path, pre
     job.start()
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert (job.status().state, job.status().done, job.status().failed) == ("done", 2, {})
     assert studies.pending() == []
     acceptance = Acceptance(
@@ -446,7 +447,7 @@ def test_masks_that_were_made_beforehand_are_not_made_again(studies, predictor, 
     job.start()
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert (job.status().done, len(predictor.asked)) == (COUNT - 1, COUNT - 1)
 
 
@@ -458,5 +459,5 @@ def test_a_run_does_not_fail_with_what_goes_with_it(studies, predictor, tmp_path
     job.start()
     save(studies, 0)
     job.trigger()
-    wait_until(finished(job))
+    assert job.wait(SECONDS)
     assert (job.status().state, job.status().done) == ("done", COUNT - 1)
