@@ -1,5 +1,6 @@
 """scripts/setup and scripts/serve in a copy of the project whose Python only notes what it should install or start."""
 
+import platform
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ RECORDING_PYTHON = """#!/bin/sh
 (IFS="|"; echo "$*") >> "$NOTES"
 case "$1 $2 $3" in
     "-m pip install") [ -z "$PIP_FAILS" ] || exit 1 ;;
-    "-m pip show") echo "Version: ${TORCH_VERSION:-2.0}" ;;
+    "-m pip show") [ -z "$NO_TORCH" ] || exit 1; echo "Version: ${TORCH_VERSION:-2.0}" ;;
     "-m pip --version"|"-m monailabel.main "*|"-m infers.environment "*|"-m scripts.ohif "*) ;;
     "-m scripts.make_demo_data "*) mkdir -p "$3/studies" ;;
     *) exec REAL_PYTHON "$@" ;;
@@ -118,7 +119,7 @@ def test_setup_takes_the_cpu_build_from_an_index_and_only_where_it_is_not_there_
     [
         (["--cpu"], "--cpu needs WHERE"),
         (["--cpu", "nowhere"], "folder of wheels or the address of a wheel index, got 'nowhere'"),
-        (["--gpu"], "knows --cpu WHERE and --help, got '--gpu'"),
+        (["--gpu"], "knows --cpu WHERE, --uv and --help, got '--gpu'"),
     ],
 )
 def test_setup_refuses_options_that_it_does_not_know(project, arguments, reason):
@@ -127,16 +128,66 @@ def test_setup_refuses_options_that_it_does_not_know(project, arguments, reason)
     assert reason in answer.stderr
 
 
-def test_setup_names_what_to_install_where_no_python_works(project):
+def test_setup_says_what_cuda_weighs_before_it_downloads_it_for_no_gpu(project):
+    in_vain = platform.machine() == "x86_64" and sys.platform == "linux"
+    in_vain = in_vain and not any(Path(driver).exists() for driver in ("/proc/driver/nvidia/version", "/dev/dxg"))
+    advice = "scripts/setup --cpu https://"
+    assert (advice in project.run("setup", NO_TORCH="yes", PIP_FAILS="yes").stderr) == in_vain
+    assert advice not in project.run("setup").stderr  # a PyTorch is there
+
+
+def without_python(project):
+    """The project where no Python that is found fits."""
     script = project.root / "scripts" / "setup"
-    script.write_text(re.sub(r'^SUPPORTED="[^"]*"', 'SUPPORTED="9.9"', script.read_text(), flags=re.MULTILINE))
-    fake = project.root / "python9.9"
-    fake.write_text("#!/bin/sh\nexit 1\n")  # found, but it does not run: as pyenv's names do
-    fake.chmod(0o755)
-    answer = project.run("setup", PATH=f"{project.root}:/usr/bin:/bin")
+    script.write_text(re.sub(r'^SUPPORTED="[^"]*"', 'SUPPORTED="9.9 9.8"', script.read_text(), flags=re.MULTILINE))
+    program(project.root / "python9.9", "exit 1")  # found, but it does not run: as pyenv's names do
+    return project
+
+
+def program(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_setup_names_what_to_install_where_no_python_works(project):
+    answer = without_python(project).run("setup", PATH=f"{project.root}:/usr/bin:/bin")
     assert answer.returncode == 1
-    assert "needs Python 9.9" in answer.stderr
+    assert "needs one of Python 9.9, 9.8" in answer.stderr
     assert "sudo apt-get install" in answer.stderr
+    assert "scripts/setup --uv" in answer.stderr
+
+
+def test_setup_makes_the_environment_with_a_python_that_uv_brings(project):
+    without_python(project)
+    program(project.root / "brought", 'echo "$*" >> "$NOTES"; cp "$RECORDING" .venv/bin/python')
+    program(project.root / "uv", f'echo "uv $*" >> "$NOTES"; [ "$2" = install ] || echo "{project.root}/brought"')
+    recording = project.root / "recording"
+    shutil.copy(project.root / ".venv" / "bin" / "python", recording)
+    answer = project.run("setup", "--uv", PATH=f"{project.root}:/usr/bin:/bin", RECORDING=str(recording))
+    assert answer.returncode == 0, answer.stderr
+    assert project.calls("uv") == [["uv python install 9.9"], ["uv python find --managed-python 9.9"]]
+    assert project.calls("-m venv") == [["-m venv --clear .venv"]]
+    assert project.calls("-m|pip|install") != []
+
+
+def test_setup_says_where_uv_gets_a_python_from_when_that_fails(project):
+    program(project.root / "uv", "exit 2")
+    answer = without_python(project).run("setup", "--uv", PATH=f"{project.root}:/usr/bin:/bin")
+    assert answer.returncode == 1
+    assert "could not download Python 9.9" in answer.stderr
+    assert "UV_PYTHON_INSTALL_MIRROR" in answer.stderr
+
+
+def test_setup_gets_uv_itself_from_pypi_where_it_is_not_installed(project):
+    without_python(project)
+    make = "mkdir -p .venv-uv/bin && cp recording .venv-uv/bin/python"
+    program(project.root / "python3", f'case "$1 $2" in "- "*) exit 1 ;; "-m venv") {make} ;; esac')
+    shutil.copy(project.root / ".venv" / "bin" / "python", project.root / "recording")
+    answer = project.run("setup", "--uv", PATH=f"{project.root}:/usr/bin:/bin", PIP_FAILS="yes")
+    assert answer.returncode == 1
+    assert "could not install uv from PyPI" in answer.stderr
+    ((*call,),) = project.calls("-m|pip|install")
+    assert call[-1].startswith("uv==")
 
 
 def test_serve_passes_options_on_and_keeps_spaces_in_them(project):
