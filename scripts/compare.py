@@ -149,7 +149,10 @@ def compared(records: Sequence[Record], found: Sequence[Option], seed: int = 0) 
         tasks = [key[1:] for key in cells if key[0] == option.name and (option.against, *key[1:]) in cells]
         if not tasks:
             continue
-        pairs = [_paired(cells[(option.name, *task)], cells[(option.against, *task)]) for task in tasks]
+        pairs = [
+            _paired(cells[option.name, dataset, label], cells[option.against, dataset, label])
+            for dataset, label in tasks
+        ]
         sets = [dataset for dataset, _ in tasks]
         replicates = np.array([resampled_means(pair, rng) for pair in pairs])
         over = {None: range(len(sets))} | {name: [n for n, other in enumerate(sets) if other == name] for name in sets}
@@ -159,7 +162,7 @@ def compared(records: Sequence[Record], found: Sequence[Option], seed: int = 0) 
                 [replicates[[n for n in members if sets[n] == one]].mean(axis=0) for one in set(inside)], axis=0
             )
             low, high = interval(spread)
-            means = [float(np.mean(list(cells[(option.name, *tasks[n])].values()))) for n in members]
+            means = [float(np.mean(list(cells[option.name, sets[n], tasks[n][1]].values()))) for n in members]
             times = [
                 float(np.mean(seconds[option.name, one])) / max(1e-9, float(np.mean(seconds[option.against, one])))
                 for one in dict.fromkeys(inside)
