@@ -9,7 +9,7 @@ they come in, and must keep coming.
 
 from __future__ import annotations
 
-import asyncio
+import anyio
 import ipaddress
 import logging
 import re
@@ -82,7 +82,7 @@ class Door:
             if not more:
                 return await receive()  # that the client is gone: may take as long as it likes
             try:
-                async with asyncio.timeout(self._stall):
+                with anyio.fail_after(self._stall):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(408, f"nothing came for {self._stall:g} seconds: send the request again") from None
