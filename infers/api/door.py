@@ -9,13 +9,13 @@ they come in, and must keep coming.
 
 from __future__ import annotations
 
-import anyio
 import ipaddress
 import logging
 import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+import anyio
 from monailabel.config import settings
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
