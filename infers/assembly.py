@@ -105,6 +105,7 @@ class Assembly:
             refreshed=self.config.auto_propagate,
             specialist=lambda: self.specialist.current,
         )
+        self._restore_labels()
         folders = {MODEL: self.models, SPECIALIST: self.specialist.path.parent}
         self.trainings = Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
         self.gate = PriorityLock()
@@ -311,6 +312,7 @@ class Assembly:
             "templates": sorted(self.studies.templates()),
             "job": dict(vars(job)),
             "studies": {row.id: row.brief() for row in self.board.rows()},
+            "unreadable": self.board.unreadable(),
             **self.board.quality(),
         }
 
@@ -386,6 +388,15 @@ class Assembly:
         return self.serve_version("base")
 
     # Own helpers
+
+    def _restore_labels(self) -> None:
+        """Structures that stored labels know and `labels.json` does not: it was lost, or came without its folder."""
+        indices: dict[str, int] = {}
+        names: list[str] = []
+        for tags in self.datastore.all_tags().values():
+            indices |= dict((tags.get(AUTOMATIC, {}).get("params") or {}).get(CHECKED) or {})
+            names += tags.get(FINAL, {}).get(CHECKED) or ()
+        self.labels.restore(indices, names)
 
     def _datastore(self, studies: str) -> Any:
         if studies.startswith(("http://", "https://")):

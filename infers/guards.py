@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -16,8 +15,9 @@ from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
 
 from infers.errors import ClientError
+from infers.records import RecordError, parse_record
 
-LONGEST_NAME = 200  # characters; file systems allow 255 bytes, suffixes included
+LONGEST_NAME = 200  # bytes; file systems allow 255, suffixes included
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 
 # What a client may say about a training run. MONAI Label passes everything on, paths and Python paths included.
@@ -38,10 +38,12 @@ def safe_name(kind: str, name: str) -> str:
     Raises:
         ClientError: separators, a leading dot, control characters, nothing at all, or too long.
     """
-    bad = not name or name.startswith(".") or len(name) > LONGEST_NAME or not name.isprintable()
+    bad = (
+        not name or name.startswith(".") or len(name.encode(errors="replace")) > LONGEST_NAME or not name.isprintable()
+    )
     if bad or any(character in name for character in "/\\"):
         raise ClientError(
-            f"{kind} must be a plain name of 1 to {LONGEST_NAME} characters without separators or a leading dot, got "
+            f"{kind} must be a plain name of 1 to {LONGEST_NAME} bytes without separators or a leading dot, got "
             f"{name[:80]!r}"
         )
     return name
@@ -80,9 +82,9 @@ def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:
 def json_object(text: str, what: str) -> dict[str, Any]:
     """A JSON object from a form field. Raises ClientError for anything else."""
     try:
-        value = json.loads(text or "{}")
-    except ValueError as error:
-        raise ClientError(f"{what} must be a JSON object, got {text[:80]!r}: {error}") from error
+        value = parse_record(text or "{}")
+    except RecordError as error:
+        raise ClientError(f"{what} must be a JSON object: {error}") from error
     if not isinstance(value, dict):
         raise ClientError(f"{what} must be a JSON object, got {text[:80]!r}")
     return value

@@ -6,8 +6,9 @@ app's answers come from one map that only ever grows, so a client that remembers
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,7 +16,9 @@ from typing import Any
 from filelock import FileLock
 
 from infers.errors import ClientError
-from lib.imaging.files import write_atomically
+from infers.records import RecordError, read_record, write_record
+
+logger = logging.getLogger(__name__)
 
 LARGEST_INDEX = 254  # OHIF takes masks as bytes and keeps 255 for "leave this voxel as it is"
 NO_STRUCTURES = frozenset({"background", "foreground_scribbles", "background_scribbles"})
@@ -130,23 +133,53 @@ class LabelMap:
             known.setdefault(name, max([0, *self._all.values(), *known.values()]) + 1)
         return {name: known[name] for name in names}
 
-    def _add(self, names: Iterable[str]) -> None:
+    def restore(self, indices: Mapping[str, int], names: Iterable[str]) -> None:
+        """Make the map agree with what the saved labels say, where its file was lost.
+
+        Args:
+            indices: {structure: index} of masks that were made with the map.
+            names: structures of people's labels.
+        """
+        if self.configured:
+            return
+        known = self.names
+        taken = set(known.values())
+        lost = {name: index for name, index in indices.items() if name not in known and index not in taken}
+        if any(name not in known for name in [*lost, *names]):
+            self._add(names, lost)
+
+    def _add(self, names: Iterable[str], lost: Mapping[str, int] | None = None) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock, FileLock(f"{self.path}.lock"):
             self._read()
-            grown = dict(self._all)
+            grown = {**(lost or {}), **self._all}
             for name in names:
-                grown.setdefault(name, max(grown.values(), default=0) + 1)
+                grown.setdefault(name, next(index for index in count(1) if index not in grown.values()))
             if max(grown.values(), default=0) > LARGEST_INDEX:
                 raise ClientError(f"a study list has at most {LARGEST_INDEX} structures, {len(grown)} are named")
-            write_atomically(self.path, json.dumps(grown, indent=1).encode())
+            write_record(self.path, grown)
             self._read()
 
     def _read(self) -> None:
         try:
             stat = self.path.stat()
             if self._read_stamp != (stat.st_mtime_ns, stat.st_ino):
-                self._all = {str(name): int(index) for name, index in json.loads(self.path.read_text()).items()}
+                self._all = _indices(read_record(self.path))
                 self._read_stamp = (stat.st_mtime_ns, stat.st_ino)
         except FileNotFoundError:
             self._all, self._read_stamp = {}, None
+        except RecordError as error:
+            # Saved labels say their own names, so the map grows again; of an index nothing stored depends on it
+            aside = self.path.with_name(f"{self.path.name}.broken")
+            logger.error("%s is broken, it is kept as %s and made anew: %s", self.path, aside.name, error)
+            self.path.replace(aside)
+            self._all, self._read_stamp = dict(self._all), None
+
+
+def _indices(found: Any) -> dict[str, int]:
+    """{structure: index} as the map's file holds it. Raises RecordError."""
+    if not isinstance(found, dict) or not all(
+        isinstance(index, int) and 0 < index <= LARGEST_INDEX for index in found.values()
+    ):
+        raise RecordError(f"structures must have indices from 1 to {LARGEST_INDEX}")
+    return dict(found)

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from infers.api.archives import received_image
 from infers.api.ohif import add_ohif
 from infers.api.proxy import add_proxy
+from infers.api.strict import StrictRoute
 from infers.board.endpoints import add_board
 from infers.errors import ClientError, NotFound
 from infers.guards import (
@@ -59,7 +60,9 @@ def _refuse_second(method: str) -> None:
 
 def own_router(app: Any) -> APIRouter:
     """Routes that speak to `app`, an `infers.assembly.Assembly`."""
-    router = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
+    router = APIRouter(
+        prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)], route_class=StrictRoute
+    )
     for add in (_add_oneprompt, add_board, _add_inference, _add_studies, _add_training, _add_refusals):
         add(router, app)
     add_ohif(router)

@@ -36,8 +36,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from infers.api.door import Door
 from infers.api.endpoints import own_router
+from infers.api.strict import StrictRoute
 from infers.errors import ClientError, ServerUnreachable, dicomweb_problem
 from infers.guards import check_names
+from infers.records import RecordError
 from lib.finetuning.versions import VersionError
 from lib.imaging.images import ImageError
 from lib.imaging.prompts import PromptError
@@ -45,7 +47,13 @@ from lib.inference.templates import TemplateError
 from lib.networks.checkpoints import CheckpointError
 
 STOCK = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, logs, session)
-REFUSALS = (ImageError, PromptError, TemplateError, CheckpointError)  # of the library: always about what was given
+REFUSALS = (
+    ImageError,
+    PromptError,
+    TemplateError,
+    CheckpointError,
+    RecordError,
+)  # of the library: always about what was given
 THREADS = 200
 LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
@@ -57,7 +65,7 @@ def install(server: FastAPI, app: Any) -> None:
         server: `monailabel.app.app`, already starting: its routes and middleware are exchanged as whole objects.
         app: `infers.assembly.Assembly`.
     """
-    stock = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)])
+    stock = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)], route_class=StrictRoute)
     for module in STOCK:
         for route in module.router.routes:
             if isinstance(route, APIRoute):

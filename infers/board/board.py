@@ -17,6 +17,8 @@ from infers.study_list.rows import Page, Row, Wanted, make_rows, select
 from infers.study_list.studies import Studies
 from infers.study_list.template_check import TemplateHealth
 
+SHOWN = 100  # files that are left out: a page asks every second
+
 
 class Board:
     """The review board of one study list.
@@ -62,6 +64,11 @@ class Board:
     def quality(self) -> dict[str, Any]:
         """What the predictions rest on: corrected cases by structure, and the templates' health."""
         return {"corrections": self._corrections.cases(), "health": self._health.told()}
+
+    def unreadable(self) -> dict[str, Any]:
+        """How many files of the study folder are left out, and the first of them with the reasons."""
+        found = self._studies.store.unreadable()
+        return {"count": len(found), "files": dict(sorted(found.items())[:SHOWN])}
 
     def shown(self, image_id: str) -> LabelRecord | None:
         """The label that a study's picture shows."""

@@ -104,6 +104,7 @@ def _add_lists(router: APIRouter, app: Any) -> None:
             "colours": app.board.colours(),
             "job": dict(vars(app.job.status())),
             "ohif": app.board.ohif,
+            "unreadable": app.board.unreadable(),
             **app.board.quality(),
         }
 

@@ -22,6 +22,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from infers.environment import IMAGE_EXTENSIONS
 from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
+from infers.records import plain_record
 from infers.store.sidecars import checksum, update_sidecar, write_sidecar
 from infers.store.study_files import StudyFiles
 from lib.imaging.files import write_atomically
@@ -178,7 +179,7 @@ class StudyStore(StudyFiles):
                 raise ClientError(f"image {image_id!r} exists with other content: upload under another name", 409)
             name = self._filename(image_id, extension)
             write_atomically(Path(self._datastore.image_path()) / name, source.read_bytes())
-            info = {**(image_info or {}), "ts": _now(), "name": name}
+            info = plain_record({**(image_info or {}), "ts": _now(), "name": name})
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
             self._update_datastore_file(lock=False)
             self._reconcile_datastore()  # labels of an image that was here before
@@ -226,7 +227,7 @@ class StudyStore(StudyFiles):
                 raise NotFound(f"there is no label {label_tag!r} of image {label_id!r}")
             file = Path(LocalDatastore.get_label_uri(self, label_id, label_tag))
             update_sidecar(self._sidecar(label_id, label_tag), file, info)
-            label.info.update(info)
+            label.info.update(plain_record(info))
             self._update_datastore_file(lock=False)
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
@@ -267,7 +268,7 @@ class StudyStore(StudyFiles):
         name = self._filename(image_id, extension)
         folder = Path(self._datastore.label_path(tag))
         former = labels.get(tag)
-        info = {**info, "ts": _now(), "name": name}
+        info = plain_record({**info, "ts": _now(), "name": name})
         content = source.read_bytes()
         write_sidecar(self._sidecar(image_id, tag), content, info)
         write_atomically(folder / name, content)

@@ -11,7 +11,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
 
 from infers.errors import NotFound
-from lib.imaging.files import write_atomically
+from infers.records import plain_record, read_record, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +71,17 @@ class LockedDatastore(LocalDatastore):
         """{tag: info} of an image's labels. Raises NotFound."""
         return {tag: dict(label.info) for tag, label in self._tags(image_id).items()}
 
+    @_locked
+    def all_tags(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """{image id: {tag: info}} of every label that the index knows."""
+        objects = self._datastore.objects.items()
+        return {name: {tag: dict(label.info) for tag, label in obj.labels.items()} for name, obj in objects}
+
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is known about an image. Raises NotFound."""
         with self._exclusive():
             self._tags(image_id)
-            self._datastore.objects[image_id].image.info.update(info)
+            self._datastore.objects[image_id].image.info.update(plain_record(info))
             self._update_datastore_file(lock=False)
 
     @contextmanager
@@ -96,7 +102,14 @@ class LockedDatastore(LocalDatastore):
         with self._lock, self._process_lock:
             if read:
                 self._init_from_datastore_file()
-            yield
+            try:
+                yield
+            except BaseException:
+                if not self._together:  # what failed is not remembered either: memory says what the index says
+                    self._config_ts = 0
+                    with suppress(OSError):
+                        self._init_from_datastore_file()
+                raise
 
     def _tags(self, image_id: str) -> dict[str, DataModel]:
         obj = self._datastore.objects.get(image_id)
@@ -113,7 +126,7 @@ class LockedDatastore(LocalDatastore):
         if stamp == self._config_ts:
             return
         try:
-            self._datastore = LocalDatastoreModel.model_validate_json(path.read_bytes())
+            self._datastore = _read_index(path)
         except ValueError as error:
             logger.error("%s is broken and will be written anew: %s", path, error)
         self._datastore.base_path = self._datastore_path
@@ -125,7 +138,7 @@ class LockedDatastore(LocalDatastore):
             if self._together:
                 self._changed = True
                 return
-            write_atomically(path, self._datastore.model_dump_json(exclude={"base_path"}, indent=2).encode())
+            write_record(path, self._datastore.model_dump(exclude={"base_path"}))
             self._config_ts = _stamp(path)
 
 
@@ -135,11 +148,24 @@ def _stamp(path: Path) -> tuple[int, int, int]:
     return (stat.st_mtime_ns, stat.st_ino, stat.st_size)
 
 
+def _read_index(path: Path) -> LocalDatastoreModel:
+    """The index of a study list, without what leads out of its folder. Raises ValueError, OSError."""
+    model = LocalDatastoreModel.model_validate(read_record(path))
+    for name, obj in list(model.objects.items()):
+        if any(separator in part for part in (name, obj.image.ext, *obj.labels) for separator in "/\\") or any(
+            "/" in label.ext for label in obj.labels.values()
+        ):
+            logger.error("%s: %r is no name of an image here and is left out", path, name)
+            del model.objects[name]
+    model.images_dir, model.labels_dir = ".", "labels"
+    return model
+
+
 def _set_aside_if_broken(path: Path) -> None:
     """Keep a broken index for a person to look at, and start from the files."""
     if path.exists():
         try:
-            LocalDatastoreModel.model_validate_json(path.read_bytes())
+            _read_index(path)
         except ValueError as error:
             logger.error("%s is broken, it is kept as %s.broken: %s", path, path.name, error)
             path.replace(path.with_name(f"{path.name}.broken"))

@@ -8,12 +8,12 @@ the record that belongs to the label's bytes can be found by their checksum.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lib.imaging.files import write_atomically
+from infers.records import RecordError, read_record, write_record
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def write_sidecar(path: Path, label: bytes, info: dict[str, Any]) -> None:
     entry = {"sha256": hashlib.sha256(label).hexdigest(), "info": info}
     former = [old for old in _records(path) if old["sha256"] != entry["sha256"]]
     records = [entry, *former[:1]]
-    write_atomically(path, json.dumps({"records": records}, indent=1, default=str).encode())
+    write_record(path, {"records": records})
 
 
 def update_sidecar(path: Path, label: Path, info: dict[str, Any]) -> None:
@@ -43,13 +43,18 @@ def update_sidecar(path: Path, label: Path, info: dict[str, Any]) -> None:
     write_sidecar(path, label.read_bytes(), {**(read_sidecar(path, label) or {}), **info})
 
 
-def read_sidecar(path: Path, label: Path) -> dict[str, Any] | None:
+def _warn(path: Path, reason: str) -> None:
+    logger.warning("%s: %s", path, reason)
+
+
+def read_sidecar(path: Path, label: Path, broken: Callable[[Path, str], None] = _warn) -> dict[str, Any] | None:
     """What is recorded about the label file as it is now.
 
-    None where nothing is. Of a label that somebody replaced by hand the names of its structures are still believed,
-    because an edited label keeps them; who or what made it is not.
+    None where nothing is, or nothing that can be read: then `broken` is called with the path and the reason. Of a
+    label that somebody replaced by hand the names of its structures are still believed, because an edited label keeps
+    them; who or what made it is not.
     """
-    records = _records(path)
+    records = _records(path, broken)
     if not records:
         return None
     digest = checksum(label)
@@ -60,12 +65,12 @@ def read_sidecar(path: Path, label: Path) -> dict[str, Any] | None:
     return {key: value for key, value in records[0]["info"].items() if key in names}
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
+def _records(path: Path, broken: Callable[[Path, str], None] = _warn) -> list[dict[str, Any]]:
     try:
-        records = json.loads(path.read_text())["records"]
-        return [record for record in records if isinstance(record["info"], dict) and record["sha256"]]
+        records = read_record(path)["records"]
+        return [one for one in records if isinstance(one["info"], dict) and isinstance(one["sha256"], str)]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s is not a readable record and is ignored: %s", path, error)
+    except (OSError, RecordError, KeyError, TypeError) as error:
+        broken(path, f"it is no readable record and is ignored ({error})")
         return []

@@ -7,16 +7,21 @@ label lies its record.
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from infers.environment import IMAGE_PATTERNS
+from infers.errors import ClientError
+from infers.guards import safe_name
 from infers.store.locked import STATE_FOLDER, LockedDatastore
-from infers.store.series import Series, SeriesScanner
+from infers.store.series import NOT_UNICODE, Series, SeriesScanner, is_unicode, shown
 from infers.store.sidecars import read_sidecar
 from infers.store.watch import FolderWatch
+
+logger = logging.getLogger(__name__)
 
 SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
 
@@ -47,6 +52,7 @@ class StudyFiles(LockedDatastore):
         self._series: dict[str, Series] = {}
         self._stamps: dict[str, str] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._unreadable: dict[str, str] = {}
         super().__init__(datastore_path, extensions=list(extensions), read_only=read_only)
         self._watch = FolderWatch(root, self.refresh) if auto_reload else None
 
@@ -66,6 +72,11 @@ class StudyFiles(LockedDatastore):
         if changed:
             for listener in self._listeners:
                 listener()
+
+    def unreadable(self) -> dict[str, str]:
+        """{file or folder below the study folder: why it is left out} of what nobody can make anything of."""
+        with self._lock:
+            return {**self._unreadable, **(self._scanner.problems if self._scanner else {})}
 
     def image_stamp(self, image_id: str) -> str:
         """Changes when an image's file, or which files its folder holds, does; empty where that is not known."""
@@ -97,15 +108,42 @@ class StudyFiles(LockedDatastore):
         return image_id + ext
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        found = {name: name for name in sorted(os.listdir(path)) if not name.startswith(".") and self._matches(name)}
+        found = {}
+        try:
+            for name in sorted(os.listdir(path)):
+                if not name.startswith(".") and self._matches(name):
+                    if reason := self._unusable(Path(path), name):
+                        self._note(Path(path) / name, reason)
+                    else:
+                        found[name] = name
+        except OSError as error:
+            self._note(Path(path), f"cannot be listed: {error.strerror}")
         if path == self._datastore.image_path():
             found.update({uid: uid for uid in self._series})
         return found
+
+    def _unusable(self, folder: Path, name: str) -> str | None:
+        """Why a file that looks like an image or a label cannot be one; None for one that can."""
+        if not is_unicode(name):
+            return NOT_UNICODE
+        try:
+            safe_name("the name", self._to_id(name)[0])
+        except ClientError as error:
+            return f"{error.detail}: rename it"
+        return None if (folder / name).is_file() else "it is no plain file"  # a pipe would never end
+
+    def _note(self, path: Path, reason: str) -> None:
+        root = Path(self._datastore_path)
+        name = shown(path.relative_to(root) if path.is_relative_to(root) else path)
+        if self._unreadable.get(name) != reason:
+            logger.warning("%s: %s", name, reason)
+        self._unreadable[name] = reason
 
     def _matches(self, name: str) -> bool:
         return name.lower().endswith(tuple(pattern.lstrip("*") for pattern in self._extensions))
 
     def _reconcile_datastore(self) -> None:
+        self._unreadable = {}
         self._series = self._scanner.scan() if self._scanner else {}
         super()._reconcile_datastore()
         self._stamps = {image_id: self._stamp(image_id) for image_id in self._datastore.objects}
@@ -118,11 +156,21 @@ class StudyFiles(LockedDatastore):
         return count
 
     def _add_non_existing_labels(self, tag: str) -> int:
+        folder = Path(self._datastore.label_path(tag))
+        if not is_unicode(tag) or tag.startswith("."):
+            self._note(folder, NOT_UNICODE if not is_unicode(tag) else "its name begins with a dot: rename it")
+            return 0
         count = super()._add_non_existing_labels(tag)
         for image_id, obj in self._datastore.objects.items():
             if label := obj.labels.get(tag):
-                file = Path(self._datastore.label_path(tag)) / self._filename(image_id, label.ext)
-                info = read_sidecar(self._sidecar(image_id, tag), file) if file.exists() else None
+                file = folder / self._filename(image_id, label.ext)
+                try:
+                    info = read_sidecar(self._sidecar(image_id, tag), file, self._note)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                except OSError as error:
+                    self._note(file, f"cannot be read: {error.strerror}")
+                    continue
                 if info is not None and info != label.info:
                     label.info = info
                     count += 1

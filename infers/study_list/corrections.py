@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from infers.records import read_record
 from infers.store.datastore import ACCEPTED, AUTOMATIC, FINAL, LabelRecord
 from infers.study_list.studies import Studies, is_ours
 from lib.imaging.files import write_atomically
@@ -141,7 +142,7 @@ def _compared(template: Template, mask: np.ndarray, values: Mapping[str, int], p
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        found = json.loads(path.read_text())
+        found = read_record(path)
         return {i: c for i, c in found.items() if {"label", "case"} <= set(c)}
     except FileNotFoundError:
         return {}

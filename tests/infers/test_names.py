@@ -91,3 +91,18 @@ def test_more_structures_than_a_byte_holds_are_refused_and_forgotten(tmp_path):
     with pytest.raises(ClientError, match="at most"):
         labels.learn(["one too many"])
     assert len(json.loads((tmp_path / "labels.json").read_text())) == LARGEST_INDEX
+
+
+@pytest.mark.parametrize("content", ['{"liver": 1, "spl', "[]", '{"liver": "one"}', '{"liver": 0}', "", "[" * 100_000])
+def test_a_torn_map_is_kept_aside_and_grows_again_with_what_the_labels_say(tmp_path, content):
+    path = tmp_path / "labels.json"
+    before = LabelMap(path).learn(["liver", "spleen", "kidney"])
+    path.write_text(content)
+    labels = LabelMap(path)
+    assert labels.names == {}
+    assert (tmp_path / "labels.json.broken").read_text() == content
+    labels.restore({"spleen": 2, "kidney": 3}, ["liver", "kidney", "tumour"])
+    assert {name: labels.names[name] for name in before} == before
+    assert labels.names["tumour"] == 4
+    labels.restore({"tumour": 9}, ["liver"])
+    assert labels.names["tumour"] == 4  # an index that is known stays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import time
 import zipfile
@@ -30,6 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_nifti(folder / "studies" / f"s{number}.nii.gz", image)
         write_nifti(folder / f"label{number}.nii.gz", mask)
     write_nifti(folder / "outside.nii.gz", organ_volume(7, SHAPE)[0])
+    (folder / "studies" / "broken").mkdir()
+    (folder / "studies" / "broken" / "slice.dcm").write_bytes(b"no DICOM")
+    os.mkfifo(folder / "studies" / "pipe.nii.gz")
     return folder
 
 
@@ -42,6 +46,38 @@ def server(folder: Path, start_server: Callable[..., Server]) -> Server:
 def files_below(folder: Path) -> set[Path]:
     """All files that are not the server's own state."""
     return {path for path in folder.rglob("*") if path.is_file() and ".oneprompt" not in path.parts}
+
+
+def test_what_nobody_can_read_is_told_and_the_list_is_served(server: Server) -> None:
+    told = server.status()
+    assert set(told["studies"]) == {"s0", "s1", "s2"}
+    assert told["unreadable"]["count"] == 2
+    assert "cannot be read as DICOM" in told["unreadable"]["files"]["broken/slice.dcm"]
+    assert "no plain file" in told["unreadable"]["files"]["pipe.nii.gz"]
+    assert server.get("/oneprompt/studies")["unreadable"] == told["unreadable"]
+
+
+@pytest.mark.parametrize(
+    "odd", ['{"a":' * 300 + "1" + "}" * 300, '{"a": NaN}', '{"a": 1e400}', '{"a": "\\ud800"}', "[" * 10**5]
+)
+def test_no_record_keeps_later_ones_from_being_saved(server: Server, folder: Path, odd: str) -> None:
+    label = {"label": ("label0.nii.gz", (folder / "label0.nii.gz").read_bytes())}
+    image = {"file": ("s0.nii.gz", (folder / "studies" / "s0.nii.gz").read_bytes())}
+    params = json.dumps({"label_info": [{"name": "organ", "idx": 1}]})[:-1] + f', "odd": {odd}}}'
+    tries = [
+        ("PUT", "/datastore/label", {"image": "s1", "tag": "draft"}, {"data": {"params": params}, "files": label}),
+        ("PUT", "/datastore/image", {"image": "s9"}, {"data": {"params": params}, "files": image}),
+        ("POST", "/infer/oneprompt_click", {"image": "s0"}, {"data": {"params": params}}),
+        ("POST", "/train/oneprompt", {}, {"data": params, "headers": {"Content-Type": "application/json"}}),
+        ("POST", "/activelearning/first", {}, {"data": params, "headers": {"Content-Type": "application/json"}}),
+        ("POST", "/oneprompt/accept", {}, {"data": params, "headers": {"Content-Type": "application/json"}}),
+    ]
+    for method, path, query, sent in tries:
+        answer = server.request(method, path, params=query, **sent)
+        assert answer.status_code == 400, (path, answer.text)
+    answer = server.request("PUT", "/datastore/label", params={"image": "s1", "tag": "draft"}, files=label)
+    assert answer.status_code == 200, answer.text
+    json.loads((folder / "studies" / "datastore_v2.json").read_text())
 
 
 @pytest.mark.parametrize("name", ["../escaped", "a/b", "..", ".hidden", "C:\\x", "x" * 300, "nul\x01"])

@@ -53,7 +53,7 @@ export function page(state, act) {
   `;
 }
 
-function header({ job, counts, health }, act) {
+function header({ job, counts, health, unreadable }, act) {
   const masks = counts.automatic || counts.rejected;
   const busy = ["running", "cancelling"].includes(job.state);
   const failures = Object.keys(job.failed ?? {}).length;
@@ -78,6 +78,10 @@ function header({ job, counts, health }, act) {
     ${job.failed?.[""] ? html`<p class="error" role="alert">${job.failed[""]}</p>` : nothing}
     ${health.warnings?.length ? html`<p class="warning" role="status" id="health">About the templates:
       ${health.warnings.join(". ")}.</p>` : nothing}
+    ${unreadable.count ? html`<details class="warning" id="unreadable">
+      <summary>${unreadable.count} ${unreadable.count === 1 ? "file is" : "files are"} left out</summary>
+      <ul>${Object.entries(unreadable.files).map(([file, reason]) => html`<li><b>${file}</b>: ${reason}</li>`)}</ul>
+    </details>` : nothing}
   `;
 }
 
