@@ -51,6 +51,34 @@ def write_rtstruct(
     if not present:
         raise ImageError("the label is empty: an RTSTRUCT needs at least one structure")
     frames = arranged_on(series, image).frames
+    found = _without_structures(series, by)
+    numbered = list(enumerate(present, start=1))
+    found.StructureSetROISequence = [
+        _item(
+            ROINumber=number,
+            ReferencedFrameOfReferenceUID=series[0].FrameOfReferenceUID,
+            ROIName=name,
+            ROIGenerationAlgorithm=by.value,
+        )
+        for number, name in numbered
+    ]
+    found.ROIContourSequence = [
+        _item(
+            ROIDisplayColor=list(COLOURS[(number - 1) % len(COLOURS)]),
+            ContourSequence=list(_contours(series, frames, label == names[name])),
+            ReferencedROINumber=number,
+        )
+        for number, name in numbered
+    ]
+    found.RTROIObservationsSequence = [
+        _item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType="ORGAN", ROIInterpreter="")
+        for number, _ in numbered
+    ]
+    return found
+
+
+def _without_structures(series: Sequence[Dataset], by: Maker) -> SOPClass:
+    """The structure set's header: whose it is, what it refers to, who made it and when."""
     first = series[0]
     automatic = by is Maker.AUTOMATIC
     found = SOPClass(
@@ -76,28 +104,6 @@ def write_rtstruct(
     found.StructureSetDate, found.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     found.ApprovalStatus = "UNAPPROVED"
     found.ReferencedFrameOfReferenceSequence = [_referred(series)]
-    numbered = list(enumerate(present, start=1))
-    found.StructureSetROISequence = [
-        _item(
-            ROINumber=number,
-            ReferencedFrameOfReferenceUID=first.FrameOfReferenceUID,
-            ROIName=name,
-            ROIGenerationAlgorithm=by.value,
-        )
-        for number, name in numbered
-    ]
-    found.ROIContourSequence = [
-        _item(
-            ROIDisplayColor=list(COLOURS[(number - 1) % len(COLOURS)]),
-            ContourSequence=list(_contours(series, frames, label == names[name])),
-            ReferencedROINumber=number,
-        )
-        for number, name in numbered
-    ]
-    found.RTROIObservationsSequence = [
-        _item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType="ORGAN", ROIInterpreter="")
-        for number, _ in numbered
-    ]
     return found
 
 

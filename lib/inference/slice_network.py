@@ -60,7 +60,7 @@ class SliceNetwork:
         self.network = network.eval()
         self.device = torch.device(device)
         self.batch_size = batch_size
-        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and _computes_in_bfloat16(self.device))
+        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and computes_in_bfloat16(self.device))
         self._cache = _Cache(cache_bytes)
 
     @property
@@ -157,7 +157,7 @@ def _size(features: Features) -> int:
     return sum(level.element_size() * level.numel() for level in features)
 
 
-def _computes_in_bfloat16(device: torch.device) -> bool:
+def computes_in_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()  # emulated bfloat16 would be slower than float32

@@ -53,14 +53,19 @@ class Task:
         structures: names of the foreground classes, in the order of the network's outputs from 1.
         channels: of the images, in their order.
         spacing: mm along (D, H, W) that the network works at.
+        depth: patient axis that D runs along: 0 right, 1 anterior, 2 superior. H and W are the other two, the later
+            one first; a volume with thick slices has D across them.
     """
 
     name: str
     structures: tuple[str, ...]
     channels: tuple[Channel, ...]
     spacing: tuple[float, float, float]
+    depth: int = 2
 
     def __post_init__(self) -> None:
+        if self.depth not in (0, 1, 2):
+            raise ValueError(f"depth must be 0, 1 or 2, got {self.depth!r}")
         if not self.name or not self.structures or not self.channels or not min(self.spacing) > 0:
             raise ValueError(f"a task needs a name, structures, channels and a spacing above 0 mm, got {self}")
         if len(set(self.structures)) < len(self.structures):
@@ -78,7 +83,8 @@ class Task:
             for own in values["channels"]
         )
         depth, height, width = map(float, values["spacing"])
-        return cls(str(values["name"]), tuple(map(str, values["structures"])), channels, (depth, height, width))
+        structures = tuple(map(str, values["structures"]))
+        return cls(str(values["name"]), structures, channels, (depth, height, width), int(values["depth"]))
 
 
 def named(tasks: Sequence[Task], names: Collection[str]) -> list[int]:

@@ -1,0 +1,213 @@
+"""UniSeg on whole studies: tasks by structure, one pass of the encoder for all tasks that see the same image.
+
+Memory is bounded: windows of the network's patch go through it one by one, sums of their answers lie on the processor
+at the tasks' spacing, and the study's own grid holds one class at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.utils import dense_patch_slices
+from monai.inferers.utils import sliding_window_inference
+from torch import Tensor
+
+from lib.inference.control import Control
+from lib.inference.slice_network import computes_in_bfloat16
+from lib.segmenters.uniseg.model import ARCHITECTURE, UniSegModel
+from lib.segmenters.uniseg.study import Prepared, Study, prepare, resized
+from lib.segmenters.uniseg.tasks import Task, TaskError, check_channels, named
+
+logger = logging.getLogger(__name__)
+
+OVERLAP = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What UniSeg says of a study.
+
+    Attributes:
+        mask: uint8 or uint16 label indices on the study's grid.
+        labels: structure to index.
+        provenance: JSON-able: model, weights, tasks, licence.
+    """
+
+    mask: np.ndarray
+    labels: Mapping[str, int]
+    provenance: dict[str, Any]
+
+
+class UniSegSegmenter:
+    """A model on its device. It may be called from several threads.
+
+    Args:
+        model: with its network on `device`.
+        device: torch device.
+    """
+
+    def __init__(self, model: UniSegModel, device: str = "cpu") -> None:
+        self.model, self.device = model, torch.device(device)
+        self._bfloat16 = computes_in_bfloat16(self.device)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with weights, tasks, and what changes masks beside."""
+        return self.model.hash
+
+    def segment(self, study: Study, labels: Mapping[str, int], *, control: Control = Control()) -> Answer:
+        """Segment some structures.
+
+        Args:
+            study: with the channels that the structures' tasks take.
+            labels: structures wanted, name to index (1 or more) in the mask.
+            control: follows the work and may end it.
+
+        Raises:
+            TaskError: an unknown structure, or a task that takes other channels.
+            ImageError: an image that the tasks cannot work on.
+            MemoryError: memory ran out, also with a smaller window; says what to do.
+            Cancelled: the control stopped it.
+        """
+        indices = self._tasks(study, labels)
+        claims: list[tuple[int, str, np.ndarray, int]] = []
+        groups = _groups(self.model.tasks, indices)
+        for number, group in enumerate(groups):
+            part = control.part(number / len(groups), (number + 1) / len(groups))
+            prepared = prepare(study, self.model.tasks[group[0]])
+            for index, label in zip(group, self._labels(prepared, group, part), strict=True):
+                whole = prepared.back(label)
+                counts = np.bincount(whole.reshape(-1), minlength=self.model.network.config.outputs)
+                for value, name in enumerate(self.model.tasks[index].structures, start=1):
+                    if name in labels:
+                        claims.append((int(counts[value]), name, whole, value))
+        mask = np.zeros(study.grid.array.shape, np.uint8 if max(labels.values()) < 256 else np.uint16)
+        # Tumours and vessels lie within organs: where several tasks claim a voxel, the smallest structure has it
+        for _, name, whole, value in sorted(claims, key=lambda claim: -claim[0]):
+            mask[whole == value] = labels[name]
+        return Answer(mask, dict(labels), self.provenance(indices))
+
+    def provenance(self, indices: Sequence[int]) -> dict[str, Any]:
+        """JSON-able record of a mask that some tasks made."""
+        config = self.model.network.config
+        return {
+            "model": ARCHITECTURE,
+            "weights": {"name": config.name, "hash": self.model.hash},
+            "tasks": [self.model.tasks[index].name for index in indices],
+            **({"licence": self.model.licence} if self.model.licence else {}),
+        }
+
+    def _tasks(self, study: Study, labels: Mapping[str, int]) -> list[int]:
+        if not labels:
+            raise TaskError("at least one structure must be wanted, got none: pass {name: index}")
+        by_structure = [n for n, task in enumerate(self.model.tasks) if {*task.structures} & {*labels}]
+        named(self.model.tasks, [name for name in labels if name not in self.model.structures])
+        fit = [n for n in by_structure if len(self.model.tasks[n].channels) == len(study.channels)]
+        covered = {name for n in fit for name in self.model.tasks[n].structures}
+        if lacking := [name for name in labels if name not in covered]:
+            wanting = [self.model.tasks[n] for n in by_structure if {*self.model.tasks[n].structures} & {*lacking}]
+            check_channels(wanting, len(study.channels))
+        return fit
+
+    def _labels(self, prepared: Prepared, group: Sequence[int], control: Control) -> list[np.ndarray]:
+        """A label map (D, H, W) of the box for each of some tasks; once more with a smaller window without memory."""
+        patch = self.model.network.config.patch
+        try:
+            return self._with_window(prepared, group, patch, control)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            window = smaller(patch, self.model.network.config.stride)
+            logger.warning("memory ran out with windows of %s voxels: once more with %s", patch, window)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            return self._with_window(prepared, group, window, control)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"segmenting needs more memory than there is, also with windows of {window} voxels: free some, ask for "
+                "fewer structures at once, or use the processor with --device cpu"
+            ) from error
+
+    def _with_window(
+        self, prepared: Prepared, group: Sequence[int], window: tuple[int, int, int], control: Control
+    ) -> list[np.ndarray]:
+        logits = self._logits(prepared.image, group, window, control.part(0.0, 0.9))
+        found = []
+        for number in range(len(group)):
+            control.part(0.9, 1.0).advance(number / len(group))
+            found.append(_largest(logits[number], prepared.box_shape))
+            logits[number] = torch.empty(0)  # what has been used makes room
+        return found
+
+    @torch.inference_mode()
+    def _logits(
+        self, image: Tensor, group: Sequence[int], window: tuple[int, int, int], control: Control
+    ) -> list[Tensor]:
+        """For each task its logits (classes, d, h, w), on the processor."""
+        network, tasks = self.model.network, [self.model.tasks[index] for index in group]
+        total, done = _windows(image.shape[1:], window), 0
+
+        def answers(windows: Tensor) -> tuple[Tensor, ...]:
+            nonlocal done
+            control.advance(min(1.0, done / total))
+            done += 1
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+                found = network.decode_tasks(network.encode(windows), list(group))
+            return tuple(
+                logits[:, : 1 + len(task.structures)].float() for logits, task in zip(found, tasks, strict=True)
+            )
+
+        found = sliding_window_inference(
+            image[None], window, 1, answers, OVERLAP, mode="gaussian", sw_device=self.device, device=torch.device("cpu")
+        )
+        return [logits[0] for logits in (found if isinstance(found, tuple | list) else (found,))]
+
+
+def smaller(patch: tuple[int, int, int], stride: tuple[int, int, int]) -> tuple[int, int, int]:
+    """A window of half a patch's height and width, in whole strides."""
+    depth, height, width = (
+        max(own, side // 2 // own * own) if axis else side
+        for axis, (side, own) in enumerate(zip(patch, stride, strict=True))
+    )
+    return depth, height, width
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; PyTorch says so of the processor's in a plain RuntimeError."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in told or "alloc_cpu" in told
+
+
+def _groups(tasks: Sequence[Task], indices: Sequence[int]) -> list[list[int]]:
+    """Tasks that see the same prepared image, together."""
+    found: dict[Any, list[int]] = {}
+    for index in indices:
+        task = tasks[index]
+        windows = tuple(channel.window for channel in task.channels)
+        found.setdefault((windows, task.spacing, task.depth), []).append(index)
+    return list(found.values())
+
+
+def _windows(shape: Sequence[int], window: Sequence[int]) -> int:
+    whole = [max(size, side) for size, side in zip(shape, window, strict=True)]
+    return len(dense_patch_slices(whole, list(window), [max(1, int(side * (1 - OVERLAP))) for side in window]))
+
+
+def _largest(logits: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
+    """Logits (K, d, h, w) to uint8 numbers of the most probable class (D, H, W), one class at a time."""
+    probabilities = logits.softmax(dim=0)
+    best = resized(probabilities[0], shape)
+    number = torch.zeros(shape, dtype=torch.uint8)
+    for value in range(1, len(logits)):
+        own = resized(probabilities[value], shape)
+        number[own > best] = value
+        best = torch.maximum(best, own)
+    return number.numpy()
