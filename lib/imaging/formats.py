@@ -1,74 +1,57 @@
-"""Which library reads and writes which file format, and what each says about axes and place.
+"""Which library reads and writes which file format.
 
 Everything leaves here in one form, `Raw`: axes (i, j[, k]) with i the file's fastest, affine from voxel indices to
-RAS mm. NIfTI goes through nibabel, NRRD through pynrrd, DICOM through `lib.imaging.dicom`, pictures through Pillow.
-NRRD does not pass through ITK, because ITK splits each axis into spacing and direction, and their product is not always
-the number that the file holds.
+RAS mm. NIfTI goes through nibabel, NRRD through pynrrd, DICOM through `lib.imaging.dicom`, pictures through Pillow, and
+the rest (MetaImage, Analyze) through SimpleITK.
 """
 
 from __future__ import annotations
 
-import gzip
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel
-import nrrd
 import numpy as np
 import PIL.Image
 
+from lib.imaging.detached import companions
 from lib.imaging.dicom import read_instances
 from lib.imaging.errors import ImageError
+from lib.imaging.nifti import compressed_nifti_bytes, nifti_bytes, read_nifti
+from lib.imaging.nrrd_files import nrrd_bytes, read_nrrd
+from lib.imaging.raw import LPS_TO_RAS, Raw, affine_of, sitk
 
-IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+DETACHED = (".hdr", ".nhdr", ".mhd")  # headers whose voxels lie in a file beside them
+IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", *DETACHED, *PICTURES, ".dcm")
 DICOM_SUFFIXES = (".dcm", ".ima", ".dicom")
-LABEL_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".png")
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # and back
-NRRD_SPACES = {  # to RAS; a file that names no space means LPS in practice
-    "left-posterior-superior": LPS_TO_RAS,
-    "lps": LPS_TO_RAS,
-    "right-anterior-superior": np.eye(4),
-    "ras": np.eye(4),
-    "left-anterior-superior": np.diag([-1.0, 1.0, 1.0, 1.0]),
-    "las": np.diag([-1.0, 1.0, 1.0, 1.0]),
-}
-NRRD_SPATIAL_KINDS = ("domain", "space", "none", "???")
+LABEL_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".png")  # that are written
 
 
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """What a file holds before anyone decided whether it is an image or a label.
+def read_raw(path: Path, frame: int = 0) -> Raw:
+    """Read a file of `IMAGE_SUFFIXES`, or a folder that holds one DICOM series.
 
-    Attributes:
-        array: (I, J) or (I, J, K), with colour channels as a further last axis where `channels` is not 0.
-        affine: (4, 4) float64, voxel indices to RAS mm.
-        header: the header of a NIfTI file.
-        channels: number of colour channels, 0 for a scalar image.
-        palette: (N, 3) colours of the indices in `array`, for a palette picture.
+    Args:
+        frame: which volume, of a file with several.
+
+    Raises:
+        ImageError: missing, broken, of another format, or without that frame.
     """
-
-    array: np.ndarray
-    affine: np.ndarray
-    header: nibabel.Nifti1Header | None = None
-    channels: int = 0
-    palette: np.ndarray | None = None
-
-
-def read_raw(path: Path) -> Raw:
-    """Read a file of `IMAGE_SUFFIXES`, or a folder that holds one DICOM series. Raises ImageError."""
     if not path.exists():
         raise ImageError(f"{path.name}: no such file or folder: check the study list")
     reader = _read_series if path.is_dir() else _READERS[suffix_of(path, IMAGE_SUFFIXES)]
     try:
-        return reader(path)
+        if missing := [other.name for other in companions(path) if not other.exists()] if path.is_file() else []:
+            raise ImageError(f"{path.name}: its voxels are missing: copy {', '.join(missing[:3])} beside it")
+        raw = reader(path, frame)
     except ImageError:
         raise
     except Exception as error:  # each library has its own errors for a torn or mislabelled file
         raise ImageError(f"{path.name}: cannot be read ({error}): is the file whole, and its suffix right?") from error
+    if frame >= raw.frames:
+        raise ImageError(f"{path.name}: frame must be 0, for it holds one volume; got {frame}")
+    return raw
 
 
 def suffix_of(path: Path, allowed: tuple[str, ...]) -> str:
@@ -77,43 +60,6 @@ def suffix_of(path: Path, allowed: tuple[str, ...]) -> str:
         if path.name.lower().endswith(suffix):
             return suffix
     raise ImageError(f"{path.name}: allowed are files ending in {', '.join(allowed)}: convert it to one of these")
-
-
-def nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
-    """A NIfTI file; with the image's own header, units and both forms stay as they are, bit for bit."""
-    if header is None or not np.array_equal(header.get_best_affine(), affine):
-        file: Any = nibabel.Nifti1Image(mask, affine)
-        for form in (file.set_sform, file.set_qform):  # viewers differ in which of the two they prefer
-            form(affine, code="scanner")
-        file.header.set_xyzt_units("mm")
-        return bytes(file.to_bytes())
-    kind: Any = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    header = header.copy()
-    header.extensions.clear()  # whatever they say of the image, it is not true of the label
-    header.set_data_dtype(mask.dtype)
-    header["cal_min"] = header["cal_max"] = 0
-    return bytes(kind(mask, None, header).to_bytes())
-
-
-def compressed_nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
-    """As `nifti_bytes`, gzipped without a time stamp: equal labels give equal files."""
-    return gzip.compress(nifti_bytes(mask, affine, header), compresslevel=6, mtime=0)
-
-
-def nrrd_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
-    """A gzipped NRRD file in LPS, the space that every reader knows; 2-D as one slice, for ITK places volumes only."""
-    lps = LPS_TO_RAS @ affine
-    mask = mask.reshape(*mask.shape, *[1] * (3 - mask.ndim))
-    fields = {
-        "space": "left-posterior-superior",
-        "space directions": lps[:3, :3].T,
-        "space origin": lps[:3, 3],
-        "kinds": ["domain"] * mask.ndim,
-        "encoding": "gzip",
-    }
-    buffer = io.BytesIO()
-    nrrd.write(buffer, mask, fields, index_order="F", compression_level=6)
-    return buffer.getvalue()
 
 
 def png_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
@@ -133,53 +79,28 @@ WRITERS: dict[str, Callable[[np.ndarray, np.ndarray, nibabel.Nifti1Header | None
 }
 
 
-def _read_nifti(path: Path) -> Raw:
-    file: Any = nibabel.load(path)
-    if not isinstance(file, nibabel.Nifti1Pair):
-        raise ImageError(f"{path.name}: {type(file).__name__} inside a file named NIfTI: convert it to NIfTI")
-    array = np.asanyarray(file.dataobj)
-    if array.dtype.names:  # NIfTI's RGB types
-        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
-        return Raw(array, file.affine, file.header, channels=array.shape[-1])
-    return Raw(array, file.affine, file.header)
+def _read_pair(path: Path, frame: int = 0) -> Raw:
+    """A .hdr: half of a NIfTI pair, or Analyze, whose place only ITK knows how to guess."""
+    return read_nifti(path, frame) if isinstance(nibabel.load(path), nibabel.Nifti1Pair) else _read_itk(path, frame)
 
 
-def _read_nrrd(path: Path) -> Raw:
-    array, header = nrrd.read(str(path), index_order="F")
-    in_space = _nrrd_axes_in_space(header, array.ndim)
-    others = np.flatnonzero(~in_space).tolist()
-    if len(others) > 1:
-        raise ImageError(f"{path.name}: allowed are scalar or colour images, got axes of kinds {header.get('kinds')}")
-    channels = array.shape[others[0]] if others else 0
-    array = np.moveaxis(array, others, [-1] * len(others))
-    return Raw(array, _nrrd_affine(header, in_space, path), channels=channels)
+def _read_itk(path: Path, frame: int = 0) -> Raw:
+    image = sitk.ReadImage(str(path))
+    channels, axes = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
+    array = sitk.GetArrayFromImage(image)  # axes from slowest to fastest, then channels
+    array = array.transpose(*reversed(range(axes)), *range(axes, array.ndim))
+    affine = affine_of(image)
+    if affine is None:
+        affine = LPS_TO_RAS @ np.diag([*image.GetSpacing(), 1.0, 1.0])
+        affine[:2, 3] = LPS_TO_RAS[:2, :2] @ image.GetOrigin()
+    frames = array.shape[3] if axes == 4 else 1
+    if not 0 <= frame < frames:
+        raise ImageError(f"{path.name}: frame must be 0 to {frames - 1}, for it holds {frames} volumes; got {frame}")
+    array = array[:, :, :, frame] if axes == 4 else array
+    return Raw(array, affine, channels=channels if channels > 1 else 0, frames=frames)
 
 
-def _nrrd_axes_in_space(header: dict[str, Any], count: int) -> np.ndarray:
-    """(count,) bool: which array axes lie in space; the others hold colours or components."""
-    if "space directions" in header:
-        return ~np.isnan(np.asarray(header["space directions"], float)).any(axis=1)
-    return np.array([kind in NRRD_SPATIAL_KINDS for kind in header.get("kinds", ["domain"] * count)])
-
-
-def _nrrd_affine(header: dict[str, Any], in_space: np.ndarray, path: Path) -> np.ndarray:
-    space = str(header.get("space", "lps")).lower()
-    if space not in NRRD_SPACES:
-        raise ImageError(f"{path.name}: NRRD space must be one of {list(NRRD_SPACES)}, got {space!r}: convert the file")
-    affine = np.eye(4)
-    if "space directions" in header:
-        columns = np.asarray(header["space directions"], float)[in_space].T
-        affine[: columns.shape[0], : columns.shape[1]] = columns
-    elif "spacings" in header:
-        spacings = np.asarray(header["spacings"], float)[in_space]
-        affine[range(len(spacings)), range(len(spacings))] = np.where(np.isnan(spacings), 1.0, spacings)
-    if "space origin" in header:
-        origin = np.asarray(header["space origin"], float)
-        affine[: len(origin), 3] = origin
-    return NRRD_SPACES[space] @ affine
-
-
-def _read_picture(path: Path) -> Raw:
+def _read_picture(path: Path, frame: int = 0) -> Raw:
     with PIL.Image.open(path) as picture:
         if (count := getattr(picture, "n_frames", 1)) > 1:
             raise ImageError(f"{path.name}: allowed is one picture a file, got {count}: split them")
@@ -194,7 +115,7 @@ def _read_picture(path: Path) -> Raw:
         return Raw(np.asarray(picture.convert("RGB")).swapaxes(0, 1), LPS_TO_RAS, channels=3)
 
 
-def _read_series(folder: Path) -> Raw:
+def _read_series(folder: Path, frame: int = 0) -> Raw:
     return _from_instances([path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path)])
 
 
@@ -206,7 +127,7 @@ def _is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _read_dicom(path: Path) -> Raw:
+def _read_dicom(path: Path, frame: int = 0) -> Raw:
     return _from_instances([path])
 
 
@@ -215,9 +136,11 @@ def _from_instances(files: list[Path]) -> Raw:
     return Raw(array, LPS_TO_RAS @ lps, channels=channels)
 
 
-_READERS: dict[str, Callable[[Path], Raw]] = {
-    **dict.fromkeys((".nii", ".nii.gz"), _read_nifti),
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _read_picture),
-    ".nrrd": _read_nrrd,
+_READERS: dict[str, Callable[[Path, int], Raw]] = {
+    **dict.fromkeys((".nii", ".nii.gz"), read_nifti),
+    **dict.fromkeys((".nrrd", ".nhdr"), read_nrrd),
+    **dict.fromkeys((".mha", ".mhd"), _read_itk),
+    **dict.fromkeys(PICTURES, _read_picture),
+    ".hdr": _read_pair,
     ".dcm": _read_dicom,
 }

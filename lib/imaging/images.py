@@ -13,19 +13,13 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
 from lib.imaging.errors import ImageError
 from lib.imaging.files import write_atomically
-from lib.imaging.formats import (
-    IMAGE_SUFFIXES,
-    LABEL_SUFFIXES,
-    WRITERS,
-    Raw,
-    compressed_nifti_bytes,
-    read_raw,
-    suffix_of,
-)
+from lib.imaging.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, WRITERS, read_raw, suffix_of
+from lib.imaging.label_maps import on_grid_of, segments_of, whole_labels
+from lib.imaging.nifti import compressed_nifti_bytes
+from lib.imaging.raw import Raw, upright
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -34,12 +28,12 @@ __all__ = [
     "ImageError",
     "read_image",
     "read_label",
+    "read_named_label",
     "write_image",
     "write_label",
 ]
 
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, Pillow's own choice
-SAME_PLACE = 0.1  # voxels: headers round their numbers, but two different grids differ by more than this
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +44,8 @@ class Image:
         array: (I, J) or (I, J, K) grey values, bool, integer or float, finite and not all equal.
         affine: (4, 4) float64, voxel indices (i, j, k) to RAS mm; for (I, J) the third column says nothing.
         nifti_header: header of the NIfTI file it came from, so that its label can repeat units and form codes.
+        others: further affines that its file's header can be read as (`lib.imaging.raw`).
+        note: what a person should know of the file; empty as a rule.
 
     Raises:
         ImageError: other numbers of axes or types, NaN or infinity, one grey value only, a degenerate affine.
@@ -58,6 +54,8 @@ class Image:
     array: np.ndarray
     affine: np.ndarray
     nifti_header: nibabel.Nifti1Header | None = None
+    others: tuple[np.ndarray, ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "array", _checked_grey(np.asarray(self.array)))
@@ -77,18 +75,29 @@ class Image:
         return digest.hexdigest()
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, frame: int = 0) -> Image:
     """The grey image in a file of `IMAGE_SUFFIXES`, or in a folder with one DICOM series.
 
-    Colour becomes luminance. Further axes of length 1 after the third are dropped; a third axis of length 1 stays.
+    Colour becomes luminance. Further axes of length 1 after the third are dropped; a third axis of length 1 stays. A
+    row of voxels is an image of one column. Voxels without a number (NaN, minus infinity: outside of what was
+    measured) count as the lowest value. Both, and that a file holds more volumes than the one read, is in the note.
+
+    Args:
+        frame: which volume, counted from 0, of a file with several.
 
     Raises:
-        ImageError: missing, unreadable, of another format, 4-D, or anything that `Image` refuses.
+        ImageError: missing, unreadable, of another format, or anything that `Image` refuses.
     """
     path = Path(path)
-    raw = read_raw(path)
+    raw = read_raw(path, frame)
     try:
-        return Image(_at_most_3d(_luminance(raw)), raw.affine, raw.header)
+        if raw.segments:
+            raise ImageError("3D Slicer's segmentation is a label: put it under labels/final, named as its image")
+        array, outside = _with_numbers(_at_most_3d(_luminance(raw)))
+        notes = [raw.note, outside]
+        if raw.frames > 1:
+            notes.append(f"it holds {raw.frames} volumes, and number {frame} of 0 to {raw.frames - 1} is taken")
+        return Image(array, raw.affine, raw.header, raw.others, "; ".join(filter(None, notes)))
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from None
 
@@ -96,17 +105,31 @@ def read_image(path: str | Path) -> Image:
 def read_label(path: str | Path, like: Image | None = None) -> np.ndarray:
     """The label map in a file, uint8 or uint16, in the file's array axes or in those of `like`.
 
-    A label whose axes run in another order or direction than the image's is turned by whole axes. A 2-D image takes
-    the one-slice volume that viewers make of it, wherever that volume claims to lie.
+    A label whose axes run in another order or direction than the image's is turned by whole axes; it may lie where any
+    reading of either header puts it. A 2-D image takes the one-slice volume that viewers make of it, wherever that
+    volume claims to lie. 3D Slicer's segmentations, which are cropped to what they show, are brought to the image's
+    grid; where its segments overlap the smaller one is kept.
 
     Raises:
         ImageError: missing or unreadable, not whole numbers from 0 to 65535, or on another grid than `like`.
     """
+    return read_named_label(path, like)[0]
+
+
+def read_named_label(path: str | Path, like: Image | None = None) -> tuple[np.ndarray, dict[int, str]]:
+    """As `read_label`, with {value: structure} of what the file itself names; empty for most formats."""
     path = Path(path)
     raw = read_raw(path)
     try:
-        label = _at_most_3d(_single_channel(raw))
-        return _whole_labels(label if like is None else _on_grid_of(like, label, raw.affine))
+        if raw.frames > 1:
+            raise ImageError(f"a label must be one volume, got {raw.frames}: export one of them")
+        label, names = segments_of(raw) if raw.segments else (_at_most_3d(_single_channel(raw)), {})
+        label = whole_labels(label)
+        if like is not None:
+            own = [like.affine, *like.others, *([upright(like.affine)] if like.array.ndim == 3 else [])]
+            readings = [(image, its) for image in own for its in (raw.affine, *raw.others)]
+            label = on_grid_of(like.array.shape, label, readings, cropped=bool(raw.segments))
+        return label, names
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from None
 
@@ -119,8 +142,8 @@ def write_image(path: str | Path, image: Image) -> None:
 def write_label(path: str | Path, mask: np.ndarray, like: Image) -> None:
     """Write a label map on the grid of `like`, atomically, as NIfTI, NRRD or (2-D only) PNG by the path's suffix.
 
-    The affine read back equals that of `like` bit for bit. Only NIfTI written for an image of another format rounds
-    it, since NIfTI holds 32-bit numbers: use NRRD for those.
+    The affine read back equals that of `like` bit for bit, and NIfTI repeats the header of a NIfTI image. Only NIfTI
+    written for an image of another format rounds it, since NIfTI holds 32-bit numbers: use NRRD for those.
 
     Args:
         mask: bool or whole numbers from 0 to 65535, of the image's shape; stored as uint8 where that is enough.
@@ -129,7 +152,7 @@ def write_label(path: str | Path, mask: np.ndarray, like: Image) -> None:
         ImageError: another shape or suffix, or values that are no labels.
     """
     path = Path(path)
-    mask = _whole_labels(np.asarray(mask))
+    mask = whole_labels(np.asarray(mask))
     if mask.shape != like.array.shape:
         raise ImageError(f"{path.name}: a label must have its image's shape {like.array.shape}, got {mask.shape}")
     encode = WRITERS[suffix_of(path, LABEL_SUFFIXES)]
@@ -158,12 +181,23 @@ def _checked_affine(affine: np.ndarray, axes: int) -> np.ndarray:
 
 
 def _at_most_3d(array: np.ndarray) -> np.ndarray:
+    if array.ndim == 1:
+        return array[:, None]
     if any(size != 1 for size in array.shape[3:]):
-        raise ImageError(
-            f"allowed are 2-D and 3-D, got {array.ndim}-D of shape {array.shape} (a time series or several channels?): "
-            "export one volume"
-        )
+        raise ImageError(f"allowed are 2-D and 3-D, got {array.ndim}-D of shape {array.shape}: export one volume")
     return array.reshape(array.shape[:3])
+
+
+def _with_numbers(array: np.ndarray) -> tuple[np.ndarray, str]:
+    """The grey values without NaN and minus infinity, and what a person should know of that."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return array, ""
+    outside = np.isnan(array) | np.isneginf(array)
+    if outside.all() or not np.isfinite(array[~outside]).all():
+        return array, ""
+    share = f"{outside.mean():.0%}" if outside.mean() >= 0.01 else f"{np.count_nonzero(outside)}"
+    told = f"{share} of its voxels are no numbers (NaN) and count as its lowest value"
+    return np.where(outside, array[~outside].min(), array).astype(array.dtype), told
 
 
 def _luminance(raw: Raw) -> np.ndarray:
@@ -183,48 +217,3 @@ def _single_channel(raw: Raw) -> np.ndarray:
     if (raw.array != raw.array[..., :1]).any():
         raise ImageError(f"a label must be one number a voxel, got {raw.channels} colour channels: save indices")
     return raw.array[..., 0]
-
-
-def _whole_labels(label: np.ndarray) -> np.ndarray:
-    if label.dtype.kind not in "buif" or (label.dtype.kind == "f" and not np.array_equal(label, np.floor(label))):
-        raise ImageError(f"labels must be whole numbers, got {label.dtype} with fractions: save a label map")
-    low, high = (label.min(), label.max()) if label.size else (0, 0)
-    if low < 0 or high > np.iinfo(np.uint16).max:
-        raise ImageError(f"labels must lie between 0 and 65535, got {low} to {high}: number them from 1")
-    return label.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16)
-
-
-def _on_grid_of(image: Image, label: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    shape = image.array.shape
-    if len(shape) == 2:
-        if label.shape == (*shape, 1):
-            return label[..., 0]
-        if label.shape == shape:
-            return label
-        raise ImageError(f"a label must have its image's shape {shape}, got {label.shape}: save it on the image's grid")
-    if label.ndim == 2:
-        label = label[..., None]
-    turn = ornt_transform(io_orientation(affine), io_orientation(image.affine))
-    turned, place = apply_orientation(label, turn), affine @ inv_ornt_aff(turn, label.shape)
-    if turned.shape != shape:
-        raise ImageError(f"a label must have its image's shape {shape}, got {label.shape}: save it on the image's grid")
-    shift = _greatest_shift(image, place)
-    if shift > SAME_PLACE * min(image.spacing) + _rounding(image):
-        raise ImageError(
-            f"a label must lie where its image lies (within {SAME_PLACE} voxels), got corners {shift:.3g} mm away: "
-            "resample it to the image's grid"
-        )
-    return turned
-
-
-def _rounding(image: Image) -> float:
-    """How far 32-bit numbers may move a voxel, in mm: much for voxels that are tiny beside their distance from 0."""
-    reach = np.abs(image.affine[:3, :3]) @ (*image.array.shape, 1)[:3] + np.abs(image.affine[:3, 3])
-    return float(np.finfo(np.float32).eps * np.linalg.norm(reach))
-
-
-def _greatest_shift(image: Image, affine: np.ndarray) -> float:
-    """Largest distance in mm between where the two affines put a corner of the image."""
-    corners = np.stack(np.meshgrid(*([-0.5, size - 0.5] for size in image.array.shape), indexing="ij"), axis=-1)
-    difference = (image.affine - affine)[:3]
-    return float(np.linalg.norm(corners.reshape(-1, 3) @ difference[:, :3].T + difference[:, 3], axis=1).max())

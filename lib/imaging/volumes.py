@@ -48,7 +48,7 @@ class Stack:
 
     @classmethod
     def of(cls, image: Image, *, axis: int | None = None, plane: int | None = None, otherwise: int = AXIAL) -> Stack:
-        """Choose the slices of an image; one of a single slice leaves no choice.
+        """Choose the slices of an image; one of a single slice, or row, leaves no choice.
 
         Args:
             axis: stack along this axis of the image's own array.
@@ -58,8 +58,8 @@ class Stack:
         """
         stack = cls(image, AXIAL)
         single = [index for index, size in enumerate(stack.array.shape) if size == 1]
-        if len(single) == 1:
-            return cls(image, single[0])
+        if single:  # a row has two such axes
+            return cls(image, single[-1])
         if axis is not None:
             return cls(image, int(stack._turn[axis, 0]))
         if plane is not None:

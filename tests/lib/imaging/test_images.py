@@ -201,19 +201,80 @@ def test_two_series_in_a_folder_are_refused(tmp_path):
         read_image(tmp_path / "series")
 
 
-def test_4d_image_is_refused_with_its_shape(tmp_path):
-    nibabel.save(nibabel.Nifti1Image(values((5, 7, 4, 3)), np.eye(4)), tmp_path / "a.nii")
-    with pytest.raises(ImageError, match=r"a\.nii.*2-D and 3-D.*\(5, 7, 4, 3\).*one volume"):
+def test_of_a_series_of_volumes_the_first_is_taken_or_the_one_asked_for_and_said(tmp_path):
+    array = values((5, 7, 4, 3))
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii")
+    image = read_image(tmp_path / "a.nii")
+    np.testing.assert_array_equal(image.array, array[..., 0])
+    assert "3 volumes" in image.note
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii", frame=2).array, array[..., 2])
+    for frame in (3, -1):
+        with pytest.raises(ImageError, match=rf"a\.nii.*0 to 2.*got {frame}"):
+            read_image(tmp_path / "a.nii", frame=frame)
+
+
+def test_a_frame_of_a_single_volume_is_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(values(), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ImageError, match="one volume; got 1"):
+        read_image(tmp_path / "a.nii", frame=1)
+
+
+def test_several_channels_are_no_series_of_volumes(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(values((5, 7, 4, 1, 3)), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ImageError, match=r"a\.nii.*\(5, 7, 4, 1, 3\).*channels"):
         read_image(tmp_path / "a.nii")
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_refused_with_their_number(tmp_path, bad):
+def test_a_label_of_several_volumes_is_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(some_label((5, 7, 4, 3)), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ImageError, match="one volume, got 3"):
+        read_label(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("outside", [np.nan, -np.inf])
+def test_voxels_without_a_number_count_as_the_lowest_value_and_are_said(tmp_path, outside):
+    array = values(dtype=np.float32)
+    array[:, :, 0] = outside
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii")
+    image = read_image(tmp_path / "a.nii")
+    assert (image.array[:, :, 0] == array[:, :, 1:].min()).all()
+    np.testing.assert_array_equal(image.array[:, :, 1:], array[:, :, 1:])
+    assert "25% of its voxels are no numbers" in image.note
+
+
+@pytest.mark.parametrize("bad", [[np.inf, np.inf], [np.nan, np.inf]])
+def test_infinite_values_are_refused_with_their_number(tmp_path, bad):
     array = values(dtype=np.float32)
     array.flat[:2] = bad
     nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ImageError, match="finite grey values, got 2"):
         read_image(tmp_path / "a.nii")
+
+
+def test_nothing_but_nan_is_refused(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, np.nan, np.float32), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ImageError, match="finite grey values, got 140"):
+        read_image(tmp_path / "a.nii")
+
+
+def test_labels_that_are_almost_whole_numbers_are_rounded_and_others_refused(tmp_path):
+    label = some_label()
+    for error, name in ((5e-4, "near.nii"), (5e-3, "far.nii")):
+        nibabel.save(nibabel.Nifti1Image((label + error).astype(np.float32), np.eye(4)), tmp_path / name)
+    found = read_label(tmp_path / "near.nii", Image(values(), np.eye(4)))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, label)
+    with pytest.raises(ImageError, match="fractions"):
+        read_label(tmp_path / "far.nii")
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 1), (1, 9), (9, 1, 1)])
+def test_an_image_that_is_one_row_is_an_image(tmp_path, shape):
+    nibabel.save(nibabel.Nifti1Image(values(shape), np.eye(4)), tmp_path / "a.nii")
+    image = read_image(tmp_path / "a.nii")
+    np.testing.assert_array_equal(image.array.ravel(), values(shape).ravel())
+    write_label(tmp_path / "label.nii", (image.array > 50), image)
+    np.testing.assert_array_equal(read_label(tmp_path / "label.nii", image), image.array > 50)
 
 
 def test_constant_image_is_refused_with_its_value(tmp_path):

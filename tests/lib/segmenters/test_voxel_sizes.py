@@ -77,3 +77,15 @@ def test_a_flat_image_gives_the_same_mask_at_any_pixel_size():
     assert found[0].any()
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
+
+
+def test_an_image_that_is_one_row_is_segmented_by_another_row():
+    label = np.zeros(32, np.uint8)
+    label[6:10] = 1
+    array = label * 900.0 + np.arange(32)
+    for shape in ((-1, 1), (1, -1), (-1, 1, 1), (1, 1, -1)):
+        row = Image(array.reshape(shape), np.eye(4))
+        template = Template("t", row, label.reshape(shape), {"organ": 1})
+        found = predictors()[1].segment(row, [template], {"organ": 1}).mask
+        assert found.shape == row.array.shape
+        assert 2 * (found.ravel() & label).sum() / (found.sum() + label.sum()) > 0.7

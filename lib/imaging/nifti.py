@@ -1,0 +1,78 @@
+"""NIfTI files, single or in pairs: read by nibabel, written with the image's own header."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from lib.imaging.errors import ImageError
+from lib.imaging.raw import Raw, place_of
+
+ITK_IO = "NiftiImageIO"
+
+
+def read_nifti(path: Path, frame: int = 0) -> Raw:
+    """One volume of a NIfTI file, or of a pair by its .hdr. Raises ImageError, and what nibabel raises."""
+    file: Any = nibabel.load(path)
+    if not isinstance(file, nibabel.Nifti1Pair):
+        raise ImageError(f"{path.name}: {type(file).__name__} inside a file named NIfTI: convert it to NIfTI")
+    spatial, further = file.shape[:3], [size for size in file.shape[3:] if size != 1]
+    place = place_of(path, ITK_IO, file.affine, spatial)
+    told: dict[str, Any] = {"others": place.others, "header": _header_as_stored(file), "note": place.note}
+    if file.get_data_dtype().names:  # NIfTI's RGB types
+        colours = np.asanyarray(file.dataobj)
+        array = np.stack([colours[name] for name in colours.dtype.names or ()], axis=-1)
+        return Raw(array, place.affine, channels=array.shape[-1], **told)
+    if not further:
+        return Raw(np.asanyarray(file.dataobj).reshape(spatial), place.affine, **told)
+    if len(further) > 1 or file.shape[3] == 1:  # the fifth axis holds components
+        raise ImageError(
+            f"{path.name}: allowed are volumes and series of them, got {len(file.shape)}-D of shape {file.shape} "
+            "(several channels?): export one volume"
+        )
+    return Raw(_volume(file, frame, further[0], path), place.affine, frames=further[0], **told)
+
+
+def nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
+    """A NIfTI file; with the image's own header, units and both forms stay as they are, bit for bit."""
+    if header is None:
+        file: Any = nibabel.Nifti1Image(mask, affine)
+        for form in (file.set_sform, file.set_qform):  # viewers differ in which of the two they prefer
+            form(affine, code="scanner")
+        file.header.set_xyzt_units("mm")
+        return bytes(file.to_bytes())
+    # Not through an image of nibabel's, which would mend what the two readers of the header already agree to misread
+    own: Any = header.copy()
+    own.set_data_dtype(mask.dtype)
+    own.set_data_shape(mask.shape)
+    own["cal_min"] = own["cal_max"] = 0
+    own["scl_slope"], own["scl_inter"] = 1, 0
+    own["magic"], own["vox_offset"] = own.single_magic, own.single_vox_offset
+    voxels = mask.astype(mask.dtype.newbyteorder(own.endianness)).tobytes(order="F")
+    no_extensions = b"\0" * (own.single_vox_offset - own.sizeof_hdr)
+    return bytes(own.binaryblock + no_extensions + voxels)
+
+
+def compressed_nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
+    """As `nifti_bytes`, gzipped without a time stamp: equal labels give equal files."""
+    return gzip.compress(nifti_bytes(mask, affine, header), compresslevel=6, mtime=0)
+
+
+def _volume(file: Any, frame: int, count: int, path: Path) -> np.ndarray:
+    if not 0 <= frame < count:
+        raise ImageError(f"{path.name}: frame must be 0 to {count - 1}, for it holds {count} volumes; got {frame}")
+    axis = next(axis for axis, size in enumerate(file.shape) if axis > 2 and size != 1)
+    wanted = tuple(frame if n == axis else slice(None) for n in range(len(file.shape)))
+    return np.asanyarray(file.dataobj[wanted]).reshape(file.shape[:3])
+
+
+def _header_as_stored(file: Any) -> nibabel.Nifti1Header:
+    """The header before nibabel mended it: a label that repeats it is misread in the same way as its image."""
+    kind = type(file.header)
+    where = file.file_map["header" if "header" in file.file_map else "image"]
+    with where.get_prepare_fileobj("rb") as stream:
+        return kind(stream.read(kind.template_dtype.itemsize), check=False)

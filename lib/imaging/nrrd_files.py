@@ -1,0 +1,108 @@
+"""NRRD files, and the segmentations that 3D Slicer keeps in them: read and written by pynrrd.
+
+NRRD does not pass through ITK, because ITK splits each axis into spacing and direction, and their product is not always
+the number that the file holds. Only where a file leaves open what its directions mean, ITK decides.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import nrrd
+import numpy as np
+
+from lib.imaging.errors import ImageError
+from lib.imaging.raw import LPS_TO_RAS, Raw, Segment, place_of
+
+ITK_IO = "NrrdImageIO"
+SPACES = {  # to RAS; a file that names no space means LPS in practice
+    "left-posterior-superior": LPS_TO_RAS,
+    "lps": LPS_TO_RAS,
+    "right-anterior-superior": np.eye(4),
+    "ras": np.eye(4),
+    "left-anterior-superior": np.diag([-1.0, 1.0, 1.0, 1.0]),
+    "las": np.diag([-1.0, 1.0, 1.0, 1.0]),
+}
+SPATIAL_KINDS = ("domain", "space", "none", "???")
+SERIES_KINDS = ("list", "time")  # an axis of volumes; every other kind is one of colours or components
+
+
+def read_nrrd(path: Path, frame: int = 0) -> Raw:
+    """One volume of a NRRD file, or a segmentation with its layers last. Raises ImageError, and what pynrrd raises."""
+    array, header = nrrd.read(str(path), index_order="F")
+    in_space = _axes_in_space(header, array.ndim)
+    others = np.flatnonzero(~in_space).tolist()
+    if len(others) > 1:
+        raise ImageError(f"{path.name}: allowed are scalar or colour images, got axes of kinds {header.get('kinds')}")
+    array = np.moveaxis(array, others, [-1] * len(others))
+    place = place_of(path, ITK_IO, _affine(header, in_space, path), array.shape[: int(in_space.sum())])
+    told: dict[str, Any] = {"others": place.others, "note": place.note}
+    if segments := _segments(header, path):
+        return Raw(array, place.affine, channels=array.shape[-1] if others else 0, segments=segments, **told)
+    if others and str(header.get("kinds", ["?"] * array.ndim)[others[0]]).lower() in SERIES_KINDS:
+        count = array.shape[-1]
+        if not 0 <= frame < count:
+            raise ImageError(f"{path.name}: frame must be 0 to {count - 1}, for it holds {count} volumes; got {frame}")
+        return Raw(array[..., frame], place.affine, frames=count, **told)
+    return Raw(array, place.affine, channels=array.shape[-1] if others else 0, **told)
+
+
+def nrrd_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
+    """A gzipped NRRD file in LPS, the space that every reader knows; 2-D as one slice, for ITK places volumes only."""
+    lps = LPS_TO_RAS @ affine
+    mask = mask.reshape(*mask.shape, *[1] * (3 - mask.ndim))
+    fields = {
+        "space": "left-posterior-superior",
+        "space directions": lps[:3, :3].T,
+        "space origin": lps[:3, 3],
+        "kinds": ["domain"] * mask.ndim,
+        "encoding": "gzip",
+    }
+    buffer = io.BytesIO()
+    nrrd.write(buffer, mask, fields, index_order="F", compression_level=6)
+    return buffer.getvalue()
+
+
+def _axes_in_space(header: dict[str, Any], count: int) -> np.ndarray:
+    """(count,) bool: which array axes lie in space; the others hold volumes, colours or components."""
+    if "space directions" in header:
+        return ~np.isnan(np.asarray(header["space directions"], float)).any(axis=1)
+    return np.array([kind in SPATIAL_KINDS for kind in header.get("kinds", ["domain"] * count)])
+
+
+def _affine(header: dict[str, Any], in_space: np.ndarray, path: Path) -> np.ndarray:
+    space = str(header.get("space", "lps")).lower()
+    if space not in SPACES:
+        raise ImageError(f"{path.name}: NRRD space must be one of {list(SPACES)}, got {space!r}: convert the file")
+    affine = np.eye(4)
+    if "space directions" in header:
+        columns = np.asarray(header["space directions"], float)[in_space].T
+        affine[: columns.shape[0], : columns.shape[1]] = columns
+    elif "spacings" in header:
+        spacings = np.asarray(header["spacings"], float)[in_space]
+        affine[range(len(spacings)), range(len(spacings))] = np.where(np.isnan(spacings), 1.0, spacings)
+    if "space origin" in header:
+        origin = np.asarray(header["space origin"], float)
+        affine[: len(origin), 3] = origin
+    return SPACES[space] @ affine
+
+
+def _segments(header: dict[str, Any], path: Path) -> tuple[Segment, ...]:
+    """What 3D Slicer wrote of its segments; before version 5 each had a layer of its own and no value."""
+    numbers = sorted({int(found[1]) for key in header if (found := re.fullmatch(r"Segment(\d+)_(ID|Name)", key))})
+    kinds = (header.get(f"Segmentation_{which}Representation") for which in ("Source", "Master"))
+    kind = str(next(filter(None, kinds), "binary"))
+    if numbers and "binary" not in kind.lower():
+        raise ImageError(f"{path.name}: segments must be binary labelmaps, got {kind!r}: export them as labelmap")
+    return tuple(
+        Segment(
+            str(header.get(f"Segment{n}_Name") or header.get(f"Segment{n}_ID")).strip(),
+            int(header.get(f"Segment{n}_LabelValue", 1)),
+            int(header.get(f"Segment{n}_Layer", n)),
+        )
+        for n in numbers
+    )
