@@ -19,7 +19,8 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from torch import Tensor
 
 from lib.imaging.formats import read_raw
-from lib.imaging.images import SAME_PLACE, Image, ImageError, read_image
+from lib.imaging.images import Image, ImageError, read_image
+from lib.imaging.raw import SAME_PLACE
 from lib.segmenters.uniseg.tasks import Channel, Task
 
 PATIENT = axcodes2ornt(("R", "A", "S"))
@@ -191,16 +192,7 @@ def read_channels(path: str | Path) -> tuple[Image, ...]:
         ImageError: as `lib.imaging.images.read_image`.
     """
     path = Path(path)
-    raw = read_raw(path)
-    if raw.array.ndim != 4 or raw.channels or raw.array.shape[3] == 1:
-        return (read_image(path),)
-    try:
-        return tuple(
-            Image(np.ascontiguousarray(raw.array[..., number]), raw.affine, raw.header if number == 0 else None)
-            for number in range(raw.array.shape[3])
-        )
-    except ImageError as error:
-        raise ImageError(f"{path.name}: {error}") from None
+    return tuple(read_image(path, frame) for frame in range(read_raw(path).frames))
 
 
 def _axes(depth: int) -> tuple[int, int, int]:
