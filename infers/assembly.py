@@ -51,9 +51,10 @@ from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.versions import FOLDER, Versions
 from lib.imaging.images import Image, read_image, read_label, write_image
-from lib.inference.slice_network import Checkpoint
+from lib.inference.control import Control
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +84,12 @@ class Assembly:
         self.models.mkdir(parents=True, exist_ok=True)
         self.datastore = self._datastore(studies)
         self.labels = LabelMap(self.datastore.state / "labels.json", self.config.labels)
-        settings = PredictorSettings(templates_per_query=self.config.templates)
+        settings = SegmenterSettings(templates_per_query=self.config.templates)
         self.model = ServedModel(
             self.config.weights or SHIPPED_WEIGHTS,
             self.models / PUBLISHED,
             self.config.device,
-            lambda network, device: Predictor(network, device, settings),
+            lambda network, device: SliceSegmenter(network, device, settings),
         )
         looks = Descriptors(self.datastore, self.datastore.state / "looks.npz")
         self.versions = Versions(
@@ -432,10 +433,10 @@ class Assembly:
             self.job.trigger()
         self.trainings.label_saved()
 
-    def _prepare(self, checkpoint: Checkpoint) -> None:
+    def _prepare(self, control: Control) -> None:
         """Before the job: what corrections teach, and whether the templates are worth the list's time."""
-        self.corrections.learn(checkpoint)
-        self.health.examine(checkpoint)
+        self.corrections.learn(control)
+        self.health.examine(control)
 
     def _list_changed(self) -> None:
         if not self.board.ohif:  # a DICOMweb server's images are not fetched before somebody needs them

@@ -17,7 +17,7 @@ from lib.learning.datasets import DatasetError, read_datasets
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
 from lib.quality.estimator import SHIPPED_ESTIMATOR, Estimator
 from lib.quality.features import FEATURES
-from lib.segmenters.predictor import Predictor
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.calibration.fitting import fit
 from scripts.measure.calibration.lists import Collection, Record, of_dataset, synthetic_lists
 from scripts.measure.calibration.phantom_lists import phantom_lists
@@ -34,7 +34,7 @@ def collect(options: argparse.Namespace) -> tuple[list[Record], str]:
     datasets = read_datasets(options.data, "train", options.terms) if options.data else []
     key = {"weights": hashed, "features": FEATURES, "lists": options.lists, "studies": options.studies}
     collection = Collection(options.records, {**key, "seed": options.seed})
-    predictor = Predictor(network, options.device, estimator=BLANK)
+    predictor = SliceSegmenter(network, options.device, estimator=BLANK)
     if options.synthetic:
         tasks = synthetic_lists(options.synthetic, 3, options.seed)
         collection.take(f"synthetic, {options.synthetic} tasks", predictor, tasks)

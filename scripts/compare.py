@@ -2,7 +2,7 @@
 
 Every option answers the same pairs of templates and queries through the predictor, as it is served; the table gives
 its mean Dice, the paired difference to the option that it is an alternative to with a 95 % bootstrap interval, and how
-many times longer it computes. The defaults of `PredictorSettings` follow from these tables in docs/experiments.md.
+many times longer it computes. The defaults of `SegmenterSettings` follow from these tables in docs/experiments.md.
 Choose on `dev`, never on `eval`.
 """
 
@@ -24,12 +24,11 @@ import torch
 from lib.imaging.files import write_atomically
 from lib.imaging.metrics import dice
 from lib.imaging.prompts import PromptType
-from lib.inference.adaptation import AdaptationSettings, adapt
 from lib.inference.templates import thumbnail
 from lib.learning.datasets import DatasetError
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
-from lib.segmenters.predictor import PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
 from scripts.evaluate import open_folders
 from scripts.measure.evaluation.cases import Case, CaseFolder
 from scripts.measure.evaluation.methods import Asked
@@ -41,7 +40,7 @@ from scripts.measure.evaluation.store import FinishedRows, Record, source_finger
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = Path("evaluation/compared.json")
-AS_SERVED = PredictorSettings()
+AS_SERVED = SegmenterSettings()
 OF_EIGHT = 8
 
 
@@ -55,17 +54,15 @@ class Option:
         templates: how many are there for each query; single ones are tried one by one.
         nearest: only so many of them are asked, those most like the query.
         kind: prompt on the templates.
-        adaptation: the network is adapted to each template, or group of templates, first.
         dims: of the data sets that it makes sense for.
     """
 
     name: str
     against: str
-    settings: PredictorSettings = AS_SERVED
+    settings: SegmenterSettings = AS_SERVED
     templates: int = 1
     nearest: int = 1000
     kind: PromptType = PromptType.SEGLAB
-    adaptation: AdaptationSettings | None = None
     dims: tuple[int, ...] = (2, 3)
 
 
@@ -80,8 +77,6 @@ def options() -> list[Option]:
             dims=(3,),
         ),
         Option("cut at one half", "as served", replace(AS_SERVED, least_probability=0.5)),
-        Option("closer, below half", "as served", replace(AS_SERVED, closer=0.5)),
-        Option("closer, below three quarters", "as served", replace(AS_SERVED, closer=0.75)),
         Option("4 templates", "as served", templates=4),
         Option("8 templates", "as served", templates=OF_EIGHT),
         Option("nearest of 8", "as served", templates=OF_EIGHT, nearest=1),
@@ -89,29 +84,17 @@ def options() -> list[Option]:
     ]
     for kind in (PromptType.BBOX, PromptType.DOODLE, PromptType.CLICK):
         found.append(Option(kind.value, "as served", kind=kind))
-    found.append(Option("adapted", "as served", adaptation=AdaptationSettings()))
-    found.append(Option("4 templates, adapted", "4 templates", templates=4, adaptation=AdaptationSettings()))
     return found
 
 
 def answered(folder: CaseFolder, task: Task, option: Option, network: OnePrompt) -> Iterator[Record]:
     """Dice and processor seconds of every question of a task that an option answers."""
     names = {value: folder.dataset.labels[value] for value in task.values}
-    hashed = weights_hash(network)
-    shared = OnePromptVolumes(network, hashed, settings=option.settings)
-    adapted: dict[str, OnePromptVolumes] = {}
+    method = OnePromptVolumes(network, weights_hash(network), settings=option.settings)
     for question in (q for q in task.questions if q.asked == option.templates):
         query = folder.case(question.query)
         templates = _nearest(query, [folder.case(file) for file in question.templates], option.nearest)
-        method, began = shared, time.process_time()
-        if option.adaptation:
-            if question.group not in adapted:
-                shown = [case.template(names, option.kind, shared.seed) for case in templates]
-                better = adapt(network, shown, option.adaptation)
-                adapted[question.group] = (
-                    shared if better is None else OnePromptVolumes(better, hashed, settings=option.settings)
-                )
-            method = adapted[question.group]
+        began = time.process_time()
         (answer,) = method.answers([Asked(query, tuple(templates), names)], option.kind)
         seconds = time.process_time() - began
         for value in sorted(set(answer) & folder.showing[question.query]):

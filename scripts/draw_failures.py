@@ -24,7 +24,8 @@ from lib.imaging.prompts import PromptType
 from lib.learning.synthetic import synthetic_task
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import Case
 from scripts.measure.evaluation.drawing import Panel, draw_rows
 
@@ -55,7 +56,7 @@ class Answer:
 
 def answers(network: OnePrompt, family: str, count: int, seed: int = FIRST) -> list[Answer]:
     """`count` answers on tasks of one family, the worst first."""
-    predictor = Predictor(network, "cpu", PredictorSettings(quality_slices=0))
+    predictor = SliceSegmenter(network, "cpu", SegmenterSettings(quality_slices=0))
     found: list[Answer] = []
     while len(found) < count:
         task, seed = synthetic_task(np.random.default_rng(seed), SIZE, subjects=2), seed + 1

@@ -40,7 +40,7 @@ from lib.learning.datasets import Dataset, read_dataset
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network, weights_hash
 from lib.segmenters.list_unet import ListUNet, load_specialist, save_specialist
-from lib.segmenters.predictor import Predictor
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.store import FinishedRows
 
@@ -280,7 +280,7 @@ def _judged(
     network: OnePrompt, specialist: ListUNet, templates: Sequence[Template], queries: Sequence[Template]
 ) -> list[tuple[float, float]]:
     """(predicted, true) Dice of every mask that the specialist has a say in, judged as in serving."""
-    predictor, found = Predictor(network), []
+    predictor, found = SliceSegmenter(network), []
     for query in queries:
         shown = {name for template in templates for name in template.structures}
         asked = [name for name in query.structures if name in shown and name in specialist.structures]

@@ -25,7 +25,8 @@ from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
 from lib.quality.estimator import SHIPPED_ESTIMATOR, Estimator, EstimatorError
 from lib.quality.features import FEATURES
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.calibrate import TEMPLATES
 from scripts.measure.calibration.curves import draw
 from scripts.measure.calibration.lists import Collection, Record, of_dataset
@@ -63,8 +64,8 @@ def cost(network: OnePrompt, dataset: Dataset, device: str) -> dict[str, float]:
     template = Template(first.id, first.image, first.label, names)
     others = [study for study in studies.studies if study.subject != first.subject][:3]
     seconds = {}
-    for slices in (PredictorSettings().quality_slices, 0):
-        predictor = Predictor(network, device, PredictorSettings(quality_slices=slices))
+    for slices in (SegmenterSettings().quality_slices, 0):
+        predictor = SliceSegmenter(network, device, SegmenterSettings(quality_slices=slices))
         predictor.segment(others[0].image, [template], names)
         began = time.process_time() if device == "cpu" else time.monotonic()
         for study in others[1:]:
@@ -86,7 +87,7 @@ def collect(options: argparse.Namespace) -> tuple[list[Record], dict[str, dict[s
         datasets = [dataset for dataset in datasets if dataset.name in options.sets.split(",")]
     made = {"lists": options.lists, "studies": options.studies, "templates": options.templates}
     collection = Collection(options.records, {"weights": weights_hash(network), "features": FEATURES, **made})
-    predictor = Predictor(network, options.device)
+    predictor = SliceSegmenter(network, options.device)
     costs = {}
     for dataset in sorted(datasets, key=lambda one: one.dims):
         lists = options.lists if dataset.dims == 2 else max(1, options.lists // 3)

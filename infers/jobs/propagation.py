@@ -23,19 +23,28 @@ from filelock import FileLock, Timeout
 from infers.errors import NotFound, reason_of
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.studies import Studies
-from lib.inference.slice_network import Checkpoint
-from lib.segmenters.predictor import Cancelled
+from lib.inference.control import Cancelled, Control
 
 logger = logging.getLogger(__name__)
 
 
 ANOTHER_LOOK = 10.0  # seconds
 TRY_AGAIN = 60.0  # seconds after which a job that stopped goes on: a drive or a server was away for a moment
-Aside = Callable[[Checkpoint], None]
+Aside = Callable[[Control], None]
 
 
-class Superseded(Cancelled):
-    """The templates changed while a study was being segmented: begin it again with the new ones."""
+class _JobControl(Control):
+    """Of a piece of the job: lets people go first between batches, and ends what is in vain."""
+
+    def __init__(self, gate: PriorityLock, in_vain: Callable[[], bool]) -> None:
+        self._gate, self._in_vain = gate, in_vain
+
+    def report(self, fraction: float) -> None:
+        self._gate.give_way()
+
+    @property
+    def stopped(self) -> bool:
+        return self._in_vain()
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Propagation:
         gate: turns at the network.
         state: folder for a lock, so that two servers on one study list do not do the same work, and for the note that
             the job was cancelled.
-        before: called with a checkpoint before studies are segmented; may segment some of them itself.
+        before: called with a control before studies are segmented; may segment some of them itself.
         after: likewise when all are.
     """
 
@@ -217,15 +226,10 @@ class Propagation:
 
     def _aside(self, act: Aside, news: int) -> None:
         """What goes with a run beside its masks; should it fail, the masks are made all the same."""
-
-        def between_batches(fraction: float) -> None:
-            if self._cancelled or self._news != news:
-                raise Superseded("there is news")
-            self._gate.give_way()
-
+        control = _JobControl(self._gate, lambda: self._cancelled or self._news != news)
         try:
             with self._storing, self._gate.background():  # it may store masks; undoing them stops it first
-                act(between_batches)
+                act(control)
         except Cancelled:
             logger.info("left for later: there is news")
         except Exception:
@@ -234,15 +238,12 @@ class Propagation:
     def _segment(self, image_id: str, news: int, stamp: str) -> str | None:
         """Segment one study and store its mask with the stamp of its image; returns why that failed, or None."""
 
-        def between_batches(fraction: float) -> None:
+        def in_vain() -> bool:
             nonlocal news
-            if self._cancelled:
-                raise Cancelled("cancelled")
-            if self._news != news:
+            if self._news != news and not self._cancelled:
                 news = self._news
-                if self._studies.key_now(image_id, image) != key:
-                    raise Superseded("the study's templates changed")
-            self._gate.give_way()
+                return self._studies.key_now(image_id, image) != key
+            return self._cancelled
 
         try:
             image = self._studies.image(image_id)
@@ -250,13 +251,14 @@ class Propagation:
                 return None  # nobody had looked at the study, so its mask might have been out of date
             key = self._studies.key_now(image_id, image)
             with self._gate.background():
-                prediction = self._studies.segment(image_id, image, checkpoint=between_batches)
+                prediction = self._studies.segment(image_id, image, control=_JobControl(self._gate, in_vain))
             with self._storing:
                 if self._cancelled:
                     raise Cancelled("cancelled")
                 self._studies.store_automatic(image_id, image, prediction, stamp)
         except (Cancelled, NotFound) as error:
-            logger.info("%s is left: %s", image_id, error)
+            changed = isinstance(error, Cancelled) and not self._cancelled
+            logger.info("%s is left: %s", image_id, "its templates changed" if changed else error)
         except requests.ConnectionError:
             raise  # the server of all studies is away: nothing of this is the study's fault
         except Exception as error:  # whatever one study brings must not stop the others

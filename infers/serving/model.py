@@ -20,7 +20,7 @@ from lib.finetuning.versions import UPLOADED, Versions
 from lib.imaging.files import stamp_of
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
-from lib.segmenters.predictor import Predictor
+from lib.segmenters.slice_segmenter import SliceSegmenter
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,11 @@ class ServedModel:
     """
 
     def __init__(
-        self, base: Path, published: Path, device: str = "auto", make: Callable[[OnePrompt, str], Predictor] = Predictor
+        self,
+        base: Path,
+        published: Path,
+        device: str = "auto",
+        make: Callable[[OnePrompt, str], SliceSegmenter] = SliceSegmenter,
     ) -> None:
         self.base, self.published = base, published
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -59,7 +63,7 @@ class ServedModel:
         self._seen: tuple[int, ...] | None = None
 
     @property
-    def predictor(self) -> Predictor:
+    def predictor(self) -> SliceSegmenter:
         """The predictor for the weights that are on disk now; while somebody else loads them, that of the old ones."""
         self._refresh(wait=False)
         return self._served[0]

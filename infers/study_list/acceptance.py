@@ -22,7 +22,7 @@ from infers.store.datastore import ACCEPTED, FINAL, PROVENANCE, LabelRecord
 from infers.study_list.pending_results import PendingResult, PendingResults
 from infers.study_list.studies import CHECKED
 from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
-from lib.segmenters.predictor import Prediction
+from lib.segmenters.contract import Prediction
 
 logger = logging.getLogger(__name__)
 

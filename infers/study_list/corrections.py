@@ -21,7 +21,7 @@ from infers.store.datastore import ACCEPTED, AUTOMATIC, FINAL, LabelRecord
 from infers.study_list.studies import Studies, is_ours
 from lib.imaging.files import write_atomically
 from lib.imaging.images import ImageError, read_label
-from lib.inference.slice_network import Checkpoint
+from lib.inference.control import Control
 from lib.inference.templates import Template
 from lib.quality.calibration import Calibration
 from lib.quality.estimate import Quality, recorded
@@ -61,11 +61,11 @@ class Corrections:
         with self._lock:
             return {name: calibration.cases for name, calibration in self._calibrations.items()}
 
-    def learn(self, checkpoint: Checkpoint) -> None:
+    def learn(self, control: Control) -> None:
         """Look at labels that came since the last time; reads files, so not for a request."""
         known: dict[tuple[str, str], Case] = {}
         for image_id in self._newest():
-            checkpoint(0.0)
+            control.advance(0.0)
             final, mask = self._pair(image_id)
             if final is None or mask is None:
                 continue
@@ -84,9 +84,9 @@ class Corrections:
         with self._lock:
             self._calibrations = {name: Calibration.of(own, self._estimator) for name, own in pairs.items()}
 
-    def check_templates(self, checkpoint: Checkpoint) -> None:
+    def check_templates(self, control: Control) -> None:
         """Segment templates that never had a mask by the other templates, and learn from that."""
-        self.learn(checkpoint)
+        self.learn(control)
         templates = self._studies.templates()
         if len(templates) < 2:
             return
@@ -98,13 +98,13 @@ class Corrections:
                 continue
             image = self._studies.image(image_id)
             # Not by a specialist, which has learnt this very label
-            prediction = self._studies.segment(image_id, image, checkpoint=checkpoint, with_specialist=False)
+            prediction = self._studies.segment(image_id, image, control=control, with_specialist=False)
             template = self._studies.bank.get(image_id)
             case = _compared(template, prediction.mask, prediction.labels, prediction.provenance)
             current[image_id] = {"label": checksum, "case": case}
             self._checks = current
             write_atomically(self._path, json.dumps(current).encode())
-            self.learn(checkpoint)
+            self.learn(control)
 
     def _current(self) -> dict[str, dict[str, Any]]:
         """The checks of templates whose labels are still the same."""

@@ -24,9 +24,10 @@ from infers.names import LabelMap, names_by_value
 from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, LabelRecord
 from infers.study_list.descriptors import Descriptors
 from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
+from lib.inference.control import Control
 from lib.inference.templates import Summary, Template, TemplateBank, thumbnail
+from lib.segmenters.contract import Prediction
 from lib.segmenters.list_unet import ListUNet
-from lib.segmenters.predictor import Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class Studies:
         image_id: str | None,
         image: Image,
         only: Mapping[str, int] | None = None,
-        checkpoint: Any = None,
+        control: Control = Control(),
         with_specialist: bool = True,
     ) -> Prediction:
         """Segment an image by the bank's templates.
@@ -191,7 +192,7 @@ class Studies:
             image_id: the study, so that it is not its own template while there are others; None for an upload.
             image: the image itself.
             only: structures wanted, {name: index}; None for all that have a template.
-            checkpoint: see `Predictor.segment`.
+            control: follows the work and may end it.
             with_specialist: hear the specialist on what it learnt, if there is one.
 
         Raises:
@@ -213,10 +214,8 @@ class Studies:
             )
         labels = {name: wanted[name] for name in choice}
         heard = sorted(set(specialist.structures) & set(labels)) if specialist else []
-        second = specialist.opinion(image, heard, checkpoint) if specialist and heard else None
-        prediction = self._predictor().segment(
-            image, list(chosen.values()), labels, checkpoint=checkpoint, second=second
-        )
+        second = specialist.opinion(image, heard, control) if specialist and heard else None
+        prediction = self._predictor().segment(image, list(chosen.values()), labels, control=control, second=second)
         prediction.provenance.update({KEY: key, BASIS: self._basis(choice)})
         if specialist and heard:
             made_with = {"weights": specialist.hash, "share": specialist.share, "structures": heard}

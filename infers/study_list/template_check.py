@@ -13,7 +13,7 @@ from infers.store.datastore import AUTOMATIC
 from infers.study_list.corrections import Corrections
 from infers.study_list.studies import Studies
 from lib.imaging.images import ImageError
-from lib.inference.slice_network import Checkpoint
+from lib.inference.control import Control
 from lib.quality.estimate import evidence_of
 from lib.quality.template_check import Health, most_typical, trial_studies, typicality
 
@@ -37,12 +37,12 @@ class TemplateHealth:
         self._trials: list[str] = []
         self._health = Health()
 
-    def examine(self, checkpoint: Checkpoint) -> None:
+    def examine(self, control: Control) -> None:
         """Look at the templates, unless that was done since they last changed; segments up to three studies."""
         key, templates = self._studies.key(), list(self._studies.templates())
         if key == self._seen or not templates:
             return
-        looks = self._look(templates, checkpoint)
+        looks = self._look(templates, control)
         pending = self._studies.pending()
         self._trials = trial_studies(looks, templates, pending)
         typical = {id: share for id, share in typicality(looks).items() if id in templates}
@@ -51,7 +51,7 @@ class TemplateHealth:
             try:
                 stamp = self._studies.store.image_stamp(image_id)
                 image = self._studies.image(image_id)
-                prediction = self._studies.segment(image_id, image, checkpoint=checkpoint)
+                prediction = self._studies.segment(image_id, image, control=control)
                 self._studies.store_automatic(image_id, image, prediction, stamp)
             except (ImageError, NotFound, OSError, ValueError) as error:  # the job will say so
                 logger.info("the trial leaves %s out: %s", image_id, error)
@@ -81,14 +81,14 @@ class TemplateHealth:
                 trial[image_id] = round(min(one.dice for one in quality.values()), 4)
         return {name: round(float(np.mean(dices)), 4) for name, dices in copies.items() if dices}, trial
 
-    def _look(self, templates: list[str], checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    def _look(self, templates: list[str], control: Control) -> dict[str, np.ndarray]:
         """Descriptors of the templates and of studies spread evenly over the list."""
         listed = self._studies.store.list_images()
         step = max(1, -(-len(listed) // MOST_LOOKS))
         wanted = list(dict.fromkeys([*templates, *listed[::step]]))
         looks = {}
         for image_id in wanted:
-            checkpoint(0.0)
+            control.advance(0.0)
             try:
                 looks[image_id] = self._studies.looks.of(image_id)
             except (ImageError, NotFound, OSError) as error:

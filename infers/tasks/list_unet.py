@@ -13,7 +13,7 @@ from infers.tasks.oneprompt import Engine, OnePromptTask
 from infers.tasks.request import structures
 from lib.finetuning.served_list_unet import WON_FROM, ServedListUNet
 from lib.imaging.images import Image
-from lib.segmenters.predictor import Prediction
+from lib.segmenters.contract import Prediction
 
 
 class ListUNetTask(OnePromptTask):

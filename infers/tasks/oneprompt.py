@@ -30,7 +30,7 @@ from infers.study_list.studies import CHECKED, IMAGE, Studies, result_params
 from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
 from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
 from lib.imaging.prompts import Prompt
-from lib.segmenters.predictor import Prediction
+from lib.segmenters.contract import Prediction
 
 CLIENT_AXIS = 2  # the k axis, through which both clients scroll their first view
 USE_AS_TEMPLATE = "use_as_template"

@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from lib.finetuning.examination import Examined
 from lib.imaging.images import Image, read_image, read_label
 from lib.imaging.volumes import Stack
-from lib.inference.closer import Window, cropped
 from lib.inference.templates import Template, TemplateError
 from lib.learning.optimizers import make_optimizer
 from lib.learning.training import StepResult, TrainingConfig, learning_rate_at
 
 HELD_OUT = "held-out studies"
+
+Window = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class LabelledStudy:
         label = read_label(self.label, image)
         if self.half is not None:
             window = _halves(image, label)[self.half]
-            image, label = cropped(image, window), label[window]
+            image, label = _cropped(image, window), label[window]
         return Template(self.id, image, label, self.names)
 
     def halves(self) -> list[LabelledStudy]:
@@ -347,6 +348,14 @@ def _halves(image: Image, label: np.ndarray) -> tuple[Window, Window]:
     before, after = [slice(0, size) for size in label.shape], [slice(0, size) for size in label.shape]
     before[axis], after[axis] = slice(0, cut), slice(cut, label.shape[axis])
     return tuple(before), tuple(after)
+
+
+def _cropped(image: Image, window: Window) -> Image:
+    """The window of an image, where it was in space."""
+    affine = image.affine.copy()
+    start = np.array([part.start for part in window] + [0] * (3 - len(window)))
+    affine[:3, 3] += affine[:3, :3] @ start
+    return Image(image.array[window], affine)
 
 
 AnyCourse = TypeVar("AnyCourse", bound=Course)

@@ -1,6 +1,6 @@
 """How good a network is on labelled studies, by the product's own measure: Dice from templates, and clicks needed.
 
-The template Dice is that of `Predictor.segment`, with volumes cut and matched as in serving. Clicks are counted on
+The template Dice is that of `SliceSegmenter.segment`, with volumes cut and matched as in serving. Clicks are counted on
 single slices with the usual simulated clicker. Fine-tuning asks about changed copies of a single study's slices.
 """
 
@@ -19,7 +19,9 @@ from lib.learning.augmentation import STRONG, augment
 from lib.learning.episodes import SMALLEST, Episode, RealTasks
 from lib.learning.training import dice_of, refined
 from lib.networks import OnePrompt
-from lib.segmenters.predictor import Predictor, PredictorSettings, SecondOpinion
+from lib.segmenters.second_opinion import SecondOpinion
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 
 TARGET = 0.85  # Dice that clicking goes on for
 MOST_CLICKS = 6  # counted for a slice that never gets there: one more than are made
@@ -91,7 +93,7 @@ def template_dice(
         most: templates that answer for one structure.
         seconds: a second opinion on each query, or None for none.
     """
-    predictor = Predictor(network, device, PredictorSettings(templates_per_query=most, quality_slices=0))
+    predictor = SliceSegmenter(network, device, SegmenterSettings(templates_per_query=most, quality_slices=0))
     found: dict[str, list[float]] = {}
     for (templates, query), second in zip(asked, seconds or [None] * len(asked), strict=True):
         [answered] = answers_dice(predictor, templates, query, [second])
@@ -101,7 +103,7 @@ def template_dice(
 
 
 def answers_dice(
-    predictor: Predictor,
+    predictor: SliceSegmenter,
     templates: Sequence[Template],
     query: Template,
     seconds: Sequence[SecondOpinion | None],

@@ -43,7 +43,8 @@ from lib.segmenters.list_unet import (
     slices_of,
     winners,
 )
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 
 MARGIN = 1.25  # patches are cut so much larger than what is left of them after turning and stretching
 HALVES = "halves of the one study"
@@ -343,15 +344,15 @@ class ListUNetTraining(Course):
         learnt = {self.studies[place].id: self.studies[place] for place in shown}
         bank = TemplateBank(lambda id: learnt[id].read())
         bank.refresh({id: study.checksum for id, study in learnt.items()})
-        judged = PredictorSettings(templates_per_query=settings.most_templates, quality_slices=0)
-        predictor, own = Predictor(self.parent, self.device, judged), self._with(self._learnt())
+        judged = SegmenterSettings(templates_per_query=settings.most_templates, quality_slices=0)
+        predictor, own = SliceSegmenter(self.parent, self.device, judged), self._with(self._learnt())
         results = [Examined()] * (1 + len(settings.shares))
         for place in phase.asked[: settings.most_asked]:  # one by one, because volumes are large
             query = self.studies[place].read()
             alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
             templates = list({template.id: template for some in alike for template in some}.values())
             said = own.opinion(query.image)
-            seconds = [None, *(dataclasses.replace(said, share=share) for share in settings.shares)]
+            seconds = [None, *(dataclasses.replace(said, weight=share) for share in settings.shares)]
             for number, dice in enumerate(answers_dice(predictor, templates, query, seconds)):
                 found = Examined({name: (value,) for name, value in dice.items() if name in own.structures})
                 results[number] = results[number].joined(found)

@@ -16,9 +16,10 @@ import numpy as np
 from lib.imaging.prompts import PREVIOUS, Prompt, PromptError, rasterise
 from lib.imaging.transforms import resize_mask
 from lib.imaging.volumes import Stack
+from lib.inference.control import Control
 from lib.inference.probabilities import to_probability
-from lib.inference.slice_network import Checkpoint, Question, SliceNetwork, mask_maps
-from lib.networks import Features
+from lib.inference.slice_network import Question, SliceNetwork, mask_maps
+from lib.networks.contract import Features
 
 AHEAD = 4  # slices encoded together on the way outward
 PASSES = 3  # of a first answer: boxes and strokes gain 2 Dice by their own answer as the previous one, clicks nothing
@@ -115,11 +116,12 @@ class Interaction:
         self.network, self.stack, self.prompts, self.settings = network, stack, prompts, settings
         self.answers = {name: Answer() for name in prompts}
 
-    def run(self, only_slice: bool, checkpoint: Checkpoint | None = None) -> dict[str, Answer]:
+    def run(self, only_slice: bool, control: Control = Control()) -> dict[str, Answer]:
         """Answer the prompted slices, and unless `only_slice` the rest of the volume where it is not answered yet.
 
         Raises:
             PromptError: a structure without anything that shows where it is.
+            Cancelled: the control stopped it.
         """
         direct, fronts = {}, []
         for name, prompt in self.prompts.items():
@@ -137,7 +139,7 @@ class Interaction:
         self._keep_what_stands(only_slice)
         self._answer_prompted(direct)
         if not only_slice:
-            self._pass_outward({name: direct[name] for name in fronts}, checkpoint)
+            self._pass_outward({name: direct[name] for name in fronts}, control)
         return self.answers
 
     def _keep_what_stands(self, only_slice: bool) -> None:
@@ -173,13 +175,12 @@ class Interaction:
         for (name, _), mask, logits in zip(asked, masks, self.network.answers(back), strict=True):
             self.answers[name].agreements.append(_dice(mask, logits > 0))
 
-    def _pass_outward(self, seeds: Mapping[str, Sequence[int]], checkpoint: Checkpoint | None) -> None:
+    def _pass_outward(self, seeds: Mapping[str, Sequence[int]], control: Control) -> None:
         fronts = [front for name, indices in seeds.items() for front in self._fronts(name, indices)]
         arrived: dict[tuple[str, int], list[tuple[float, np.ndarray]]] = {}
         total = sum(front.way for front in fronts)
         while fronts:
-            if checkpoint:
-                checkpoint(1 - sum(front.way for front in fronts) / max(1, total))
+            control.advance(1 - sum(front.way for front in fronts) / max(1, total))
             fronts = self._advance(fronts, arrived)
         for (name, index), parts in arrived.items():
             weights = [1 / distance for distance, _ in parts]

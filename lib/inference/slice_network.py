@@ -1,28 +1,28 @@
 """The network asked about slices of volumes: batches, precision, and the cache of what it has encoded.
 
-Encoding is dear and depends on the slice alone, so an encoded slice is kept and found again by the image's checksum,
-the stack's axis and the slice's index: the second click on an image and the hundredth query of a template encode
-nothing. A cache belongs to one network; other weights have another `SliceNetwork`.
+Encoding takes most of the time and depends on the slice alone, so an encoded slice is kept and found again by the
+image's checksum, the stack's axis and the slice's index: the second click on an image and the hundredth query of a
+template encode nothing. A cache belongs to one network; other weights have another `SliceNetwork`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
 from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.transforms import normalise, resize_image
 from lib.imaging.volumes import Stack
-from lib.networks import Features, OnePrompt
-
-Checkpoint = Callable[[float], None]
+from lib.inference.control import Control
+from lib.networks.contract import Features, SliceModel
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,23 @@ class Question:
 
     Attributes:
         query: features of the slice to segment, each level (C, h, w).
-        template: features of the template slice; the same object in the interactive mode.
-        template_maps: float32 (2, 5, S, S) prompt maps on the template slice.
-        query_maps: the same on the query slice, None for no prompt.
+        template: features of the template slice; the same object in the interactive mode. Of K template slices that
+            answer together (`together`), each level (K, C, h, w).
+        template_maps: float32 (2, 5, S, S) prompt maps on the template slice, or (K, 2, 5, S, S).
+        query_maps: float32 (2, 5, S, S) on the query slice, None for no prompt.
     """
 
     query: Features
     template: Features
     template_maps: np.ndarray
     query_maps: np.ndarray | None = None
+
+    @classmethod
+    def together(cls, query: Features, templates: Sequence[Features], maps: Sequence[np.ndarray]) -> Question:
+        """The question to one or more template slices that the network reads in one pass."""
+        if len(templates) == 1:
+            return cls(query, templates[0], maps[0])
+        return cls(query, tuple(torch.stack(levels) for levels in zip(*templates, strict=True)), np.stack(maps))
 
 
 class SliceNetwork:
@@ -53,11 +61,12 @@ class SliceNetwork:
     """
 
     def __init__(
-        self, network: OnePrompt, device: str, batch_size: int = 8, precision: str = "auto", cache_bytes: int = 2**29
+        self, network: SliceModel, device: str, batch_size: int = 8, precision: str = "auto", cache_bytes: int = 2**29
     ) -> None:
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be auto, float32 or bfloat16, got {precision!r}")
-        self.network = network.eval()
+        self.network = network
+        network.eval()
         self.device = torch.device(device)
         self.batch_size = batch_size
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and computes_in_bfloat16(self.device))
@@ -68,30 +77,32 @@ class SliceNetwork:
         """Side S of the network's square input."""
         return self.network.config.image_size
 
-    def encode(
-        self, stack: Stack, indices: Iterable[int], *, keep: bool = True, checkpoint: Checkpoint | None = None
-    ) -> dict[int, Features]:
-        """Features of some slices, from the cache where they are there.
+    @property
+    def most_templates(self) -> int:
+        """Template slices that answer a question together, at most."""
+        return self.network.config.most_templates
 
-        Args:
-            keep: put what is encoded into the cache.
-            checkpoint: called with the fraction done before each batch.
+    def encode(self, stack: Stack, indices: Iterable[int], *, control: Control = Control()) -> dict[int, Features]:
+        """Features of some slices, from the cache where they are there; `control` follows the batches.
+
+        Raises:
+            Cancelled: the control stopped it.
         """
         keys = {index: (stack.image.checksum, stack.axis, index) for index in dict.fromkeys(indices)}
         found = {index: features for index, key in keys.items() if (features := self._cache.get(key)) is not None}
         missing = [index for index in keys if index not in found]
         for start in range(0, len(missing), self.batch_size):
-            if checkpoint:
-                checkpoint(start / len(missing))
+            control.advance(start / len(missing))
             batch = missing[start : start + self.batch_size]
-            slices = np.stack([normalise(resize_image(stack.slice(index), self.size)) for index in batch])
-            with torch.inference_mode(), self._autocast():
-                levels = self.network.encode(torch.from_numpy(slices)[:, None].to(self.device))
-            for place, index in enumerate(batch):
-                found[index] = tuple(level[place].clone() for level in levels)  # not a view that holds the batch
-                if keep:
-                    self._cache.put(keys[index], found[index])
+            for index, features in zip(batch, self._encoded([stack.slice(i) for i in batch]), strict=True):
+                found[index] = features
+                self._cache.put(keys[index], features)
         return found
+
+    def encode_slices(self, slices: Sequence[np.ndarray]) -> list[Features]:
+        """Features of grey slices (H, W) that are no part of an image's file; they are not kept."""
+        batches = [slices[start : start + self.batch_size] for start in range(0, len(slices), self.batch_size)]
+        return [features for batch in batches for features in self._encoded(batch)]
 
     def answers(self, questions: Iterable[Question]) -> Iterator[np.ndarray]:
         """Logits (S, S), float32, for each question; a batch of questions is taken when its first answer is wanted."""
@@ -99,13 +110,30 @@ class SliceNetwork:
         while batch := list(islice(remaining, self.batch_size)):
             yield from self._answer_batch(batch)
 
-    def _answer_batch(self, batch: Sequence[Question]) -> np.ndarray:
+    def _encoded(self, slices: Sequence[np.ndarray]) -> list[Features]:
+        images = np.stack([normalise(resize_image(grey, self.size)) for grey in slices])
+        with torch.inference_mode(), self._autocast():
+            levels = self.network.encode(torch.from_numpy(images)[:, None].to(self.device))
+        # copies, not views that hold the batch
+        return [tuple(level[place].clone() for level in levels) for place in range(len(slices))]
+
+    def _answer_batch(self, batch: Sequence[Question]) -> Iterator[np.ndarray]:
+        """Answers in order; questions to as many template slices pass the network together."""
+        counts = [question.template_maps.shape[:-4] for question in batch]
+        answers: dict[int, np.ndarray] = {}
+        for count in dict.fromkeys(counts):
+            places = [place for place, own in enumerate(counts) if own == count]
+            answers |= zip(places, self._answer_alike([batch[place] for place in places]), strict=True)
+        return (answers[place] for place in range(len(batch)))
+
+    def _answer_alike(self, batch: Sequence[Question]) -> np.ndarray:
+        """(B, S, S) of questions to the same number of template slices."""
         query = self._stacked([question.query for question in batch])
         template = self._stacked([question.template for question in batch])
         template_maps = self._stacked_maps([question.template_maps for question in batch])
         query_maps = None
         if any(question.query_maps is not None for question in batch):
-            silence = np.zeros_like(batch[0].template_maps)
+            silence = np.zeros(batch[0].template_maps.shape[-4:], np.float32)
             query_maps = self._stacked_maps([silence if q.query_maps is None else q.query_maps for q in batch])
         with torch.inference_mode(), self._autocast():
             logits = self.network.decode(query, template, template_maps, query_maps)
@@ -114,7 +142,7 @@ class SliceNetwork:
 
     def _stacked(self, features: Sequence[Features]) -> Features:
         if all(one is features[0] for one in features):  # a shared side need not be copied for each question
-            return tuple(level[None].expand(len(features), -1, -1, -1) for level in features[0])
+            return tuple(level[None].expand(len(features), *level.shape) for level in features[0])
         return tuple(torch.stack(levels) for levels in zip(*features, strict=True))
 
     def _stacked_maps(self, maps: Sequence[np.ndarray]) -> Tensor:
@@ -130,27 +158,20 @@ def mask_maps(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 class _Cache:
-    """Encoded slices, least recently used first, within a number of bytes."""
+    """Encoded slices within a number of bytes; the least recently used go first. Threads may share it."""
 
     def __init__(self, room: int) -> None:
-        self._room, self._used = room, 0
-        self._entries: OrderedDict[tuple[str, int, int], Features] = OrderedDict()
+        self._entries: LRUCache[tuple[str, int, int], Features] = LRUCache(room, getsizeof=_size)
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, int, int]) -> Features | None:
         with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-            return self._entries.get(key)
+            found: Features | None = self._entries.get(key)
+            return found
 
     def put(self, key: tuple[str, int, int], features: Features) -> None:
-        with self._lock:
-            if key not in self._entries:
-                self._entries[key] = features
-                self._used += _size(features)
-            while self._used > self._room:
-                _, dropped = self._entries.popitem(last=False)
-                self._used -= _size(dropped)
+        with self._lock, suppress(ValueError):  # larger than the whole room: not kept
+            self._entries[key] = features
 
 
 def _size(features: Features) -> int:

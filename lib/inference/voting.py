@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lib.imaging.volumes import Stack
+from lib.inference.control import Control
 from lib.inference.matching import Match
 from lib.inference.probabilities import to_logit, to_probability
-from lib.inference.slice_network import Checkpoint, Question, SliceNetwork, mask_maps
-from lib.networks import Features
+from lib.inference.slice_network import Question, SliceNetwork, mask_maps
+from lib.networks.contract import Features
 
 ABSENT_LOGIT = -2.0  # what a template slice that does not show the structure says of every pixel
 ABSENT = float(to_probability(np.array(ABSENT_LOGIT)))  # 12 % probability
@@ -65,10 +66,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Vote:
+    """One answer: of a template slice, or of several that the network reads together."""
+
     query: int
     structure: int
-    guide: Guide
-    slice: int
+    slices: Sequence[tuple[Guide, int]]
 
 
 def vote(
@@ -76,7 +78,7 @@ def vote(
     queries: Mapping[int, Features],
     guides: Sequence[Sequence[Guide]],
     count: int,
-    checkpoint: Checkpoint | None = None,
+    control: Control = Control(),
     tally: Tally | None = None,
 ) -> dict[int, np.ndarray]:
     """Logits of the mean probability that the templates give, for each query slice.
@@ -85,30 +87,39 @@ def vote(
         queries: slice index to features.
         guides: of each structure, one for each template that shows it.
         count: template slices compared with a query slice, of each template.
+        control: follows the batches and may end the work.
         tally: takes down how the votes were cast.
 
     Returns:
         Query slice to logits (structures, S, S), ABSENT_LOGIT where no template slice around it shows the structure.
+        An answer counts as much as the template slices that gave it together.
     """
     size = network.size
     votes: list[_Vote] = []
     weights = np.zeros((len(guides), 1 + max(queries, default=0)))
+    cast = np.zeros_like(weights)
     sums = {query: np.zeros((len(guides), size, size), np.float32) for query in queries}
     for query in queries:
         for structure, candidates in enumerate(guides):
+            shown = []
             for guide in candidates:
-                chosen = guide.match.around(query, count)
-                asked = [index for index in chosen if guide.shown[index]]
-                votes.extend(_Vote(query, structure, guide, index) for index in asked)
-                sums[query][structure] += ABSENT * (len(chosen) - len(asked))
-                weights[structure, query] += len(chosen)
+                around = guide.match.around(query, count)
+                own = [(guide, index) for index in around if guide.shown[index]]
+                absent = len(around) - len(own)
+                sums[query][structure] += ABSENT * absent
+                weights[structure, query] += len(around)
+                cast[structure, query] += absent
+                shown += own
+            groups = [shown[n : n + network.most_templates] for n in range(0, len(shown), network.most_templates)]
+            votes.extend(_Vote(query, structure, group) for group in groups)
+            cast[structure, query] += len(groups)
     if tally is not None:
-        tally.cast = {query: weights[:, query] for query in queries}
+        tally.cast = {query: cast[:, query] for query in queries}
         tally.yes = {query: np.zeros((len(guides), size, size), np.uint8) for query in queries}
     for done, (one, answer) in enumerate(zip(votes, network.answers(_questions(votes, queries, size)), strict=True)):
-        if checkpoint and done % network.batch_size == 0:
-            checkpoint(done / len(votes))
-        sums[one.query][one.structure] += to_probability(answer)
+        if done % network.batch_size == 0:
+            control.advance(done / len(votes))
+        sums[one.query][one.structure] += len(one.slices) * to_probability(answer)
         if tally is not None:
             tally.yes[one.query][one.structure] += answer > 0
     return {query: to_logit(sums[query] / weights[:, query, None, None]).astype(np.float32) for query in queries}
@@ -116,5 +127,6 @@ def vote(
 
 def _questions(votes: Sequence[_Vote], queries: Mapping[int, Features], size: int) -> Iterator[Question]:
     for one in votes:
-        maps = mask_maps(one.guide.masks[one.slice], size)
-        yield Question(queries[one.query], one.guide.features[one.slice], maps)
+        features = [guide.features[index] for guide, index in one.slices]
+        maps = [mask_maps(guide.masks[index], size) for guide, index in one.slices]
+        yield Question.together(queries[one.query], features, maps)

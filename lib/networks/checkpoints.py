@@ -1,7 +1,7 @@
-"""Weights on disk: safetensors with the configuration and the history inside.
+"""Weights on disk: safetensors with the architecture, the configuration and the history inside.
 
-A file of another configuration, a torn file or a file without a configuration is refused with its reason; nothing
-is ever unpickled.
+A file of an unknown architecture or of another configuration, a torn file or a file without a configuration is refused
+with its reason; nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,36 +19,62 @@ from safetensors.torch import save
 from torch import nn
 
 from lib.imaging.files import write_atomically
-from lib.networks import NetworkConfig, OnePrompt
+from lib.networks import OnePrompt
+from lib.networks.architectures import ARCHITECTURES, LIST_UNET, ONE_PROMPT, Architecture, architecture_of
+from lib.networks.contract import SliceModel
 
 SHIPPED_WEIGHTS = Path(__file__).resolve().parents[2] / "apps" / "oneprompt" / "weights" / "oneprompt_small.safetensors"
 FORMAT = "oneprompt-1"
+FORMER_LIST_UNET = "oneprompt-specialist-2"  # of list-specific U-Nets, until their headers named the architecture
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class CheckpointError(ValueError):
     """A weights file that cannot be used."""
 
 
-def save_network(path: str | Path, network: OnePrompt, provenance: Mapping[str, Any]) -> None:
-    """Write weights (float32), configuration and provenance (JSON-able) to `path`, whole or not at all."""
-    tensors = {name: value.detach().float().cpu().contiguous() for name, value in network.state_dict().items()}
+def save_network(path: str | Path, network: nn.Module, provenance: Mapping[str, Any]) -> None:
+    """Write weights (float32), architecture, configuration and provenance (JSON-able) to `path`, whole or not at all.
+
+    Raises:
+        ValueError: a network of no registered architecture.
+    """
+    # copies, because a network may hold a tensor under two names, as MONAI's DynUNet does
+    tensors = {name: value.detach().float().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     metadata = {
         "format": FORMAT,
-        "config": json.dumps(network.config.as_dict()),
+        "architecture": architecture_of(network).name,
+        "config": json.dumps(_config_of(network).as_dict()),
         "provenance": json.dumps(dict(provenance)),
     }
     write_atomically(path, save(tensors, metadata))
 
 
-def load_network(path: str | Path, device: str | torch.device = "cpu") -> OnePrompt:
-    """Read a network in evaluation mode. Raises CheckpointError where the file does not hold a fitting One-Prompt."""
-    metadata, tensors = _read(path)
+@overload
+def load_network(path: str | Path, device: str | torch.device = "cpu") -> OnePrompt: ...
+@overload
+def load_network(path: str | Path, device: str | torch.device, kind: type[Network]) -> Network: ...
+def load_network(path: str | Path, device: str | torch.device = "cpu", kind: type[nn.Module] = OnePrompt) -> nn.Module:
+    """Read a network in evaluation mode.
+
+    Args:
+        kind: what it must be; `torch.nn.Module` for a network of any registered architecture.
+
+    Raises:
+        CheckpointError: the file holds no such network, or a damaged one.
+    """
+    header, tensors = _read(path)
+    known = header.architecture
+    if not issubclass(known.network, kind):
+        wanted = next(other.name for other in ARCHITECTURES.values() if other.network is kind)
+        raise CheckpointError(f"{path} must hold a network of the architecture {wanted!r}, got {known.name!r}")
     try:
-        config = NetworkConfig.from_dict(json.loads(metadata["config"]))
+        config = known.read_config(json.loads(header.config))
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} was written for another version of the network: {error}") from error
     with torch.device("meta"):
-        network = OnePrompt(config)
+        network = known.network(config)
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
@@ -77,17 +104,20 @@ def average_networks(paths: Sequence[str | Path]) -> OnePrompt:
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
     """The provenance that `save_network` stored: data, command, parent, metrics."""
-    metadata, _ = _read(path, tensors=False)
-    found: dict[str, Any] = json.loads(metadata.get("provenance", "{}"))
-    return found
+    return _read(path, tensors=False)[0].provenance
 
 
-def weights_hash(network: OnePrompt) -> str:
+def read_architecture(path: str | Path) -> Architecture:
+    """The architecture of the network in a file. Raises CheckpointError for one that is unknown."""
+    return _read(path, tensors=False)[0].architecture
+
+
+def weights_hash(network: nn.Module | SliceModel) -> str:
     """12 hexadecimal digits that change with the configuration and with any weight."""
-    return hash_of(json.dumps(network.config.as_dict(), sort_keys=True), network)
+    return hash_of(json.dumps(_config_of(network).as_dict(), sort_keys=True), network)
 
 
-def hash_of(about: str, network: nn.Module) -> str:
+def hash_of(about: str, network: nn.Module | SliceModel) -> str:
     """12 hexadecimal digits that change with a text and with any weight."""
     digest = hashlib.sha256(about.encode())
     for name, value in sorted(network.state_dict().items()):
@@ -96,7 +126,16 @@ def hash_of(about: str, network: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def _read(path: str | Path, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of its network; `config` is JSON."""
+
+    architecture: Architecture
+    config: str
+    provenance: dict[str, Any]
+
+
+def _read(path: str | Path, tensors: bool = True) -> tuple[_Header, dict[str, torch.Tensor]]:
     if not Path(path).is_file():
         raise CheckpointError(f"weights must be a safetensors file, {path} does not exist")
     try:
@@ -106,9 +145,33 @@ def _read(path: str | Path, tensors: bool = True) -> tuple[dict[str, str], dict[
             values = {name: file.get_tensor(name).clone() for name in file.keys()} if tensors else {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
+    try:
+        return _header(path, metadata), values
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} was written for another version of the network: {error!r}") from error
+
+
+def _header(path: str | Path, metadata: Mapping[str, str]) -> _Header:
+    if metadata.get("format") == FORMER_LIST_UNET:
+        record = json.loads(metadata["told"])
+        about = {**dict(record["record"]), "share": float(record["share"])}
+        return _Header(LIST_UNET, json.dumps({"structures": record["structures"]}), about)
+    if "architecture" not in metadata and metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} must be One-Prompt weights of format {FORMAT!r}, got {metadata.get('format')!r}: "
-            "make one with python -m scripts.pretrain"
+            f"{path} must hold weights of format {FORMAT!r}, got {metadata.get('format')!r}: make One-Prompt weights "
+            "with python -m scripts.pretrain"
         )
-    return metadata, values
+    name = metadata.get("architecture", ONE_PROMPT.name)  # files of earlier releases name none
+    if name not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{path} must hold a network of one of the architectures {', '.join(ARCHITECTURES)}, got {name!r}: "
+            "it was written by a newer version of this app, or by something else"
+        )
+    return _Header(ARCHITECTURES[name], metadata["config"], dict(json.loads(metadata.get("provenance", "{}"))))
+
+
+def _config_of(network: nn.Module | SliceModel) -> Any:
+    """The configuration that a network of a registered architecture keeps."""
+    return network.config

@@ -58,6 +58,11 @@ class NetworkConfig:
         """Total stride of the encoder."""
         return 2 ** (len(self.channels) - 1)
 
+    @property
+    def most_templates(self) -> int:
+        """Templates that one decoding pass reads."""
+        return 1
+
     @classmethod
     def small(cls) -> NetworkConfig:
         """3.5 M parameters at 128 px: trained and served on CPUs."""

@@ -16,18 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lib.imaging.images import Image
 from lib.imaging.transforms import resize_image, resize_mask
 from lib.imaging.volumes import Stack
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.learning.augmentation import copy_of, moved
-from lib.networks import Features
+from lib.networks.contract import Features
 from lib.quality.reverse_dice import pooled_dice, spread
 
 SLICES = 3  # of a volume's template, on which it is measured what it finds in copies
 COPIES = 3  # of a flat template
 REMEMBERED = 256
-AS_STACKS_LIE = np.diag([-1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +57,9 @@ class AugmentedViews:
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         if missing:
             pairs = [self._warp(stack, *key[2:]) for key in missing]
-            block = Stack.of(Image(np.stack([grey for grey, _ in pairs], axis=2), AS_STACKS_LIE), axis=2)
-            features = self._network.encode(block, range(len(pairs)), keep=False)
+            features = self._network.encode_slices([grey for grey, _ in pairs])
             found |= {
-                key: AugmentedView(features[n], grid)
-                for n, (key, (_, grid)) in enumerate(zip(missing, pairs, strict=True))
+                key: AugmentedView(own, grid) for key, own, (_, grid) in zip(missing, features, pairs, strict=True)
             }
             with self._lock:
                 _remember(self._made, {key: found[key] for key in missing})

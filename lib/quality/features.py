@@ -19,7 +19,7 @@ from lib.inference.matching import looks_of
 from lib.inference.probabilities import to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.inference.voting import Guide, Tally
-from lib.networks import Features
+from lib.networks.contract import Features
 from lib.quality.augmented_views import COPIES, AugmentedViews
 from lib.quality.reverse_dice import ReverseCase, pooled_dice, reverse_answers, spread
 from lib.quality.shapes import Shape

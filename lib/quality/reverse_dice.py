@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
-from lib.networks import Features
+from lib.networks.contract import Features
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 from lib.imaging.files import write_atomically
 from lib.imaging.images import LABEL_SUFFIXES, ImageError, read_image, read_label, write_label
 from lib.inference.templates import Template
-from lib.segmenters.predictor import Predictor
+from lib.segmenters.slice_segmenter import SliceSegmenter
 
 
 def read_template(image: str | Path, label: str | Path, names: Sequence[str] = ()) -> Template:
@@ -39,7 +39,7 @@ def read_template(image: str | Path, label: str | Path, names: Sequence[str] = (
 
 
 def segment_file(
-    predictor: Predictor,
+    predictor: SliceSegmenter,
     image: str | Path,
     template: Template,
     out: str | Path,

@@ -29,9 +29,9 @@ from lib.imaging.files import write_atomically
 from lib.imaging.images import Image
 from lib.imaging.transforms import normalise, resize_plane
 from lib.imaging.volumes import Stack
-from lib.inference.slice_network import Checkpoint
+from lib.inference.control import Control
 from lib.networks.checkpoints import CheckpointError, hash_of
-from lib.segmenters.predictor import SecondOpinion
+from lib.segmenters.second_opinion import SecondOpinion
 
 FORMAT = "oneprompt-specialist-2"
 PATCH = 128  # side of what the network sees at once, in pixels
@@ -108,21 +108,20 @@ class ListUNet:
         return hash_of(json.dumps([self.structures, self.share]), self.network)
 
     def opinion(
-        self, image: Image, names: Collection[str] | None = None, checkpoint: Checkpoint | None = None
+        self, image: Image, names: Collection[str] | None = None, control: Control = Control()
     ) -> SecondOpinion:
         """What it says of an image.
 
         Args:
             names: structures wanted, of those that it knows; None for all.
-            checkpoint: called with the fraction done between batches; may block, may raise.
+            control: follows the batches and may end the work.
         """
         stack = Stack.of(image)
         slices = slices_of(stack)
         channels = [place for place, name in enumerate(self.structures) if names is None or name in names]
         logits = np.zeros((len(channels), *slices.shape), np.float16)
         for start in range(0, len(slices), BATCH):
-            if checkpoint:
-                checkpoint(start / len(slices))
+            control.advance(start / len(slices))
             some = np.arange(start, min(start + BATCH, len(slices)))
             found = logits_of(self.network, list(slices[neighbours(some, len(slices))])).numpy()
             logits[:, some] = found[:, channels].swapaxes(0, 1).clip(-CERTAIN, CERTAIN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,8 +12,10 @@ from infers.store.datastore import StudyStore
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.studies import Studies
 from lib.imaging.images import Image
+from lib.inference.control import Control
 from lib.inference.templates import Template
-from lib.segmenters.predictor import Prediction, SecondOpinion
+from lib.segmenters.contract import Prediction
+from lib.segmenters.second_opinion import SecondOpinion
 
 
 class FakePredictor:
@@ -32,14 +33,13 @@ class FakePredictor:
         templates: Sequence[Template],
         labels: Mapping[str, int],
         *,
-        checkpoint: Any = None,
+        control: Control = Control(),
         second: SecondOpinion | None = None,
     ) -> Prediction:
         self.asked.append(len(templates))
         for done in range(3):
             self.between_batches()
-            if checkpoint:
-                checkpoint(done / 3)
+            control.advance(done / 3)
         if self.fails(image):
             raise ValueError("this image is bad: mend it")
         mask = np.where(image.array > 3, next(iter(labels.values())), 0).astype(np.uint8)

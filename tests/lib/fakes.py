@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib.imaging.prompts import BBOX, CLICK, DOODLE, PREVIOUS, SEGLAB
+from lib.inference.control import Control
 from lib.networks import NetworkConfig
 
 SIZE = 32
@@ -45,3 +46,17 @@ class GreyNetwork(nn.Module):
             in_box = (query_prompts[:, 0, BBOX] * query_prompts[:, 1, BBOX])[:, None] > 0
             logits = torch.where(has_box & ~in_box, -8.0, logits)
         return logits
+
+
+class Recorder(Control):
+    """Takes down every fraction, and stops the work after the first one beyond `until`."""
+
+    def __init__(self, until=1.0):
+        self.fractions, self._until = [], until
+
+    def report(self, fraction):
+        self.fractions.append(fraction)
+
+    @property
+    def stopped(self):
+        return bool(self.fractions) and self.fractions[-1] > self._until

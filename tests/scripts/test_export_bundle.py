@@ -73,7 +73,7 @@ def test_it_has_the_files_of_monais_specification(bundle):
 
 def test_only_what_segmenting_needs_comes_along_under_its_new_name(bundle):
     taken = {str(path) for path in needed_modules()}
-    assert {"segmenters/predictor.py", "imaging/images.py", "networks/oneprompt.py"} <= taken
+    assert {"segmenters/slice_segmenter.py", "imaging/images.py", "networks/oneprompt.py"} <= taken
     assert not {"learning/training.py", "learning/synthetic.py", "learning/episodes.py"} & taken
     for path in (bundle / "scripts").rglob("*.py"):
         assert "from lib" not in path.read_text(), path

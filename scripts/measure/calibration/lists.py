@@ -16,7 +16,7 @@ from lib.imaging.images import Image
 from lib.inference.templates import Template
 from lib.learning.datasets import Dataset
 from lib.learning.synthetic import synthetic_task
-from lib.segmenters.predictor import Predictor
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.scores import dice_by_label
 
 SMALLEST = 12  # voxels of a structure in a template
@@ -121,7 +121,7 @@ def synthetic_lists(count: int, queries: int, seed: int, size: int = 160) -> Ite
         yield StudyList(f"synthetic {task.family}", names, studies, [range(templates)], queries, seed)
 
 
-def collect(predictor: Predictor, studies: StudyList) -> Iterator[Record]:
+def collect(predictor: SliceSegmenter, studies: StudyList) -> Iterator[Record]:
     """Segment and score; a structure that a study does not have counts where something was found all the same."""
     for number, group in enumerate(studies.groups):
         templates = []
@@ -166,7 +166,7 @@ class Collection:
             if kept["key"] == self._key:
                 self._lists = kept["lists"]
 
-    def take(self, name: str, predictor: Predictor, studies: Sequence[StudyList] | Iterator[StudyList]) -> None:
+    def take(self, name: str, predictor: SliceSegmenter, studies: Sequence[StudyList] | Iterator[StudyList]) -> None:
         """Make the records called `name`, unless they are there."""
         if name in self._lists:
             return

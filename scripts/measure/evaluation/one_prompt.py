@@ -1,8 +1,8 @@
 """One-Prompt under evaluation: images in large batches, volumes through the predictor.
 
 A list of images asks thousands of small questions, and one by one each would wait for the next. `OnePromptImages`
-therefore takes the predictor's steps for a 2-D image (`lib.segmenters.predictor`), with one structure asked for, over
-many questions at once; a test holds its masks against `Predictor.segment` and `Predictor.interact`.
+therefore takes the segmenter's steps for a 2-D image (`lib.segmenters.slice_segmenter`), with one structure asked for,
+over many questions at once; a test holds its masks against those of `SliceSegmenter`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from lib.inference.probabilities import dice_optimal_threshold, mean_logits
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.inference.voting import ABSENT_LOGIT
 from lib.networks import Features, OnePrompt
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import Case
 from scripts.measure.evaluation.methods import Answer, Asked
 
@@ -47,7 +48,7 @@ class OnePromptImages:
         network: SliceNetwork,
         fingerprint: str,
         seed: int = 0,
-        settings: PredictorSettings = PredictorSettings(),
+        settings: SegmenterSettings = SegmenterSettings(),
     ) -> None:
         self.network, self.fingerprint, self.seed, self.settings = network, fingerprint, seed, settings
 
@@ -118,7 +119,7 @@ class OnePromptImages:
 
 
 class OnePromptVolumes:
-    """Questions about volumes, each through the product's `Predictor`; a `TemplateMethod` and a `ClickMethod`.
+    """Questions about volumes, each through the product's `SliceSegmenter`; a `TemplateMethod` and a `ClickMethod`.
 
     Args:
         settings: the predictor's, but for the number of templates, which is the question's.
@@ -134,7 +135,7 @@ class OnePromptVolumes:
         fingerprint: str,
         device: str = "cpu",
         seed: int = 0,
-        settings: PredictorSettings = PredictorSettings(batch_size=32),
+        settings: SegmenterSettings = SegmenterSettings(batch_size=32),
     ) -> None:
         settings = replace(
             settings,
@@ -142,7 +143,7 @@ class OnePromptVolumes:
             quality_slices=0,
             cache_bytes=max(2**30, settings.cache_bytes),
         )
-        self.predictor, self.fingerprint, self.seed = Predictor(network, device, settings), fingerprint, seed
+        self.predictor, self.fingerprint, self.seed = SliceSegmenter(network, device, settings), fingerprint, seed
 
     def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
         """See `TemplateMethod`. All structures that the templates show compete in one prediction."""

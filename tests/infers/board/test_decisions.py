@@ -20,7 +20,7 @@ from infers.study_list.rows import Wanted
 from infers.study_list.template_check import TemplateHealth
 from lib.imaging.files import write_atomically
 from lib.imaging.images import read_label
-from lib.segmenters.predictor import Prediction
+from lib.segmenters.contract import Prediction
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
 

@@ -346,10 +346,10 @@ def test_a_mask_that_is_just_being_made_is_undone_too(job, studies, predictor):
 def test_undoing_the_job_stops_what_goes_on_after_its_masks(studies, tmp_path):
     began, over = threading.Event(), threading.Event()
 
-    def checks(checkpoint):
+    def checks(control):
         began.set()
         while not over.wait(0.01):
-            checkpoint(0.0)
+            control.advance(0.0)
 
     job = Propagation(studies, PriorityLock(), tmp_path, after=checks)
     job.start()
@@ -427,8 +427,8 @@ def test_what_goes_with_a_run_comes_before_and_after_its_masks(studies, predicto
         studies,
         PriorityLock(),
         tmp_path,
-        lambda checkpoint: order.append(("before", len(predictor.asked))),
-        lambda checkpoint: order.append(("after", len(predictor.asked))),
+        lambda control: order.append(("before", len(predictor.asked))),
+        lambda control: order.append(("after", len(predictor.asked))),
     )
     job.start()
     save(studies, 0)
@@ -438,10 +438,10 @@ def test_what_goes_with_a_run_comes_before_and_after_its_masks(studies, predicto
 
 
 def test_masks_that_were_made_beforehand_are_not_made_again(studies, predictor, tmp_path):
-    def first_one(checkpoint):
+    def first_one(control):
         if "s1" in studies.pending():
             image = studies.image("s1")
-            studies.store_automatic("s1", image, studies.segment("s1", image, checkpoint=checkpoint))
+            studies.store_automatic("s1", image, studies.segment("s1", image, control=control))
 
     job = Propagation(studies, PriorityLock(), tmp_path, first_one)
     job.start()
@@ -452,7 +452,7 @@ def test_masks_that_were_made_beforehand_are_not_made_again(studies, predictor, 
 
 
 def test_a_run_does_not_fail_with_what_goes_with_it(studies, predictor, tmp_path):
-    def broken(checkpoint):
+    def broken(control):
         raise ValueError("broken")
 
     job = Propagation(studies, PriorityLock(), tmp_path, broken, broken)

@@ -9,7 +9,7 @@ from infers.settings import ConfigError
 from lib.finetuning.versions import Versions
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, save_network, weights_hash
-from lib.segmenters.predictor import Predictor
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from tests.samples import TINY
 
 
@@ -100,7 +100,7 @@ def test_who_asks_while_weights_are_loaded_is_answered_by_the_old_ones(tiny_weig
         if weights_hash(network) != model_hash:
             entered.set()
             assert leave.wait(10)
-        return Predictor(network, device)
+        return SliceSegmenter(network, device)
 
     model_hash = weights_hash(load_network(tiny_weights))
     model = ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu", slowly)

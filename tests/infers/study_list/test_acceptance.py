@@ -10,7 +10,7 @@ from infers.store.datastore import FINAL, StudyStore
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.pending_results import PendingResults
 from lib.imaging.images import read_image, read_label
-from lib.segmenters.predictor import Prediction
+from lib.segmenters.contract import Prediction
 from tests.infers.fakes import wait_until
 from tests.samples import organ_volume, write_nifti
 

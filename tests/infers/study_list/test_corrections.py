@@ -8,9 +8,10 @@ import infers.study_list.corrections
 from infers.store.datastore import ACCEPTED, AUTOMATIC, FINAL
 from infers.study_list.corrections import Corrections
 from lib.imaging.images import read_label
+from lib.inference.control import Cancelled, Control
 from lib.quality.estimate import judge, told
 from lib.quality.estimator import Estimator
-from lib.segmenters.predictor import Cancelled, Prediction
+from lib.segmenters.contract import Prediction
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
 
@@ -21,8 +22,8 @@ EVIDENCE = {"size": 0.2, "reverse": 0.9}
 class Sure(FakePredictor):
     """Is sure of masks that hold only half of the organ."""
 
-    def segment(self, image, templates, labels, *, checkpoint=None, second=None):
-        made = super().segment(image, templates, labels, checkpoint=checkpoint, second=second)
+    def segment(self, image, templates, labels, *, control=Control(), second=None):
+        made = super().segment(image, templates, labels, control=control, second=second)
         made.mask[: made.mask.shape[0] // 2] = 0
         record = told({name: judge(EVIDENCE, PLAIN) for name in labels}, {name: EVIDENCE for name in labels})
         return Prediction(made.mask, made.labels, record["quality"], {**made.provenance, **record})

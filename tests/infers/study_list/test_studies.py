@@ -7,7 +7,8 @@ from infers.errors import ClientError
 from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL
 from infers.study_list.studies import Studies, result_params
 from lib.imaging.volumes import Stack
-from lib.segmenters.predictor import Prediction, SecondOpinion
+from lib.segmenters.contract import Prediction
+from lib.segmenters.second_opinion import SecondOpinion
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
 
@@ -117,7 +118,7 @@ class Corner:
     def __init__(self, hash):
         self.hash = hash
 
-    def opinion(self, image, names=None, checkpoint=None):
+    def opinion(self, image, names=None, control=None):
         stack = Stack.of(image)
         corner = np.full(image.array.shape, -9.0)
         corner[:2, :2, :2] = 9

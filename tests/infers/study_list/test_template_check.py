@@ -6,9 +6,10 @@ import pytest
 from infers.store.datastore import AUTOMATIC, FINAL
 from infers.study_list.corrections import Corrections
 from infers.study_list.template_check import TemplateHealth
+from lib.inference.control import Cancelled, Control
 from lib.quality.estimate import judge, told
 from lib.quality.estimator import Estimator
-from lib.segmenters.predictor import Cancelled, Prediction
+from lib.segmenters.contract import Prediction
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import organ_volume, write_nifti
 
@@ -20,8 +21,8 @@ COUNT = 8
 class Unsure(FakePredictor):
     """Never thinks much of its masks."""
 
-    def segment(self, image, templates, labels, *, checkpoint=None, second=None):
-        made = super().segment(image, templates, labels, checkpoint=checkpoint, second=second)
+    def segment(self, image, templates, labels, *, control=Control(), second=None):
+        made = super().segment(image, templates, labels, control=control, second=second)
         record = told({name: judge(EVIDENCE, PLAIN) for name in labels}, {name: EVIDENCE for name in labels})
         return Prediction(made.mask, made.labels, record["quality"], {**made.provenance, **record})
 

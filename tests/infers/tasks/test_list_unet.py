@@ -8,7 +8,7 @@ from infers.names import LabelMap
 from infers.serving.priority_lock import PriorityLock
 from infers.tasks.list_unet import ListUNetTask
 from lib.imaging.images import Image
-from lib.segmenters.predictor import Prediction
+from lib.segmenters.contract import Prediction
 
 IMAGE = Image(np.arange(24.0).reshape(2, 3, 4), np.eye(4))
 

@@ -9,7 +9,7 @@ from infers.names import LabelMap
 from infers.serving.priority_lock import PriorityLock
 from infers.tasks.oneprompt import tasks
 from lib.imaging.images import Image
-from lib.segmenters.predictor import Prediction
+from lib.segmenters.contract import Prediction
 
 SHAPE = (12, 10, 6)
 

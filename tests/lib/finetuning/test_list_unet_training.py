@@ -11,7 +11,8 @@ from lib.finetuning.list_unet_training import HALVES, ListUNetSettings, ListUNet
 from lib.inference.templates import TemplateError
 from lib.networks.checkpoints import load_network
 from lib.segmenters.list_unet import PATCH
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from tests.samples import organ_volume, write_nifti
 
 QUICK = ListUNetSettings(epochs=1, steps=25, batch=2, rate=0.005)
@@ -45,7 +46,7 @@ def test_it_learns_the_structure_and_an_untrained_one_prompt_is_better_with_it_o
     assert course.after == course.results[1 + QUICK.shares.index(made.share)]
     assert course.after.mean_dice > max(found.mean_dice for found in course.results[1:]) - QUICK.nearly
     query, template = (study.read() for study in studies[:2])
-    predictor = Predictor(course.parent, settings=PredictorSettings(quality_slices=0))
+    predictor = SliceSegmenter(course.parent, settings=SegmenterSettings(quality_slices=0))
     alone, both = answers_dice(predictor, [template], query, [None, made.opinion(query.image)])
     assert both["organ"] > alone["organ"] + 0.1
 

@@ -7,7 +7,7 @@ from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.volumes import Stack
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.networks import NetworkConfig, OnePrompt
-from tests.lib.fakes import SIZE, GreyNetwork
+from tests.lib.fakes import SIZE, GreyNetwork, Recorder
 
 
 def stack(depth=5, seed=0):
@@ -55,11 +55,41 @@ def test_cache_keeps_what_was_used_last():
 
 
 def test_progress_is_told_before_each_batch():
-    told = []
-    SliceNetwork(GreyNetwork(), "cpu", batch_size=2, precision="float32").encode(
-        stack(), range(5), checkpoint=told.append
-    )
-    assert told == [0.0, 0.4, 0.8]
+    control = Recorder()
+    SliceNetwork(GreyNetwork(), "cpu", batch_size=2, precision="float32").encode(stack(), range(5), control=control)
+    assert control.fractions == [0.0, 0.4, 0.8]
+
+
+def test_slices_without_a_file_are_encoded_like_those_of_one():
+    tool = SliceNetwork(small_network(), "cpu", precision="float32")
+    found = tool.encode_slices([stack().slice(index) for index in range(5)])
+    for index, features in tool.encode(stack(), range(5)).items():
+        for own, other in zip(found[index], features, strict=True):
+            torch.testing.assert_close(own, other)
+
+
+def test_questions_to_several_template_slices_are_answered_in_order_beside_those_to_one():
+    class Mean(GreyNetwork):
+        """Reads several template slices in one pass: the mean of what each leads to."""
+
+        def decode(self, query, template, template_prompts, query_prompts=None):
+            if template_prompts.ndim == 5:
+                return super().decode(query, template, template_prompts, query_prompts)
+            each = [
+                super(Mean, self).decode(query, tuple(level[:, k] for level in template), template_prompts[:, k])
+                for k in range(template_prompts.shape[1])
+            ]
+            return torch.stack(each).mean(dim=0)
+
+    tool = SliceNetwork(Mean(), "cpu", batch_size=4, precision="float32")
+    features = tool.encode(stack(), range(3))
+    masks = [np.zeros((SIZE, SIZE), bool) for _ in range(2)]
+    masks[0][4:20, 8:20] = masks[1][:4, :4] = True
+    maps = [mask_maps(mask, SIZE) for mask in masks]
+    alone = [Question(features[0], features[k + 1], maps[k]) for k in range(2)]
+    both = Question.together(features[0], [features[1], features[2]], maps)
+    first, together, second = tool.answers([alone[0], both, alone[1]])
+    np.testing.assert_allclose(together, (first + second) / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

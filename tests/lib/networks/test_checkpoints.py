@@ -12,16 +12,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib import checkpoints
-from lib.networks import NetworkConfig, OnePrompt
+from lib.networks import NetworkConfig, OnePrompt, checkpoints
+from lib.networks.architectures import LIST_UNET, ONE_PROMPT, UNISEG
 from lib.networks.checkpoints import (
     CheckpointError,
     average_networks,
     load_network,
+    read_architecture,
     read_provenance,
     save_network,
     weights_hash,
 )
+from lib.networks.list_unet import ListUNetConfig, ListUNetNetwork
+from lib.networks.uniseg import UniSeg, UniSegConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -92,6 +95,33 @@ def test_weights_of_another_configuration_are_refused(network, tmp_path):
     save_file(network.state_dict(), path, metadata)
     with pytest.raises(CheckpointError, match="another version"):
         load_network(path)
+
+
+def test_a_file_of_an_unknown_architecture_is_refused_with_those_that_are_known(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), path, {"format": "oneprompt-1", "architecture": "swin", "config": "{}"})
+    with pytest.raises(CheckpointError, match="oneprompt, list-unet, uniseg, got 'swin'"):
+        load_network(path)
+
+
+def test_a_file_without_an_architecture_holds_one_prompt(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), path, {"format": "oneprompt-1", "config": json.dumps(network.config.as_dict())})
+    assert weights_hash(load_network(path)) == weights_hash(network)
+    assert read_architecture(path) is ONE_PROMPT
+
+
+def test_networks_of_every_architecture_come_back(tmp_path):
+    config = UniSegConfig(tasks=2, outputs=3, patch=(8, 8, 8), base=2, most_features=4, strides=((2, 2, 2), (2, 2, 2)))
+    unet = ListUNetConfig(("liver", "spleen"), filters=(4, 8, 8))
+    for known, network in ((UNISEG, UniSeg(config)), (LIST_UNET, ListUNetNetwork(unet))):
+        path = tmp_path / f"{known.name}.safetensors"
+        save_network(path, network, {"hours": 2})
+        assert read_architecture(path) is known
+        loaded = load_network(path, "cpu", known.network)
+        assert (loaded.config, weights_hash(loaded)) == (network.config, weights_hash(network))
+        with pytest.raises(CheckpointError, match=f"must hold.*'oneprompt', got '{known.name}'"):
+            load_network(path)
 
 
 def test_a_truncated_file_is_refused(network, tmp_path):

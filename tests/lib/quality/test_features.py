@@ -6,10 +6,11 @@ import pytest
 from lib.imaging.images import Image
 from lib.inference.templates import Template
 from lib.quality.features import FEATURES
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from tests.lib.fakes import SIZE, GreyNetwork
 
-SETTINGS = PredictorSettings(smoothing=0.0, least_island=0.0, precision="float32")
+SETTINGS = SegmenterSettings(smoothing=0.0, least_island=0.0, precision="float32")
 DEPTH = 8
 
 
@@ -28,7 +29,7 @@ def template(id="t", **how):
 
 
 def evidence(image, *templates, **changes):
-    tool = Predictor(GreyNetwork(), "cpu", dataclasses.replace(SETTINGS, **changes))
+    tool = SliceSegmenter(GreyNetwork(), "cpu", dataclasses.replace(SETTINGS, **changes))
     return tool.segment(image, templates or [template()], {"organ": 1}).provenance["evidence"]["organ"]
 
 
@@ -84,14 +85,14 @@ def test_planes_are_compared_where_there_are_three():
 
 
 def test_without_slices_to_ask_nothing_is_claimed():
-    tool = Predictor(GreyNetwork(), "cpu", dataclasses.replace(SETTINGS, quality_slices=0))
+    tool = SliceSegmenter(GreyNetwork(), "cpu", dataclasses.replace(SETTINGS, quality_slices=0))
     prediction = tool.segment(study()[0], [template()], {"organ": 1})
     assert prediction.quality == {}
 
 
 def test_copies_of_a_template_are_made_once():
     network = GreyNetwork()
-    tool = Predictor(network, "cpu", SETTINGS)
+    tool = SliceSegmenter(network, "cpu", SETTINGS)
     tool.segment(study(1)[0], [template()], {"organ": 1})
     network.encoded = 0
     tool.segment(study(2)[0], [template()], {"organ": 1})

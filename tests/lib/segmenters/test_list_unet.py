@@ -45,7 +45,7 @@ def test_an_opinion_lies_on_the_image_s_own_grid():
     array, mask = organ_volume(0, (40, 30, 9))
     array[18:22, 13:17, 4] += 12  # a brighter core
     image, specialist = Image(array, AFFINE), ListUNet(Bright(), ("organ", "core"), 0.5, {})
-    assert specialist.opinion(image).share == 0.5
+    assert specialist.opinion(image).weight == 0.5
     assert found_by(specialist, image, "core")[19:21, 14:16, 4].all()
     whole = found_by(specialist, image, "organ")
     assert whole.shape == array.shape

@@ -11,7 +11,8 @@ import torch
 from lib.imaging.images import Image
 from lib.inference.templates import Template
 from lib.networks import OnePrompt
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from tests.lib.fakes import GreyNetwork
 from tests.samples import TINY, organ_volume
 
@@ -21,11 +22,11 @@ ORIGIN = (-3.0, 5.0, 7.0)  # voxels
 
 
 @functools.cache
-def predictors() -> list[Predictor]:
+def predictors() -> list[SliceSegmenter]:
     """The real network, untrained, and one whose masks are known."""
     torch.manual_seed(0)
-    settings = PredictorSettings(precision="float32", quality_slices=2)
-    return [Predictor(OnePrompt(TINY), "cpu", settings), Predictor(GreyNetwork(), "cpu", settings)]
+    settings = SegmenterSettings(precision="float32", quality_slices=2)
+    return [SliceSegmenter(OnePrompt(TINY), "cpu", settings), SliceSegmenter(GreyNetwork(), "cpu", settings)]
 
 
 def image(seed: int, codes: str, proportions: tuple[float, ...], side: float) -> Image:

@@ -12,7 +12,8 @@ from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, PromptType
 from lib.inference.slice_network import SliceNetwork
 from lib.networks import OnePrompt
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import Case
 from scripts.measure.evaluation.methods import Asked
 from scripts.measure.evaluation.one_prompt import OnePromptImages, OnePromptVolumes
@@ -21,7 +22,7 @@ from tests.samples import TINY
 from tests.scripts.measure.evaluation.samples import case, volume_case
 
 NAMES = {1: "square"}
-SETTINGS = PredictorSettings(templates_per_query=16, precision="float32")
+SETTINGS = SegmenterSettings(templates_per_query=16, precision="float32")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,8 @@ def ours(network) -> OnePromptImages:
 
 
 @pytest.fixture
-def predictor(network) -> Predictor:
-    return Predictor(network, settings=SETTINGS)
+def predictor(network) -> SliceSegmenter:
+    return SliceSegmenter(network, settings=SETTINGS)
 
 
 def is_telling(mask: np.ndarray) -> bool:
@@ -77,7 +78,7 @@ def test_small_parts_stay_only_where_a_template_shows_them_too():
         answer = next(grey.answers([Asked(query, (template,), NAMES)], PromptType.SEGLAB))[1]
         assert answer.sum() == expected
         shown = [template.template(NAMES, PromptType.SEGLAB, 0)]
-        predicted = Predictor(GreyNetwork(), settings=SETTINGS).segment(query.image, shown, {"square": 1}).mask
+        predicted = SliceSegmenter(GreyNetwork(), settings=SETTINGS).segment(query.image, shown, {"square": 1}).mask
         assert np.array_equal(answer, predicted == 1)
 
 

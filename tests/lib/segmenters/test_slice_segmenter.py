@@ -11,13 +11,16 @@ import torch
 from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, PromptError
 from lib.imaging.volumes import Stack
+from lib.inference.control import Cancelled
 from lib.inference.interaction import InteractionSettings
 from lib.inference.matching import MatchSettings
 from lib.inference.templates import Template, TemplateError
-from lib.segmenters.predictor import Cancelled, Predictor, PredictorSettings, SecondOpinion
-from tests.lib.fakes import SIZE, GreyNetwork
+from lib.segmenters.second_opinion import SecondOpinion
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
+from tests.lib.fakes import SIZE, GreyNetwork, Recorder
 
-EXACT = PredictorSettings(smoothing=0.0, least_island=0.0, precision="float32")
+EXACT = SegmenterSettings(smoothing=0.0, least_island=0.0, precision="float32")
 LABELS = {"bright": 1, "dark": 2}
 DEPTH = 12
 
@@ -49,7 +52,7 @@ def template_of(label, id="t", **stored):
 
 
 def predictor(settings=EXACT, **changes):
-    return Predictor(GreyNetwork(), "cpu", dataclasses.replace(settings, **changes))
+    return SliceSegmenter(GreyNetwork(), "cpu", dataclasses.replace(settings, **changes))
 
 
 def dice(mask, truth):
@@ -107,8 +110,8 @@ def test_equal_spacings_can_be_cut_in_all_planes():
     one, three = GreyNetwork(), GreyNetwork()
     template = template_of(label, spacing=(1.0, 1.0, 1.0))
     settings = dataclasses.replace(EXACT, quality_slices=0)
-    Predictor(one, settings=dataclasses.replace(settings, all_planes=False)).segment(image, [template], LABELS)
-    prediction = Predictor(three, settings=settings).segment(image, [template], LABELS)
+    SliceSegmenter(one, settings=dataclasses.replace(settings, all_planes=False)).segment(image, [template], LABELS)
+    prediction = SliceSegmenter(three, settings=settings).segment(image, [template], LABELS)
     np.testing.assert_array_equal(prediction.mask, truth)
     assert one.encoded < 3 * SIZE <= three.encoded
 
@@ -120,20 +123,9 @@ def test_volume_with_equal_spacings_is_cut_across_the_structures_length():
     template = template_of(label, spacing=(1.0, 1.0, 1.0))
     network = GreyNetwork()
     settings = dataclasses.replace(EXACT, all_planes=False, quality_slices=0)
-    prediction = Predictor(network, settings=settings).segment(image, [template], {"bright": 1})
+    prediction = SliceSegmenter(network, settings=settings).segment(image, [template], {"bright": 1})
     np.testing.assert_array_equal(prediction.mask, truth)
     assert network.decoded > 24 * 2  # 24 slices show it, each compared with up to 3; across the others it is 6
-
-
-def test_small_structures_are_looked_at_again_larger():
-    label = np.zeros((4 * SIZE, 4 * SIZE), np.uint8)
-    label[50:63, 70:79], label[100:110, 20:31] = 1, 2
-    image, truth = study(label[..., None], spacing=(1.0, 1.0, 1.0))
-    template = template_of(np.roll(label, 20, axis=0)[..., None], spacing=(1.0, 1.0, 1.0))
-    far, near = (predictor(closer=closer).segment(image, [template], LABELS).mask for closer in (0.0, 0.5))
-    for value in LABELS.values():
-        assert dice(far == value, truth == value) < dice(near == value, truth == value)
-    np.testing.assert_array_equal(near, truth)
 
 
 def test_templates_that_disagree_still_find_something():
@@ -150,7 +142,7 @@ def test_templates_that_disagree_still_find_something():
 
     settings = dataclasses.replace(EXACT, quality_slices=0, match=MatchSettings(slices_per_query=1))
     cut = {
-        least: Predictor(Hesitant(), settings=dataclasses.replace(settings, least_probability=least, batch_size=1))
+        least: SliceSegmenter(Hesitant(), settings=dataclasses.replace(settings, least_probability=least, batch_size=1))
         for least in (0.2, 0.5)
     }
     found = {least: one.segment(image, templates, {"bright": 1}).mask > 0 for least, one in cut.items()}
@@ -200,7 +192,7 @@ def test_large_indices_get_a_wider_mask():
 
 def test_all_structures_share_one_encoding_and_template_encodings_are_kept():
     network = GreyNetwork()
-    tool = Predictor(network, "cpu", EXACT)
+    tool = SliceSegmenter(network, "cpu", EXACT)
     template = template_of(anatomy())
     images = [study(anatomy(shift))[0] for shift in (1, 2)]
     tool.segment(images[0], [template], LABELS)
@@ -215,7 +207,7 @@ def test_all_structures_share_one_encoding_and_template_encodings_are_kept():
 def test_cache_has_a_bound_and_answers_do_not_depend_on_it():
     image, truth = study(anatomy(1))
     network = GreyNetwork()
-    tool = Predictor(network, "cpu", dataclasses.replace(EXACT, cache_bytes=0))
+    tool = SliceSegmenter(network, "cpu", dataclasses.replace(EXACT, cache_bytes=0))
     for _ in range(2):
         np.testing.assert_array_equal(tool.segment(image, [template_of(anatomy())], LABELS).mask, truth)
     assert network.encoded > 3 * DEPTH
@@ -224,7 +216,9 @@ def test_cache_has_a_bound_and_answers_do_not_depend_on_it():
 def test_batches_stay_within_their_size():
     network = GreyNetwork()
     image, _ = study(anatomy(1))
-    Predictor(network, "cpu", dataclasses.replace(EXACT, batch_size=3)).segment(image, [template_of(anatomy())], LABELS)
+    SliceSegmenter(network, "cpu", dataclasses.replace(EXACT, batch_size=3)).segment(
+        image, [template_of(anatomy())], LABELS
+    )
     assert network.largest_batch == 3
 
 
@@ -237,17 +231,12 @@ def test_templates_per_query_bounds_the_work():
 
 def test_progress_rises_to_one_and_a_cancelled_prediction_ends():
     image, _ = study(anatomy(1))
-    fractions = []
-    predictor().segment(image, [template_of(anatomy())], LABELS, checkpoint=fractions.append)
-    assert fractions == sorted(fractions)
-    assert 0 <= fractions[0] < fractions[-1] <= 1
-
-    def cancel(fraction):
-        if fraction > 0.5:
-            raise Cancelled
-
+    control = Recorder()
+    predictor().segment(image, [template_of(anatomy())], LABELS, control=control)
+    assert control.fractions == sorted(control.fractions)
+    assert 0 <= control.fractions[0] < control.fractions[-1] <= 1
     with pytest.raises(Cancelled):
-        predictor().segment(image, [template_of(anatomy())], LABELS, checkpoint=cancel)
+        predictor().segment(image, [template_of(anatomy())], LABELS, control=Recorder(until=0.5))
 
 
 def test_provenance_is_json_and_says_where_the_mask_comes_from():
@@ -455,7 +444,7 @@ def test_background_click_acts_on_the_slice_where_it_was_made():
 
 def test_second_click_encodes_nothing():
     network = GreyNetwork()
-    tool = Predictor(network, "cpu", EXACT)
+    tool = SliceSegmenter(network, "cpu", EXACT)
     image, _ = study(anatomy())
     tool.interact(image, clicked((10, 12, 5)), LABELS, only_slice=True, axis=2)
     encoded = network.encoded

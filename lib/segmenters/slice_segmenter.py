@@ -1,0 +1,204 @@
+"""A segmenter whose network sees slices: by templates (`segment`) or by prompts on the image itself (`interact`).
+
+The unit of work is a study. Its slices are encoded once, whatever the number of structures; each is compared with the
+template slices that correspond to it (`lib.inference.matching`, `lib.inference.voting`), all structures go through the
+decoder in the same batches, and the logits of the averaged probabilities are brought back to the image's grid, where
+structures and background compete.
+
+It may be called from several threads: the network keeps no state, its cache has a lock, and calls do not wait for each
+other. Whoever needs an order calls in that order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lib.imaging.images import Image
+from lib.imaging.prompts import Prompt, PromptError
+from lib.imaging.volumes import Stack
+from lib.inference.control import Control
+from lib.inference.interaction import Interaction
+from lib.inference.probabilities import dice_optimal_threshold
+from lib.inference.slice_network import SliceNetwork
+from lib.inference.templates import Template
+from lib.networks.checkpoints import weights_hash
+from lib.networks.contract import SliceModel
+from lib.quality.augmented_views import AugmentedViews
+from lib.quality.estimate import judge, told
+from lib.quality.estimator import Estimator
+from lib.quality.features import Making, gather
+from lib.segmenters.contract import Capabilities, Prediction, checked_labels
+from lib.segmenters.mask_assembly import compete, joined, prompted_logits
+from lib.segmenters.provenance import provenance
+from lib.segmenters.second_opinion import SecondOpinion
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.template_answers import TemplateAnswers, ask, choose, template_masks
+
+# Which templates answer is part of a mask's own record, and these change no voxel
+NOT_OF_FINGERPRINT = ("templates_per_query", "quality_slices", "batch_size", "cache_bytes")
+
+
+class SliceSegmenter:
+    """A two-dimensional in-context network, asked about whole images; a `lib.segmenters.contract.Segmenter`.
+
+    Args:
+        network: on `device` already, or moved there by the caller.
+        device: torch device name.
+        settings: switches of the segmentation.
+        estimator: weighs what speaks for a mask; by default the one that ships with the weights.
+        name: of the model.
+    """
+
+    def __init__(
+        self,
+        network: SliceModel,
+        device: str = "cpu",
+        settings: SegmenterSettings = SegmenterSettings(),
+        estimator: Estimator | None = None,
+        name: str = "oneprompt",
+    ) -> None:
+        self.settings = settings
+        self.weights_hash = weights_hash(network)
+        self.fingerprint = self.weights_hash + _changes(settings)
+        self.capabilities = Capabilities(name, dimensions=2, most_templates=network.config.most_templates)
+        self._network = SliceNetwork(network, device, settings.batch_size, settings.precision, settings.cache_bytes)
+        self._copies = AugmentedViews(self._network)
+        self._estimator = estimator or Estimator.shipped()
+
+    def segment(
+        self,
+        image: Image,
+        templates: Sequence[Template],
+        labels: Mapping[str, int],
+        *,
+        control: Control = Control(),
+        second: SecondOpinion | None = None,
+    ) -> Prediction:
+        """See `Segmenter`; a second opinion counts too, on those of the structures that it knows."""
+        answers = self._ask(image, templates, labels, control)
+        slices = self._slices(answers, labels, second)
+        control.advance(0.95)
+        quality = self._quality(answers, labels, slices)
+        types = {name: own[0].prompt_types(name) for name, own in answers.chosen.items()}
+        ids = dict.fromkeys(template.id for own in answers.chosen.values() for template in own)
+        return self._prediction(answers.stack, slices, labels, ids, types, quality)
+
+    def masks(
+        self,
+        image: Image,
+        templates: Sequence[Template],
+        labels: Mapping[str, int],
+        seconds: Sequence[SecondOpinion | None],
+    ) -> list[np.ndarray]:
+        """The mask of `segment` with each of some second opinions (None: with none); the templates are asked once.
+
+        Raises:
+            TemplateError: no template shows one of the structures.
+        """
+        answers = self._ask(image, templates, labels, Control())
+        return [answers.stack.restored(self._slices(answers, labels, second)) for second in seconds]
+
+    def interact(
+        self,
+        image: Image,
+        prompts: Mapping[str, Prompt],
+        labels: Mapping[str, int],
+        *,
+        axis: int | None = None,
+        only_slice: bool = False,
+        control: Control = Control(),
+    ) -> Prediction:
+        """See `Segmenter`.
+
+        In a volume the prompted slices answer and the mask passes outward; a prompt with a previous mask changes only
+        the slices it touches. Only prompted structures are in the result.
+        """
+        prompts, labels = _prompted(prompts, labels)
+        stack = Stack.of(image, axis=axis)
+        turned = {name: stack.prompt(prompt) for name, prompt in prompts.items()}
+        interaction = Interaction(self._network, stack, turned, self.settings.interaction)
+        answers = interaction.run(only_slice, control.part(0, 0.95))
+        volumes = ((labels[name], prompted_logits(stack, answers[name], turned[name])) for name in prompts)
+        slices = compete(stack, volumes)
+        quality = {name: round(float(np.mean(answers[name].agreements or [1.0])), 4) for name in prompts}
+        types = {name: prompt.types for name, prompt in prompts.items()}
+        return self._prediction(stack, slices, labels, [], types, {"quality": quality})
+
+    def _ask(
+        self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], control: Control
+    ) -> TemplateAnswers:
+        chosen = choose(templates, labels, self.settings.templates_per_query)
+        masks = template_masks(chosen, self._prompted_template)
+        return ask(self._network, image, chosen, masks, self.settings, control)
+
+    def _prompted_template(self, template: Template, name: str) -> np.ndarray:
+        """A template without a painted mask of a structure first answers for itself."""
+        return self.interact(template.image, {name: template.prompt_of(name)}, {name: 1}).mask > 0
+
+    def _slices(self, answers: TemplateAnswers, labels: Mapping[str, int], second: SecondOpinion | None) -> np.ndarray:
+        """Label indices (N, H, W) of what the templates answered, and the second opinion on its structures."""
+
+        def logits(place: int, name: str) -> np.ndarray:
+            mean = joined(answers.stack, answers.of(place), self.settings.smoothing)
+            own = mean - dice_optimal_threshold(mean, self.settings.least_probability)
+            if second and name in second.logits:
+                own = (1 - second.weight) * own + second.weight * second.on(answers.stack, name)
+            return own
+
+        volumes = ((labels[name], logits(place, name)) for place, name in enumerate(answers.chosen))
+        return compete(answers.stack, volumes, {labels[name]: least for name, least in answers.least_islands.items()})
+
+    def _quality(self, answers: TemplateAnswers, labels: Mapping[str, int], slices: np.ndarray) -> dict[str, Any]:
+        """What is predicted of the mask, as it is recorded."""
+        evidence = {}
+        for place, name in enumerate(answers.chosen if self.settings.quality_slices else ()):
+            mask, guides = slices == labels[name], answers.guides[name]
+            making = Making(answers.stack, answers.queries, guides, answers.of(place), place, answers.tally, mask)
+            evidence[name] = gather(self._network, self._copies, making, self.settings.quality_slices)
+        return told({name: judge(own, self._estimator) for name, own in evidence.items()}, evidence)
+
+    def _prediction(
+        self,
+        stack: Stack,
+        slices: np.ndarray,
+        labels: Mapping[str, int],
+        templates: Any,
+        prompt_types: Mapping[str, Any],
+        quality: Mapping[str, Any],
+    ) -> Prediction:
+        record = provenance(
+            model=self.capabilities.name,
+            network=self._network.network.config.name,
+            weights=self.weights_hash,
+            templates=templates,
+            prompt_types=prompt_types,
+            quality=quality,
+        )
+        return Prediction(stack.restored(slices), dict(labels), quality["quality"], record)
+
+
+def _prompted(prompts: Mapping[str, Prompt], labels: Mapping[str, int]) -> tuple[dict[str, Prompt], dict[str, int]]:
+    """The prompts that hold anything, and the labels of their structures. Raises PromptError."""
+    given = {name: prompt for name, prompt in prompts.items() if not prompt.is_empty}
+    if not given:
+        raise PromptError(f"at least one structure needs a prompt, got none for {list(prompts)}: click, draw or paint")
+    if unknown := [name for name in given if name not in labels]:
+        raise PromptError(f"prompted structures must be among the labels {list(labels)}, got {unknown}")
+    wanted = {name: labels[name] for name in given}
+    checked_labels(wanted)
+    return given, wanted
+
+
+def _changes(settings: SegmenterSettings) -> str:
+    """What a segmenter's fingerprint has beside its weights' hash: nothing for the default settings."""
+    default, own = (dataclasses.asdict(one) for one in (SegmenterSettings(), settings))
+    changes = {key: own[key] for key in own if own[key] != default[key] and key not in NOT_OF_FINGERPRINT}
+    if not changes:
+        return ""
+    return "-" + hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()[:8]
