@@ -52,6 +52,17 @@ class FakePredictor:
         )
 
 
+class StoppedWhen(Control):
+    """Stops the work when a condition holds."""
+
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self._condition = condition
+
+    @property
+    def stopped(self) -> bool:
+        return self._condition()
+
+
 def make_studies(folder: str, predictor: FakePredictor, *configured: str, most: int = 4) -> Studies:
     """Studies of a folder with that predictor."""
     store = StudyStore(folder)

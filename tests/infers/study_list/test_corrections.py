@@ -12,7 +12,7 @@ from lib.inference.control import Cancelled, Control
 from lib.quality.estimate import judge, told
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Prediction
-from tests.infers.fakes import FakePredictor, make_studies
+from tests.infers.fakes import FakePredictor, StoppedWhen, make_studies
 from tests.samples import organ_volume, write_nifti
 
 PLAIN = Estimator(["reverse"], [0.5], [0.25], [[{"weights": [[1.0]], "bias": [0.0]}]])
@@ -64,17 +64,13 @@ def quality(studies, corrections, number):
     return corrections.quality(studies.store.tags(f"s{number}")[AUTOMATIC]["params"])["organ"]
 
 
-def nothing(fraction):
-    pass
-
-
 def test_a_corrected_study_lowers_what_is_expected_of_the_others(studies, corrections):
     save(studies, 0)
     segment(studies, 1)
     segment(studies, 2)
     before = quality(studies, corrections, 2)
     save(studies, 1)
-    corrections.learn(nothing)
+    corrections.learn(Control())
     after = quality(studies, corrections, 2)
     assert corrections.cases() == {"organ": 1}
     assert after.dice < before.dice - 0.03
@@ -102,14 +98,9 @@ def test_learning_that_is_stopped_again_and_again_goes_on_where_it_was(studies, 
     for number in (1, 2, 3):
         save(studies, number)
     for done in range(3):
-
-        def news(fraction, done=done):
-            if len(read) > done:
-                raise Cancelled("there is news")
-
         with suppress(Cancelled):
-            corrections.learn(news)
-    corrections.learn(nothing)
+            corrections.learn(StoppedWhen(lambda done=done: len(read) > done))
+    corrections.learn(Control())
     assert corrections.cases() == {"organ": 3}
     assert len(read) == 3
 
@@ -118,8 +109,8 @@ def test_a_case_that_teaches_nothing_is_read_once(studies, corrections, read):
     save(studies, 0)
     segment(studies, 1)
     save(studies, 1, label_info=[{"name": "another", "idx": 1}])
-    corrections.learn(nothing)
-    corrections.learn(nothing)
+    corrections.learn(Control())
+    corrections.learn(Control())
     assert corrections.cases() == {}
     assert len(read) == 1
 
@@ -128,20 +119,20 @@ def test_a_mask_accepted_as_it_was_teaches_nothing(studies, corrections):
     save(studies, 0)
     segment(studies, 1)
     save(studies, 1, **{ACCEPTED: "review board"})
-    corrections.learn(nothing)
+    corrections.learn(Control())
     assert corrections.cases() == {}
 
 
 def test_templates_without_a_mask_are_segmented_by_the_others_once_and_kept(studies, corrections, tmp_path):
     for number in range(3):
         save(studies, number)
-    corrections.check_templates(nothing)
+    corrections.check_templates(Control())
     asked = len(studies._predictor().asked)
     assert (asked, corrections.cases()) == (3, {"organ": 3})
-    corrections.check_templates(nothing)
+    corrections.check_templates(Control())
     assert len(studies._predictor().asked) == asked
     again = Corrections(studies, tmp_path / "checks.json", PLAIN)
-    again.learn(nothing)
+    again.learn(Control())
     assert again.cases() == {"organ": 3}
     assert AUTOMATIC not in studies.store.tags("s0")
 
@@ -149,20 +140,20 @@ def test_templates_without_a_mask_are_segmented_by_the_others_once_and_kept(stud
 def test_a_label_saved_anew_is_checked_anew(studies, corrections):
     save(studies, 0)
     save(studies, 1)
-    corrections.check_templates(nothing)
+    corrections.check_templates(Control())
     path = Path(studies.store._datastore_path) / "labels" / FINAL / "s0.nii.gz"
     half = organ_volume(0)[1]
     half[:, : half.shape[1] // 2] = 0
     write_nifti(path, half)
     studies.store.refresh()
-    corrections.learn(nothing)
+    corrections.learn(Control())
     assert corrections.cases() == {"organ": 1}
 
 
 def test_one_template_and_no_template_have_nothing_to_check(studies, corrections):
-    corrections.check_templates(nothing)
+    corrections.check_templates(Control())
     save(studies, 0)
-    corrections.check_templates(nothing)
+    corrections.check_templates(Control())
     assert corrections.cases() == {}
     assert studies._predictor().asked == []
 
@@ -177,7 +168,7 @@ def test_a_broken_file_of_checks_is_made_anew(studies, tmp_path):
     save(studies, 0)
     save(studies, 1)
     corrections = Corrections(studies, tmp_path / "checks.json", PLAIN)
-    corrections.check_templates(nothing)
+    corrections.check_templates(Control())
     assert corrections.cases() == {"organ": 2}
 
 
@@ -187,7 +178,7 @@ def test_a_label_that_is_torn_is_left_out(studies, corrections, folder):
         segment(studies, number)
         save(studies, number)
     (folder / "labels" / AUTOMATIC / "s1.nii.gz").write_bytes(b"torn")
-    corrections.learn(nothing)
+    corrections.learn(Control())
     assert corrections.cases() == {"organ": 1}
 
 
@@ -203,5 +194,5 @@ def test_empty_masks_teach_nothing_and_break_nothing(studies, corrections):
         "s1", image, Prediction(np.zeros_like(made.mask), made.labels, empty["quality"], provenance)
     )
     save(studies, 1)
-    corrections.learn(nothing)
+    corrections.learn(Control())
     assert corrections.cases() == {}

@@ -10,7 +10,7 @@ from lib.inference.control import Cancelled, Control
 from lib.quality.estimate import judge, told
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Prediction
-from tests.infers.fakes import FakePredictor, make_studies
+from tests.infers.fakes import FakePredictor, StoppedWhen, make_studies
 from tests.samples import organ_volume, write_nifti
 
 PLAIN = Estimator(["reverse"], [0.5], [0.25], [[{"weights": [[1.0]], "bias": [0.0]}]])
@@ -49,13 +49,9 @@ def save(studies, number):
     studies.store.save_label(f"s{number}", str(path), FINAL, {"label_info": [{"name": "organ", "idx": 1}]})
 
 
-def nothing(fraction):
-    pass
-
-
 def test_a_poor_template_is_warned_of_with_a_better_one_after_three_trials(studies, health):
     save(studies, 0)
-    health.examine(nothing)
+    health.examine(Control())
     found = health.told()
     assert found["typical"] == {"s0": 0}
     assert found["better"] in {f"s{number}" for number in range(1, COUNT)}
@@ -68,17 +64,17 @@ def test_a_poor_template_is_warned_of_with_a_better_one_after_three_trials(studi
 
 def test_nothing_is_tried_again_until_the_templates_change(studies, health):
     save(studies, 1)
-    health.examine(nothing)
+    health.examine(Control())
     asked = len(studies._predictor().asked)
-    health.examine(nothing)
+    health.examine(Control())
     assert len(studies._predictor().asked) == asked
     save(studies, 2)
-    health.examine(nothing)
+    health.examine(Control())
     assert len(studies._predictor().asked) > asked
 
 
 def test_without_a_template_there_is_nothing_to_say(studies, health):
-    health.examine(nothing)
+    health.examine(Control())
     assert health.told()["warnings"] == []
     assert studies._predictor().asked == []
 
@@ -91,24 +87,20 @@ def test_a_list_of_a_single_study_is_no_error(tmp_path):
     studies = make_studies(str(folder), Unsure())
     save(studies, 0)
     health = TemplateHealth(studies, Corrections(studies, tmp_path / "checks.json", PLAIN))
-    health.examine(nothing)
+    health.examine(Control())
     assert health.told() == {"typical": {}, "better": None, "copies": {}, "trial": {}, "warnings": []}
 
 
 def test_a_study_that_cannot_be_read_is_left_out(studies, health):
     (Path(studies.store._datastore_path) / "s3.nii.gz").write_bytes(b"torn")
     save(studies, 1)
-    health.examine(nothing)
+    health.examine(Control())
     assert "s3" not in health.told()["trial"]
 
 
 def test_cancelling_ends_the_trial_and_it_is_done_another_time(studies, health):
     save(studies, 1)
-
-    def cancel(fraction):
-        raise Cancelled("cancelled")
-
     with pytest.raises(Cancelled):
-        health.examine(cancel)
-    health.examine(nothing)
+        health.examine(StoppedWhen(lambda: True))
+    health.examine(Control())
     assert len(health.told()["trial"]) == 3
