@@ -21,8 +21,12 @@ def to_maps(tokens: Tensor, size: int) -> Tensor:
 
 
 def pool_to(maps: Tensor, size: int) -> Tensor:
-    """Mean of (B, C, S, S) over areas to (B, C, size, size)."""
-    return maps if maps.shape[-1] == size else F.avg_pool2d(maps, maps.shape[-1] // size)
+    """Mean of (B, C, S, S) over areas to (B, C, size, size); areas overlap where `size` does not divide S."""
+    if maps.shape[-1] == size:
+        return maps
+    if maps.shape[-1] % size:
+        return F.adaptive_avg_pool2d(maps, size)
+    return F.avg_pool2d(maps, maps.shape[-1] // size)
 
 
 def upsample(maps: Tensor, size: int) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lib.networks import patch
 from lib.networks.config import NetworkConfig
 from lib.networks.former import OnePromptFormerBlock
 from lib.networks.image_encoder import ImageEncoder
@@ -30,14 +31,18 @@ class OnePrompt(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_encoder = ImageEncoder(config)
-        self.prompt_encoder = PromptEncoder(config)
-        coarser = [None, *(config.channels[level] for level in config.former_levels[:-1])]
-        self.former = nn.ModuleList(
-            OnePromptFormerBlock(config, level, previous)
-            for level, previous in zip(config.former_levels, coarser, strict=True)
-        )
-        self.mask_decoder = MaskDecoder(config)
+        coarser = [None, *(config.level_channels(level) for level in config.former_levels[:-1])]
+        levels = list(zip(config.former_levels, coarser, strict=True))
+        if config.design == "patch":
+            self.image_encoder: nn.Module = patch.PatchEncoder(config)
+            self.prompt_encoder: nn.Module = patch.PatchPromptEncoder(config)
+            self.former = nn.ModuleList(patch.PatchFormerBlock(config, *level) for level in levels)
+            self.mask_decoder: nn.Module = patch.PatchMaskDecoder(config)
+        else:
+            self.image_encoder = ImageEncoder(config)
+            self.prompt_encoder = PromptEncoder(config)
+            self.former = nn.ModuleList(OnePromptFormerBlock(config, *level) for level in levels)
+            self.mask_decoder = MaskDecoder(config)
 
     def encode(self, images: Tensor) -> Features:
         """Normalised grey images (B, 1, S, S), S a multiple of 16, to features fine to coarse; dear, keep them."""
@@ -50,37 +55,70 @@ class OnePrompt(nn.Module):
     def decode(
         self, query: Features, template: Features, template_prompts: Tensor, query_prompts: Tensor | None = None
     ) -> Tensor:
-        """Segment queries by a prompted template.
+        """Segment queries by a prompted template, or by several at once.
 
         Args:
-            query: features of B queries.
-            template: features of B templates, or of one for all queries.
-            template_prompts: (B or 1, 2, 5, S, S) prompt maps on the template (`lib.imaging.prompts.rasterise`).
+            query: features of B queries, or of one for all (several structures of one image).
+            template: features of B templates, or of one for all queries; levels of (B or 1, K, C, h, w) are K
+                templates of each query, at most `config.most_templates`.
+            template_prompts: (B or 1, 2, 5, S, S) prompt maps on the template (`lib.imaging.prompts.rasterise`), of several
+                templates (B or 1, K, 2, 5, S, S).
             query_prompts: (B or 1, 2, 5, S, S) prompt maps on the query itself, None for none. In the interactive
                 mode query and template are the same features, and the same maps go in on both sides.
 
         Returns:
             Logits (B, 1, S, S), float32.
+
+        Raises:
+            ValueError: more templates than this network reads in one pass.
         """
-        batch = query[0].shape[0]
-        template = tuple(level.expand(batch, -1, -1, -1) for level in template)
-        template_maps = template_prompts.expand(batch, -1, -1, -1, -1)
-        template_embeddings = self._embed(template_prompts, batch)
+        if template_prompts.ndim == 5:
+            template, template_prompts = tuple(level[:, None] for level in template), template_prompts[:, None]
+        if template_prompts.shape[1] > self.config.most_templates:
+            raise ValueError(
+                f"network {self.config.name!r} reads at most {self.config.most_templates} templates in one pass, "
+                f"got {template_prompts.shape[1]}: ask it about each and average the answers"
+            )
         if query_prompts is None:
-            query_prompts = torch.zeros_like(template_prompts[:1])
-        query_maps = query_prompts.expand(batch, -1, -1, -1, -1)
-        query_embeddings = self._embed(query_prompts, batch)
+            query_prompts = torch.zeros_like(template_prompts[:1, 0])
+        batch = max(len(query[0]), len(template[0]), len(template_prompts), len(query_prompts))
+        query = tuple(level.expand(batch, -1, -1, -1) for level in query)
+        decode = self._decode_patches if self.config.design == "patch" else self._decode_pyramid
+        return decode(query, template, template_prompts, query_prompts)
+
+    def _decode_pyramid(self, query: Features, template: Features, maps: Tensor, query_maps: Tensor) -> Tensor:
+        batch = len(query[0])
+        template = tuple(level[:, 0].expand(batch, -1, -1, -1) for level in template)
+        template_embeddings = self._embed(maps[:, 0], batch)
+        query_embeddings = self._embed(query_maps, batch)
+        maps, query_maps = (said.expand(batch, -1, -1, -1, -1) for said in (maps[:, 0], query_maps))
         tokens, affinity = None, None
         for level, block in zip(self.config.former_levels, self.former, strict=True):
             tokens, affinity = block(
-                query[level],
-                template[level],
-                template_embeddings[level],
-                query_embeddings[level],
-                template_maps,
-                tokens,
+                query[level], template[level], template_embeddings[level], query_embeddings[level], maps, tokens
             )
-        return self.mask_decoder(tokens, affinity, query, template, template_maps, query_maps)
+        answer: Tensor = self.mask_decoder(tokens, affinity, query, template, maps, query_maps)
+        return answer
+
+    def _decode_patches(self, query: Features, template: Features, maps: Tensor, query_maps: Tensor) -> Tensor:
+        maps, query_maps = maps.to(query[0].dtype), query_maps.to(query[0].dtype)
+        both = max(len(template[0]), len(maps))
+        template = tuple(level.expand(both, *level.shape[1:]) for level in template)
+        prompts = self.prompt_encoder(maps.flatten(0, 1))
+        said = patch.map_pyramid(maps.flatten(0, 1))
+        if len(maps) < both:
+            said = {level: value.repeat(both, 1, 1, 1) for level, value in said.items()}
+            prompts = {level: tuple(p.repeat(both, 1, 1) for p in pair) for level, pair in prompts.items()}
+        query_prompts = self.prompt_encoder(query_maps)
+        answer = None
+        for level, block in zip(self.config.former_levels, self.former, strict=True):
+            place = self.config.place_of(level)
+            support = patch.support_level(
+                template[place], prompts[level], said[level], *self.config.support_grid(level)
+            )
+            answer = block(query[place], support, query_prompts[level], answer)
+        logits: Tensor = self.mask_decoder(answer, query, template, said, query_maps)
+        return logits
 
     def forward(
         self,

@@ -58,9 +58,7 @@ class GaussianMasking(nn.Module):
         """e_tq (B, N, C), the prompting map's factors; returns (B, N, C)."""
         size = round(e_tq.shape[1] ** 0.5)
         kernels = self._kernels(to_maps(row_moments(*factors), size))
-        patches = F.unfold(to_maps(e_tq, size), WINDOW, padding=WINDOW // 2)
-        patches = patches.unflatten(1, (e_tq.shape[-1], WINDOW * WINDOW))  # (B, C, window, N)
-        blurred = torch.einsum("bcwn,bwn->bnc", patches, kernels.to(patches.dtype))
+        blurred = _weighted_window(e_tq.unflatten(1, (size, size)), kernels.to(e_tq.dtype)).flatten(1, 2)
         return torch.maximum(blurred, e_tq)
 
     def _kernels(self, moments: Tensor) -> Tensor:
@@ -72,6 +70,23 @@ class GaussianMasking(nn.Module):
         offsets = torch.stack(torch.meshgrid(line, line, indexing="ij")).flatten(1)  # (2, window)
         squared = ((offsets[None, :, :, None] - mean[:, :, None]) ** 2).sum(dim=1)
         return torch.softmax(-squared / (2 * variance[:, None]), dim=1)
+
+
+def _weighted_window(maps: Tensor, kernels: Tensor) -> Tensor:
+    """Each place's weighted sum of the places around it, by shifts, which copy a window's worth less than patches do.
+
+    Args:
+        maps: (B, h, w, C).
+        kernels: (B, window, h * w), places of the window in row-major order.
+    """
+    (height, width), reach = maps.shape[1:3], WINDOW // 2
+    padded = F.pad(maps, (0, 0, reach, reach, reach, reach))
+    weights = kernels.unflatten(2, (height, width))[..., None]
+    total = torch.zeros_like(maps)
+    for number in range(WINDOW * WINDOW):
+        row, column = divmod(number, WINDOW)
+        total = total + weights[:, number] * padded[:, row : row + height, column : column + width]
+    return total
 
 
 def row_moments(left: Tensor, right: Tensor) -> Tensor:
