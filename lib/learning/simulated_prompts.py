@@ -10,10 +10,13 @@ from itertools import pairwise
 import numpy as np
 from scipy import ndimage
 from skimage.draw import line
+from skimage.graph import MCP_Geometric, route_through_array
 
 from lib.imaging.prompts import Prompt, PromptType
 
 BOX_JITTER = 0.06  # of the box's side: people draw boxes a little too small or too large
+LOOSE_BOX = 0.35  # of the box's side: the most room that a box drawn with a generous hand leaves on one side
+LEAST_WAY = 12  # pixels: below it a stroke along a structure is no longer than one across it
 
 
 def simulate_prompt(mask: np.ndarray, kind: PromptType, rng: np.random.Generator) -> Prompt:
@@ -36,6 +39,26 @@ def simulate_prompt(mask: np.ndarray, kind: PromptType, rng: np.random.Generator
     around = ndimage.binary_dilation(mask, iterations=max(2, min(mask.shape) // 8)) & ~mask
     background = scribble(around, rng) if around.any() and rng.random() < 0.5 else None
     return Prompt(doodle=strokes, background_doodle=background)
+
+
+def practice_prompt(mask: np.ndarray, kind: PromptType, rng: np.random.Generator) -> Prompt:
+    """A prompt of this kind as training wants it: everything that people do and `simulate_prompt` measures, and more.
+
+    Boxes that are tight on all four sides, drawn by hand, or loose; strokes along the whole length of a structure; a
+    click beside a box or a stroke. Same arguments and errors as `simulate_prompt`.
+    """
+    if kind is PromptType.SEGLAB or not mask.any():
+        return simulate_prompt(mask, kind, rng)
+    if kind is PromptType.BBOX:
+        box = [tight_box, lambda m: jittered_box(m, rng), lambda m: loose_box(m, rng)][rng.choice(3, p=[0.5, 0.3, 0.2])]
+        prompt = Prompt(box=box(mask))
+    elif kind is PromptType.DOODLE and rng.random() < 0.4:
+        prompt = Prompt(doodle=lengthwise_stroke(mask, rng))
+    else:
+        prompt = simulate_prompt(mask, kind, rng)
+    if kind is not PromptType.CLICK and rng.random() < 0.25:
+        prompt = prompt.replace(foreground=(interior_point(mask, rng),))
+    return prompt
 
 
 def interior_point(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
@@ -84,6 +107,41 @@ def jittered_box(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, 
         low = int(np.clip(low + shift[0], 0, limit - 1))
         moved += [low, int(np.clip(high + shift[1], low + 1, limit))]
     return moved[0], moved[1], moved[2], moved[3]
+
+
+def loose_box(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """A box with room around the structure, another amount on each side."""
+    i0, i1, j0, j1 = tight_box(mask)
+    room = rng.uniform(0, LOOSE_BOX, 4) * (i1 - i0, i1 - i0, j1 - j0, j1 - j0)
+    above, below, left, right = (int(part) for part in room.round())
+    return max(0, i0 - above), min(mask.shape[0], i1 + below), max(0, j0 - left), min(mask.shape[1], j1 + right)
+
+
+def lengthwise_stroke(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Bool stroke from one end of a part of the mask to the other, deep inside all the way, at times a little thicker."""
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    part = parts == 1 + rng.choice(count, p=np.bincount(parts.ravel())[1:] / mask.sum())
+    depth = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1]
+    stroke = np.zeros_like(mask)
+    stroke[np.unravel_index(depth.argmax(), mask.shape)] = True
+    ends = _far_ends(part)
+    if ends is not None:
+        way, _ = route_through_array(np.where(part, 1 / (depth + 0.1) ** 2, -1), *ends, fully_connected=True)
+        trimmed = way[len(way) // 10 : len(way) - len(way) // 10]  # people stop short of the tips
+        stroke[tuple(np.array(trimmed).T)] = True
+    return ndimage.binary_dilation(stroke) & mask if rng.random() < 0.5 else stroke
+
+
+def _far_ends(part: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Two places of one connected part about as far from each other as its ways inside allow; None for a blob."""
+    costs = np.where(part, 1.0, -1.0)
+    start = tuple(np.argwhere(part)[0])
+    ends = []
+    for _ in range(2):
+        lengths, _ = MCP_Geometric(costs).find_costs([start])
+        start = np.unravel_index(int(np.where(part, lengths, -1).argmax()), part.shape)
+        ends.append((int(start[0]), int(start[1])))
+    return (ends[0], ends[1]) if lengths[start] >= LEAST_WAY else None
 
 
 def scribble(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

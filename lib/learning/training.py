@@ -37,6 +37,8 @@ class TrainingConfig:
         template_types: share of each prompt type on the template.
         self_prompt: share of templates without a mask that first answer for themselves.
         rounds: probability of 0, 1, 2, ... corrective clicks in the interactive mode.
+        several: share of steps in which the other queries of an episode, with their masks, are further templates; of
+            networks that read several at once.
         bf16: automatic mixed precision in bfloat16.
     """
 
@@ -50,14 +52,15 @@ class TrainingConfig:
     corrected: float = 0.1
     template_types: dict[PromptType, float] = field(
         default_factory=lambda: {
-            PromptType.SEGLAB: 0.58,
-            PromptType.BBOX: 0.14,
-            PromptType.DOODLE: 0.14,
+            PromptType.SEGLAB: 0.52,
+            PromptType.BBOX: 0.18,
+            PromptType.DOODLE: 0.16,
             PromptType.CLICK: 0.14,
         }
     )
     self_prompt: float = 0.8
     rounds: tuple[float, ...] = (0.4, 0.25, 0.2, 0.15)
+    several: float = 0.25
     bf16: bool = True
 
 
@@ -104,12 +107,55 @@ def training_step(
     template = tuple(
         torch.where(alone[:, None, None, None], q, t[mine]) for q, t in zip(queries, templates, strict=True)
     )
-    shown, said = _rounds(network, queries, template, template_maps[mine], truths, modes, config, rng)
+    others = None
+    if members > 2 and network.config.most_templates >= members - 1 and rng.random() < config.several:
+        others = _other_queries(queries, masks[:, 1:])
+    asked = _Asked(queries, template, template_maps[mine], others)
+    shown, said = _rounds(network, asked, truths, modes, config, rng)
     with _autocast(device, config):
-        logits = network.decode(queries, template, shown, said)
+        logits = asked.decode(network, slice(None), shown, said)
     target = torch.from_numpy(truths)[:, None].to(device)
     sources = tuple(episodes[e].source for e in owner)
     return StepResult(segmentation_loss(logits, target), dice_of(logits > 0, target), tuple(modes), sources)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """B queries with their templates.
+
+    Attributes:
+        queries, template: features, each level (B, C, h, w).
+        template_maps: (B, 2, 5, S, S).
+        others: features (B, K, C, h, w) and maps (B, K, 2, 5, S, S) of further templates.
+    """
+
+    queries: Features
+    template: Features
+    template_maps: Tensor
+    others: tuple[Features, Tensor] | None = None
+
+    def decode(self, network: OnePrompt, picked: Tensor | slice, shown: Tensor, said: Tensor) -> Tensor:
+        """Logits of the queries `picked`, with these maps (B', 2, 5, S, S) on their template and on themselves."""
+        query = tuple(level[picked] for level in self.queries)
+        template = tuple(level[picked] for level in self.template)
+        if self.others is None:
+            return network.decode(query, template, shown, said)
+        features, maps = self.others
+        template = tuple(
+            torch.cat([first[:, None], further[picked]], dim=1)
+            for first, further in zip(template, features, strict=True)
+        )
+        return network.decode(query, template, torch.cat([shown[:, None], maps[picked]], dim=1), said)
+
+
+def _other_queries(queries: Features, masks: np.ndarray) -> tuple[Features, Tensor]:
+    """Each query's companions in its episode, with their masks (E, Q, S, S), as templates of it."""
+    count, each = masks.shape[:2]
+    who = torch.tensor([[q for q in range(each) if q != own] for own in range(each)], device=queries[0].device)
+    features = tuple(level.unflatten(0, (count, each))[:, who].flatten(0, 1) for level in queries)
+    flat = masks.reshape(-1, *masks.shape[2:])
+    maps = _rasterised([Prompt(mask=mask) for mask in flat], masks.shape[2:], queries[0].device)
+    return features, maps.unflatten(0, (count, each))[:, who].flatten(0, 1)
 
 
 def dice_of(prediction: Tensor, target: Tensor) -> np.ndarray:
@@ -130,7 +176,7 @@ def _template_maps(
     """(E, 2, 5, S, S) prompts on the templates; some that are no mask first answer for themselves (PREVIOUS)."""
     device = templates[0].device
     kinds = [_draw_type(config, rng) if mask.any() else PromptType.SEGLAB for mask in masks]
-    prompts = [simulate_prompt(mask, kind, rng) for mask, kind in zip(masks, kinds, strict=True)]
+    prompts = [practice_prompt(mask, kind, rng) for mask, kind in zip(masks, kinds, strict=True)]
     maps = _rasterised(prompts, masks.shape[1:], device)
     chosen = [n for n, kind in enumerate(kinds) if kind is not PromptType.SEGLAB and rng.random() < config.self_prompt]
     if chosen:
@@ -155,16 +201,15 @@ def _modes(truths: np.ndarray, config: TrainingConfig, rng: np.random.Generator)
 
 def _rounds(
     network: OnePrompt,
-    queries: Features,
-    template: Features,
-    template_maps: Tensor,
+    asked: _Asked,
     truths: np.ndarray,
     modes: np.ndarray,
     config: TrainingConfig,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Prompt maps on template and query for the last, differentiated pass: each (B, 2, 5, S, S)."""
-    shape, device = truths.shape[1:], template_maps.device
+    shape, template_maps = truths.shape[1:], asked.template_maps
+    device = template_maps.device
     prompts = [
         _first_prompt(truth, rng) if mode == "interactive" else Prompt()
         for truth, mode in zip(truths, modes, strict=True)
@@ -179,8 +224,7 @@ def _rounds(
         picked = torch.from_numpy(active).to(device)
         shown = torch.where(alone[picked], said[picked], template_maps[picked])
         with torch.no_grad(), _autocast(device, config):
-            query, by = (tuple(level[picked].detach() for level in pyramid) for pyramid in (queries, template))
-            answers = network.decode(query, by, shown, said[picked]).sigmoid()[:, 0].cpu().numpy()
+            answers = asked.decode(network, picked, shown, said[picked]).sigmoid()[:, 0].cpu().numpy()
         for number, answer in zip(active, answers, strict=True):
             prompts[number] = refined(prompts[number], answer, truths[number])
         said[picked] = _rasterised([prompts[n] for n in active], shape, device)
@@ -199,8 +243,8 @@ def refined(prompt: Prompt, answer: np.ndarray, truth: np.ndarray) -> Prompt:
 
 
 def _first_prompt(truth: np.ndarray, rng: np.random.Generator) -> Prompt:
-    kind = (PromptType.CLICK, PromptType.BBOX, PromptType.DOODLE)[rng.choice(3, p=[0.6, 0.2, 0.2])]
-    prompt = simulate_prompt(truth, kind, rng)
+    kind = (PromptType.CLICK, PromptType.BBOX, PromptType.DOODLE)[rng.choice(3, p=[0.5, 0.28, 0.22])]
+    prompt = practice_prompt(truth, kind, rng)
     if kind is PromptType.CLICK:  # most users begin with one click
         return prompt.replace(foreground=prompt.foreground[:1], background=()) if rng.random() < 0.7 else prompt
     return prompt

@@ -1,4 +1,4 @@
-"""Prompts to the paper's embeddings p1 and p2 from patches of four pixels: no pixel of a box or a stroke is averaged."""
+"""Prompts to the paper's embeddings p1 and p2 from patches of four pixels, so that no pixel of a box is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lib.networks.blocks import ConvBlock
 from lib.networks.config import NetworkConfig
 from lib.networks.patch.blocks import flat, patches
-from lib.prompts import MAP_CHANNELS, SLOTS
+from lib.imaging.prompts import MAP_CHANNELS, SLOTS
 
 PATCH = 4
 
