@@ -118,7 +118,7 @@ def loose_box(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int, int
 
 
 def lengthwise_stroke(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bool stroke from one end of a part of the mask to the other, deep inside all the way, at times a little thicker."""
+    """Bool stroke from one end of a part of the mask to the other, deep inside all the way, at times thicker."""
     parts, count = ndimage.label(mask, np.ones((3, 3)))
     part = parts == 1 + rng.choice(count, p=np.bincount(parts.ravel())[1:] / mask.sum())
     depth = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1]

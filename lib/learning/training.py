@@ -21,7 +21,7 @@ from torch import Tensor
 from lib.imaging.prompts import PREVIOUS, Prompt, PromptType, rasterise
 from lib.learning.episodes import Episode
 from lib.learning.optimizers import OptimizerName
-from lib.learning.simulated_prompts import corrective_click, simulate_prompt
+from lib.learning.simulated_prompts import corrective_click, practice_prompt
 from lib.networks import Features, OnePrompt
 
 

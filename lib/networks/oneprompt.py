@@ -61,8 +61,8 @@ class OnePrompt(nn.Module):
             query: features of B queries, or of one for all (several structures of one image).
             template: features of B templates, or of one for all queries; levels of (B or 1, K, C, h, w) are K
                 templates of each query, at most `config.most_templates`.
-            template_prompts: (B or 1, 2, 5, S, S) prompt maps on the template (`lib.imaging.prompts.rasterise`), of several
-                templates (B or 1, K, 2, 5, S, S).
+            template_prompts: (B or 1, 2, 5, S, S) prompt maps on the template (`lib.imaging.prompts.rasterise`),
+                of several templates (B or 1, K, 2, 5, S, S).
             query_prompts: (B or 1, 2, 5, S, S) prompt maps on the query itself, None for none. In the interactive
                 mode query and template are the same features, and the same maps go in on both sides.
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lib.imaging.prompts import MAP_CHANNELS, SLOTS
 from lib.networks.blocks import ConvBlock
 from lib.networks.config import NetworkConfig
 from lib.networks.patch.blocks import flat, patches
-from lib.imaging.prompts import MAP_CHANNELS, SLOTS
 
 PATCH = 4
 

@@ -10,6 +10,9 @@ from lib.learning.simulated_prompts import (
     corrective_click,
     deepest_point,
     jittered_box,
+    lengthwise_stroke,
+    loose_box,
+    practice_prompt,
     scribble,
     simulate_prompt,
     tight_box,
@@ -49,13 +52,44 @@ def test_boxes_fit_the_image_and_stay_near_the_structure():
         np.testing.assert_allclose((i0, i1, j0, j1), tight_box(mask()), atol=14)
 
 
+def test_a_loose_box_contains_the_structure():
+    rng = np.random.default_rng(0)
+    tight = tight_box(mask())
+    for _ in range(20):
+        i0, i1, j0, j1 = loose_box(mask(), rng)
+        assert 0 <= i0 <= tight[0] < tight[1] <= i1 <= 48
+        assert 0 <= j0 <= tight[2] < tight[3] <= j1 <= 64
+
+
+def test_a_stroke_along_a_structure_reaches_most_of_its_length_and_stays_inside():
+    bent = np.zeros((48, 48), bool)
+    bent[4:40, 4:9], bent[35:40, 4:44] = True, True
+    for seed in range(5):
+        stroke = lengthwise_stroke(bent, np.random.default_rng(seed))
+        assert not (stroke & ~bent).any()
+        assert stroke[10:30].any(axis=1).all()
+        assert stroke[:, 12:34].any(axis=0).all()
+
+
+def test_prompts_to_practise_are_of_their_kind_and_half_of_the_boxes_are_tight():
+    rng, boxes = np.random.default_rng(0), []
+    for kind in PromptType:
+        for _ in range(40):
+            prompt = practice_prompt(mask(), kind, rng)
+            prompt.validate(mask().shape)
+            assert kind in prompt.types
+            boxes += [prompt.box] if kind is PromptType.BBOX else []
+    assert 12 <= sum(box == tight_box(mask()) for box in boxes) <= 28
+
+
 def test_a_mask_of_one_pixel_can_be_prompted_in_every_way():
     single = np.zeros((16, 16), bool)
     single[3, 4] = True
     for kind in PromptType:
-        prompt = simulate_prompt(single, kind, np.random.default_rng(0))
-        prompt.validate(single.shape)
-        assert kind in prompt.types
+        for simulate in (simulate_prompt, practice_prompt):
+            prompt = simulate(single, kind, np.random.default_rng(0))
+            prompt.validate(single.shape)
+            assert kind in prompt.types
     assert scribble(single, np.random.default_rng(0)).sum() == 1
 
 

@@ -49,6 +49,26 @@ def test_the_loss_falls_when_the_same_episodes_are_seen_again():
     assert np.mean(losses[-3:]) < 0.75 * losses[0]
 
 
+def test_the_other_queries_of_an_episode_serve_as_further_templates_where_the_network_reads_several():
+    torch.manual_seed(0)
+    config = NetworkConfig(
+        image_size=64, design="patch", channels=(8, 32, 32, 32), blocks=(1, 1, 1), decoder_channels=(16,)
+    )
+    network, counts = OnePrompt(config), []
+    decode = network.decode
+
+    def counted(query, template, maps, own):
+        counts.append(maps.shape[1] if maps.ndim == 6 else 1)
+        return decode(query, template, maps, own)
+
+    network.decode = counted
+    for seed in range(2):
+        settings = TrainingConfig(several=1.0, self_prompt=0)
+        training_step(network, episodes(2), settings, np.random.default_rng(seed)).loss.backward()
+    assert set(counts) == {2}
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 def test_every_mode_is_trained_and_reaches_every_part(bf16):
     network, config = tiny(), TrainingConfig(interactive=0.4, corrected=0.3, bf16=bf16)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,19 @@ from lib.networks import NetworkConfig, OnePrompt
 SIZE = 64
 
 
-@pytest.fixture(scope="module")
-def network() -> OnePrompt:
+DESIGNS = {"pyramid": NetworkConfig.small(), "patch": NetworkConfig.small_v2()}
+
+
+@pytest.fixture(scope="module", params=DESIGNS)
+def network(request) -> OnePrompt:
     torch.manual_seed(0)
-    return OnePrompt(NetworkConfig.small()).eval()
+    return OnePrompt(DESIGNS[request.param]).eval()
+
+
+@pytest.fixture(scope="module")
+def patch_network() -> OnePrompt:
+    torch.manual_seed(0)
+    return OnePrompt(NetworkConfig.small_v2()).eval()
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +115,10 @@ def test_bfloat16_answers_nearly_as_float32_does(network, images):
     assert (exact - rough).abs().mean() < 0.1 * exact.std()
 
 
-def test_gradients_reach_every_parameter_over_a_batch_of_all_prompts(images):
+@pytest.mark.parametrize("design", DESIGNS)
+def test_gradients_reach_every_parameter_over_a_batch_of_all_prompts(images, design):
     torch.manual_seed(0)
-    network = OnePrompt(NetworkConfig.small())
+    network = OnePrompt(DESIGNS[design])
     said = torch.cat([maps(prompt) for prompt in PROMPTS.values()])
     queries, templates = images[[0, 1, 2, 3, 0, 1]], images[[1, 2, 3, 0, 2, 3]]
     network(queries, templates, said, said.flip(0)).square().mean().backward()
@@ -114,9 +126,10 @@ def test_gradients_reach_every_parameter_over_a_batch_of_all_prompts(images):
     assert without == []
 
 
+@pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("switch", ["prompt_parser", "gaussian_masking", "dense_correspondence"])
-def test_a_network_without_one_of_its_parts_still_answers(images, switch):
-    network = OnePrompt(NetworkConfig(**{switch: False})).eval()
+def test_a_network_without_one_of_its_parts_still_answers(images, switch, design):
+    network = OnePrompt(replace(DESIGNS[design], **{switch: False})).eval()
     with torch.inference_mode():
         assert network(images, images[:1], maps(PROMPTS["mask"])).shape == (4, 1, SIZE, SIZE)
 
@@ -126,6 +139,68 @@ def test_the_small_network_has_two_to_six_million_parameters_and_base_has_more(n
         return sum(p.numel() for p in net.parameters()) / 1e6
 
     assert 2 < count(network) < 6 < count(OnePrompt(NetworkConfig.base()))
+
+
+@pytest.mark.parametrize("size", [48, 80, 96, 160, 192])
+def test_every_multiple_of_the_stride_runs_as_an_image_size(network, size):
+    image = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(2))
+    said = torch.from_numpy(rasterise(PROMPTS["mask"], (SIZE, SIZE), size))[None]
+    with torch.inference_mode():
+        assert network(image, image, said, said).shape == (1, 1, size, size)
+
+
+def test_a_template_given_twice_says_what_it_says_once(patch_network, images):
+    said = maps(PROMPTS["mask"])
+    with torch.inference_mode():
+        queries, template = patch_network.encode(images[1:]), patch_network.encode(images[:1])
+        once = patch_network.decode(queries, template, said)
+        twice = patch_network.decode(
+            queries,
+            tuple(level[:, None].repeat(1, 2, 1, 1, 1) for level in template),
+            said[:, None].repeat(1, 2, 1, 1, 1, 1),
+        )
+    torch.testing.assert_close(once, twice, atol=1e-4, rtol=1e-4)
+
+
+def test_the_order_of_several_templates_does_not_matter_and_each_of_them_does(patch_network, images):
+    said = torch.stack([maps(PROMPTS[name])[0] for name in ("mask", "box", "doodle")])[None]
+    with torch.inference_mode():
+        query = patch_network.encode(images[:1])
+        templates = tuple(level[None] for level in patch_network.encode(images[1:]))
+
+        def answer(order: list[int]) -> torch.Tensor:
+            return patch_network.decode(query, tuple(level[:, order] for level in templates), said[:, order])
+
+        full = answer([0, 1, 2])
+        torch.testing.assert_close(full, answer([2, 0, 1]), atol=1e-4, rtol=1e-4)
+        for left in ([1, 2], [0, 2], [0, 1]):
+            assert (answer(left) - full).abs().mean() > 1e-3 * full.std()
+
+
+def test_one_image_answers_for_several_structures_in_one_pass(network, images):
+    said = torch.cat([maps(PROMPTS[name]) for name in ("mask", "box", "click")])
+    with torch.inference_mode():
+        query, template = network.encode(images[:1]), network.encode(images[1:2])
+        together = network.decode(query, template, said)
+        alone = [network.decode(query, template, one[None]) for one in said]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+def test_a_network_that_reads_one_template_says_so_of_two(images):
+    network = OnePrompt(NetworkConfig.small())
+    with torch.inference_mode():
+        query, templates = network.encode(images[:1]), network.encode(images[:2])
+        with pytest.raises(ValueError, match="at most 1 templates"):
+            network.decode(
+                query, tuple(level[None] for level in templates), maps(PROMPTS["mask"]).repeat(1, 2, 1, 1, 1, 1)
+            )
+
+
+def test_maps_of_the_patch_design_are_channels_last_from_the_first_to_the_last(patch_network, images):
+    with torch.inference_mode():
+        features = patch_network.encode(images)
+    assert all(level.is_contiguous(memory_format=torch.channels_last) for level in features)
+    assert not any(level.is_contiguous() for level in features)
 
 
 def test_base_runs_with_the_same_classes(images):
