@@ -43,10 +43,8 @@ from lib.learning.training import (
     learning_rate_at,
     training_step,
 )
-from lib.networks import NetworkConfig, OnePrompt
+from lib.networks import NAMES, NetworkConfig, OnePrompt
 from lib.networks.checkpoints import CheckpointError, average_networks, read_provenance, save_network
-
-CONFIGURATIONS = {"small": NetworkConfig.small, "small-v2": NetworkConfig.small_v2, "base": NetworkConfig.base}
 
 # Vertebrae numbered by level: one slice cannot tell which is which.
 AS_ONE_CLASS = frozenset({"mr_lumbar_spider", "mr_spider_t2"})
@@ -184,7 +182,7 @@ class Run:
 
 def network_config(options: argparse.Namespace) -> NetworkConfig:
     """The chosen configuration with the ablation switches off where asked."""
-    base = CONFIGURATIONS[options.config]().as_dict()
+    base = NetworkConfig.named(options.config).as_dict()
     return NetworkConfig.from_dict(base | dict.fromkeys(options.without, False))
 
 
@@ -272,7 +270,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="folder of this run, outside the checkout")
     parser.add_argument("--terms", choices=["open", "research"], help="use only data sets under these terms")
     parser.add_argument("--stages", type=Stage.parse, default="64x8:4000,128x4:20000", help="SIZExEPISODES:STEPS,...")
-    parser.add_argument("--config", choices=list(CONFIGURATIONS), default="small")
+    parser.add_argument("--config", choices=NAMES, default="small")
     switches = ["prompt_parser", "gaussian_masking", "dense_correspondence"]
     parser.add_argument("--without", nargs="*", default=[], choices=switches, help="ablations")
     parser.add_argument("--synthetic", type=float, default=Mix().synthetic, help="share of synthetic episodes")

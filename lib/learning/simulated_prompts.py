@@ -50,8 +50,9 @@ def practice_prompt(mask: np.ndarray, kind: PromptType, rng: np.random.Generator
     if kind is PromptType.SEGLAB or not mask.any():
         return simulate_prompt(mask, kind, rng)
     if kind is PromptType.BBOX:
-        box = [tight_box, lambda m: jittered_box(m, rng), lambda m: loose_box(m, rng)][rng.choice(3, p=[0.5, 0.3, 0.2])]
-        prompt = Prompt(box=box(mask))
+        hand = rng.random()
+        box = tight_box(mask) if hand < 0.5 else jittered_box(mask, rng) if hand < 0.8 else loose_box(mask, rng)
+        prompt = Prompt(box=box)
     elif kind is PromptType.DOODLE and rng.random() < 0.4:
         prompt = Prompt(doodle=lengthwise_stroke(mask, rng))
     else:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Design = Literal["pyramid", "patch"]
+NAMES = ("small", "small-v2", "base")
 FINEST_LEVEL = {"pyramid": 0, "patch": 1}  # of the encoder's features: its stride is 2**level
 
 
@@ -127,6 +128,11 @@ class NetworkConfig:
             correspondence_channels=64,
             decoder_channels=(80, 32),
         )
+
+    @classmethod
+    def named(cls, name: str) -> NetworkConfig:
+        """One of `NAMES`."""
+        return {"small": cls.small, "small-v2": cls.small_v2, "base": cls.base}[name]()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form, the inverse of `from_dict`."""

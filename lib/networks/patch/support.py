@@ -101,9 +101,16 @@ def support_level(features: Tensor, prompts: tuple[Tensor, Tensor], said: Tensor
         share = about.new_zeros(about.shape[:2])
     p1, p2 = (of_templates(on_grid(dense(prompt))) for prompt in prompts)
     carried, sure = of_templates(about[..., :-2]), of_templates(about[..., -2:])
-    grid = flat(coordinates(side, features))
     return Support(
-        of_templates(tokens), p1, p2, of_templates(keys), carried, of_templates(share), *sure.unbind(-1), grid
+        tokens=of_templates(tokens),
+        p1=p1,
+        p2=p2,
+        keys=of_templates(keys),
+        carried=carried,
+        share=of_templates(share),
+        inside=sure[..., 0],
+        outside=sure[..., 1],
+        place=flat(coordinates(side, features)),
     )
 
 
