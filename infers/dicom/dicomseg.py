@@ -28,7 +28,9 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from lib import VERSION
-from lib.imaging.dicom import Arrangement, Frame, arrange, frames_of, functional_group
+from lib.imaging.dicom import Arrangement, arrange, without_copies
+from lib.imaging.dicom_headers import Frame, frames_of, functional_group, read_header
+from lib.imaging.formats import is_dicom
 from lib.imaging.images import Image, ImageError
 
 logger = logging.getLogger(__name__)
@@ -150,8 +152,9 @@ def read_seg(seg: Dataset, image: Image, series: Sequence[Dataset] = ()) -> tupl
 
 
 def read_headers(folder: Path) -> list[Dataset]:
-    """The instances of a series' folder, without their pixels."""
-    return [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir()) if path.is_file()]
+    """The instances of a series' folder, each once, without their pixels."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)]
+    return [header for _, header in without_copies([(path, read_header(path)) for path in files])]
 
 
 def structure_code(name: str) -> CodedConcept:

@@ -22,7 +22,7 @@ from skimage.measure import approximate_polygon, find_contours
 
 from infers.dicom.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, MAKER, Maker, arranged_on
 from lib import VERSION
-from lib.imaging.dicom import Frame
+from lib.imaging.dicom_headers import Frame
 from lib.imaging.images import Image, ImageError
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"

@@ -116,10 +116,10 @@ def _read_picture(path: Path, frame: int = 0) -> Raw:
 
 
 def _read_series(folder: Path, frame: int = 0) -> Raw:
-    return _from_instances([path for path in sorted(folder.iterdir()) if path.is_file() and _is_dicom(path)])
+    return _from_instances([path for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)], frame)
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom(path: Path) -> bool:
     """Whether a file says that it is DICOM, by its suffix or by its first bytes."""
     if path.name.lower().endswith(DICOM_SUFFIXES):
         return True
@@ -128,12 +128,20 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _read_dicom(path: Path, frame: int = 0) -> Raw:
-    return _from_instances([path])
+    return _from_instances([path], frame)
 
 
-def _from_instances(files: list[Path]) -> Raw:
-    array, lps, channels = read_instances(files)
-    return Raw(array, LPS_TO_RAS @ lps, channels=channels)
+def _from_instances(files: list[Path], frame: int) -> Raw:
+    volume = read_instances(files, frame)
+    arranged = volume.arranged
+    return Raw(
+        volume.array,
+        LPS_TO_RAS @ arranged.affine,
+        channels=volume.channels,
+        note=arranged.note,
+        frames=arranged.volumes,
+        planes=None if arranged.even else arranged.planes,
+    )
 
 
 _READERS: dict[str, Callable[[Path, int], Raw]] = {

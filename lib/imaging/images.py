@@ -46,6 +46,7 @@ class Image:
         nifti_header: header of the NIfTI file it came from, so that its label can repeat units and form codes.
         others: further affines that its file's header can be read as (`lib.imaging.raw`).
         note: what a person should know of the file; empty as a rule.
+        planes: (K, 3) where the slices begin, LPS mm, of a DICOM series whose slices lie unevenly.
 
     Raises:
         ImageError: other numbers of axes or types, NaN or infinity, one grey value only, a degenerate affine.
@@ -56,6 +57,7 @@ class Image:
     nifti_header: nibabel.Nifti1Header | None = None
     others: tuple[np.ndarray, ...] = ()
     note: str = ""
+    planes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "array", _checked_grey(np.asarray(self.array)))
@@ -95,9 +97,9 @@ def read_image(path: str | Path, frame: int = 0) -> Image:
             raise ImageError("3D Slicer's segmentation is a label: put it under labels/final, named as its image")
         array, outside = _with_numbers(_at_most_3d(_luminance(raw)))
         notes = [raw.note, outside]
-        if raw.frames > 1:
+        if raw.frames > 1 and not Path(path).is_dir():
             notes.append(f"it holds {raw.frames} volumes, and number {frame} of 0 to {raw.frames - 1} is taken")
-        return Image(array, raw.affine, raw.header, raw.others, "; ".join(filter(None, notes)))
+        return Image(array, raw.affine, raw.header, raw.others, "; ".join(filter(None, notes)), raw.planes)
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from None
 

@@ -51,6 +51,7 @@ class Raw:
         frames: how many volumes the file holds; `array` is one of them.
         segments: the structures that a segmentation file names; it may be cropped to them.
         note: what a person should know of it.
+        planes: (K, 3) where the slices of a DICOM series begin, LPS mm, where the affine only spreads them evenly.
     """
 
     array: np.ndarray
@@ -62,6 +63,7 @@ class Raw:
     frames: int = 1
     segments: tuple[Segment, ...] = ()
     note: str = ""
+    planes: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

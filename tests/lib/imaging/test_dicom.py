@@ -1,11 +1,19 @@
 """Each kind of DICOM series is read right, or refused with a reason."""
 
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
+from pydicom.pixel_data_handlers.util import apply_modality_lut
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from lib.imaging.dicom import arrange, read_header
+from lib.imaging.dicom import arrange
+from lib.imaging.dicom_headers import read_header
 from lib.imaging.images import ImageError, read_image
 from scripts.phantoms.dicom_series import write_series
 from tests import dicom_samples as samples
@@ -108,12 +116,150 @@ def test_a_localizer_is_refused(tmp_path):
         read_image(folder)
 
 
-def test_several_time_points_in_one_series_are_refused(tmp_path):
+def test_of_several_time_points_in_one_series_the_first_is_taken_or_the_one_asked_for(tmp_path):
     folder = write(tmp_path / "s")
     places = [pydicom.dcmread(path).ImagePositionPatient for path in sorted(folder.iterdir())]
-    change(folder, lambda d, k: setattr(d, "ImagePositionPatient", places[k // 2]))
+
+    def edit(dataset, k):
+        dataset.ImagePositionPatient, dataset.AcquisitionNumber = places[k // 2], 2 - k % 2
+
+    change(folder, edit)
+    assert "shows every place 2 times" in read_image(folder).note
+    np.testing.assert_array_equal(read_image(folder).array, volume()[:, :, 1::2])
+    np.testing.assert_array_equal(read_image(folder, frame=1).array, volume()[:, :, ::2])
+    with pytest.raises(ImageError, match=r"0 to 1.*got 2"):
+        read_image(folder, frame=2)
+
+
+def test_places_that_are_not_shown_as_often_as_others_are_refused(tmp_path):
+    folder = write(tmp_path / "s")
+    places = [pydicom.dcmread(path).ImagePositionPatient for path in sorted(folder.iterdir())]
+    change(folder, lambda d, k: setattr(d, "ImagePositionPatient", places[max(k, 3)]))
     with pytest.raises(ImageError, match="3 of 6 images lie where another one lies"):
         read_image(folder)
+
+
+@pytest.mark.parametrize("uid", ["1.2.9", ""])
+def test_instances_of_one_uid_are_told_apart_by_their_places(tmp_path, uid):
+    folder = change(write(tmp_path / "s"), lambda d, k: setattr(d, "SOPInstanceUID", uid))
+    np.testing.assert_array_equal(read_image(folder).array, volume())
+
+
+def test_instances_of_one_uid_and_place_with_other_pixels_are_volumes_and_no_copies(tmp_path):
+    folder = write(tmp_path / "s")
+    for path in sorted(folder.iterdir()):
+        other = pydicom.dcmread(path)
+        other.PixelData = (volume()[:, :, 0].T + 5).astype("<u2").tobytes()
+        other.save_as(folder / f"again-{path.name}")
+    assert "shows every place 2 times" in read_image(folder).note
+
+
+def modality_values(path):
+    """As pydicom has them, (I, J, frames)."""
+    dataset = pydicom.dcmread(path)
+    array = np.atleast_3d(dataset.pixel_array.T)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or [None]
+    planes = []
+    for frame in range(array.shape[2]):
+        rule = dataset
+        if groups[0] is not None and "PixelValueTransformationSequence" in groups[frame]:
+            rule = groups[frame].PixelValueTransformationSequence[0]
+        planes.append(apply_modality_lut(array[:, :, frame], rule))
+    return np.stack(planes, axis=2)
+
+
+RULES = st.tuples(st.sampled_from([1, 1, 2, 0.5, -1, 1e-5, 3e4]), st.sampled_from([0, 0, -1024, 0.25, 1e-3]))
+
+
+@hypothesis.given(
+    rules=st.lists(RULES, min_size=3, max_size=3),
+    signed=st.lists(st.booleans(), min_size=3, max_size=3),
+    stored=st.sampled_from([12, 16]),
+)
+def test_every_slice_has_pydicoms_modality_values_whatever_the_first_one_says(rules, signed, stored):
+    with tempfile.TemporaryDirectory() as there:
+        folder = Path(there) / "s"
+        write_series(folder, volume((6, 5, 3)), AXIAL, uid="1.2.3", patient="P", modality="PT")
+
+        def edit(dataset, k):
+            dataset.RescaleSlope, dataset.RescaleIntercept = rules[k]
+            dataset.PixelRepresentation = int(signed[k])
+            dataset.BitsStored, dataset.HighBit = stored, stored - 1
+            low = -(2 ** (stored - 1)) if signed[k] else 0
+            values = np.linspace(low, low + 2**stored - 1, 30).round().reshape(5, 6)
+            dataset.PixelData = values.astype("<i2" if signed[k] else "<u2").tobytes()
+
+        change(folder, edit)
+        expected = np.concatenate([modality_values(path) for path in sorted(folder.iterdir())], axis=2)
+        found = read_image(folder).array
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+
+
+def rescaled_frames(folder, rules):
+    def edit(dataset, k):
+        for frame, (slope, intercept) in zip(dataset.PerFrameFunctionalGroupsSequence, rules, strict=True):
+            rule = Dataset()
+            rule.RescaleSlope, rule.RescaleIntercept, rule.RescaleType = slope, intercept, "HU"
+            frame.PixelValueTransformationSequence = pydicom.Sequence([rule])
+
+    return change(samples.enhanced(folder), edit)
+
+
+def test_each_frame_of_an_enhanced_object_has_its_own_rescale(tmp_path):
+    folder = rescaled_frames(tmp_path / "s", [(1 + n, -10 * n) for n in range(6)])
+    path = next(folder.iterdir())
+    image, order = read_image(folder), np.argsort(samples.FRAME_ORDER)
+    assert image.array.dtype == np.int16
+    np.testing.assert_array_equal(image.array, modality_values(path)[:, :, order])
+
+
+def test_frames_with_fractional_rules_are_real_numbers(tmp_path):
+    folder = rescaled_frames(tmp_path / "s", [(0.5 + n, 0.25) for n in range(6)])
+    path = next(folder.iterdir())
+    expected = modality_values(path)[:, :, np.argsort(samples.FRAME_ORDER)]
+    np.testing.assert_allclose(read_image(folder).array, expected, rtol=1e-6)
+
+
+def test_a_table_of_modality_values_is_applied(tmp_path):
+    def edit(dataset, k):
+        table = Dataset()
+        table.LUTDescriptor, table.ModalityLUTType = [512, 0, 16], "US"
+        table.add_new("LUTData", "US", [3 * n + 1 for n in range(512)])
+        dataset.ModalityLUTSequence = pydicom.Sequence([table])
+
+    folder = change(write(tmp_path / "s"), edit)
+    np.testing.assert_array_equal(read_image(folder).array, 3 * np.minimum(volume(), 511) + 1)
+
+
+def test_an_enhanced_series_in_several_files_is_one_volume(tmp_path):
+    folder = samples.enhanced(tmp_path / "s", samples.oblique())
+    path = next(folder.iterdir())
+    whole = pydicom.dcmread(path)
+    size = len(whole.PixelData) // 6
+    for part, frames in enumerate(([0, 1], [2], [3, 4, 5])):
+        piece = pydicom.dcmread(path)
+        piece.SOPInstanceUID = piece.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{part + 1}"
+        piece.NumberOfFrames, piece.InstanceNumber = len(frames), part + 1
+        groups = whole.PerFrameFunctionalGroupsSequence
+        piece.PerFrameFunctionalGroupsSequence = pydicom.Sequence([groups[n] for n in frames])
+        piece.PixelData = b"".join(whole.PixelData[n * size : (n + 1) * size] for n in frames)
+        piece.save_as(folder / f"part{part}.dcm")
+    path.unlink()
+    image = read_image(folder)
+    np.testing.assert_array_equal(image.array, volume())
+    np.testing.assert_allclose(image.affine, samples.oblique(), atol=1e-6)
+
+
+def test_a_series_of_mixed_bit_depths_keeps_every_value(tmp_path):
+    def edit(dataset, k):
+        if k % 2:
+            dataset.BitsAllocated = dataset.BitsStored = 8
+            dataset.HighBit = 7
+            dataset.PixelData = (volume()[:, :, k] // 4).T.astype(np.uint8).tobytes()
+
+    expected = volume()
+    expected[:, :, 1::2] //= 4
+    np.testing.assert_array_equal(read_image(change(write(tmp_path / "s"), edit)).array, expected)
 
 
 def test_a_copied_instance_counts_once(tmp_path):
