@@ -18,6 +18,7 @@ from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from pydicom.dataset import Dataset
 
+from infers.annotate.desk import Desk
 from infers.api.routes import install
 from infers.board.board import Board
 from infers.dicom.dicomseg import Maker, read_headers
@@ -122,6 +123,7 @@ class Assembly:
         self.board = Board(
             self.studies, self.job, self.acceptance, self._templates_changed, self.corrections, self.health
         )
+        self.desk = Desk(self.studies)
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
         # Training writes into the watched folders all the time: only other weights are news for the list
         self._weights_changed = if_other(

@@ -32,6 +32,7 @@ FLOORS = {
         "jobs",
         "tasks",
         "board",
+        "annotate",
         "api",
     ],
     "scripts": ["phantoms servers", "measure"],

@@ -16,6 +16,7 @@ from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type, remove_file
 from pydantic import BaseModel
 
+from infers.annotate.endpoints import add_annotation
 from infers.api.archives import received_image
 from infers.api.ohif import add_ohif
 from infers.api.proxy import add_proxy
@@ -63,7 +64,7 @@ def own_router(app: Any) -> APIRouter:
     router = APIRouter(
         prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)], route_class=StrictRoute
     )
-    for add in (_add_oneprompt, add_board, _add_inference, _add_studies, _add_training, _add_refusals):
+    for add in (_add_oneprompt, add_board, add_annotation, _add_inference, _add_studies, _add_training, _add_refusals):
         add(router, app)
     add_ohif(router)
     add_proxy(router, lambda: app.stored_elsewhere())

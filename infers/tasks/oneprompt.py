@@ -27,7 +27,7 @@ from infers.serving.model import ServedModel
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.studies import CHECKED, IMAGE, Studies, result_params
-from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
+from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
 from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
 from lib.imaging.prompts import Prompt
 from lib.segmenters.contract import Prediction
@@ -109,7 +109,7 @@ class InteractiveTask(OnePromptTask):
             )
         with engine.gate.interactive():
             prediction = engine.model.predictor.interact(
-                image, prompts, labels, axis=CLIENT_AXIS if flat else None, only_slice=flat
+                image, prompts, labels, axis=slice_axis(request, CLIENT_AXIS) if flat else None, only_slice=flat
             )
         if marked:
             engine.acceptance.offer(request["image_id"], prediction, request.get("user", ""))

@@ -18,6 +18,7 @@ from infers.names import NO_STRUCTURES, names_by_value
 from lib.imaging.prompts import Prompt, PromptError
 
 FOREGROUND_STROKES, BACKGROUND_STROKES = "foreground_scribbles", "background_scribbles"
+PROMPT_PARTS = ("foreground", "background", "roi", FOREGROUND_STROKES, BACKGROUND_STROKES)
 
 
 def structures(request: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -55,7 +56,8 @@ def click_prompts(
 
     Three ways to say clicks are understood: `foreground`/`background` for the structure `label` (Slicer, OHIF's
     deepgrow), `points`/`point_labels` for the structure in `label_prompt` (OHIF's vista3d), and one key per structure
-    (deepedit). `roi` and `slice` belong to the first two.
+    (deepedit). `roi` and `slice` belong to the first two. Beside them, `prompts` says everything at once, see
+    `said_prompts`.
 
     Args:
         request: the client's parameters.
@@ -67,6 +69,8 @@ def click_prompts(
         ClientError: nothing prompted, points or box outside the image, or values of another form.
     """
     previous = previous or {}
+    if request.get("prompts"):
+        return said_prompts(request["prompts"], shape, previous)
     foreground, background = _clicks(request, len(shape))
     box = _box(request.get("roi"), shape)
     if not isinstance(request.get("slice"), bool) and request.get("slice") is not None and len(shape) == 3:
@@ -91,6 +95,58 @@ def click_prompts(
                 previous=previous.get(name),
             )
     return _useful(found)
+
+
+def said_prompts(
+    told: Any, shape: Sequence[int], previous: Mapping[str, np.ndarray] | None = None
+) -> dict[str, Prompt]:
+    """Prompts of every kind in one JSON object: what the annotation page sends, and what a study is saved with that is
+    prompted but not painted (docs/annotate.md).
+
+    Args:
+        told: {structure: {`foreground`, `background`, `foreground_scribbles`, `background_scribbles`: lists of voxels;
+            `roi`: as Slicer sends it}}, each of them optional.
+        shape: of the image in voxels.
+        previous: masks to refine, bool arrays of the image's shape per structure.
+
+    Raises:
+        ClientError: another form, voxels outside the image, or nothing that shows where a structure is.
+    """
+    if isinstance(told, str):
+        try:
+            told = json.loads(told)
+        except ValueError:
+            told = None
+    if not isinstance(told, Mapping) or not all(isinstance(parts, Mapping) for parts in told.values()):
+        raise ClientError(
+            f"prompts must be {{structure: {{{', '.join(PROMPT_PARTS)}}}}}, each optional; got {str(told)[:80]!r}"
+        )
+    found = {}
+    for name, parts in told.items():
+        if unknown := sorted(set(parts) - set(PROMPT_PARTS)):
+            raise ClientError(f"prompts of {name!r} may be {', '.join(PROMPT_PARTS)}; got {unknown[0]!r}")
+        foreground, background = (_points(parts.get(key), key, len(shape)) for key in ("foreground", "background"))
+        strokes, others = (_strokes(parts.get(key), key, shape) for key in (FOREGROUND_STROKES, BACKGROUND_STROKES))
+        found[str(name).strip()] = _prompt(
+            shape,
+            foreground=foreground,
+            background=background,
+            box=_box(parts.get("roi"), shape),
+            doodle=strokes,
+            background_doodle=others,
+            previous=(previous or {}).get(str(name).strip()),
+        )
+    return _useful(found)
+
+
+def slice_axis(request: Mapping[str, Any], otherwise: int) -> int:
+    """The array axis along which a model for single slices cuts. Raises ClientError where it is none of 0, 1, 2."""
+    value = request.get("slice_axis")
+    if value is None:
+        return otherwise
+    if value not in (0, 1, 2) or isinstance(value, bool):
+        raise ClientError(f"slice_axis must be 0, 1 or 2, an axis of the image's array, got {value!r}")
+    return int(value)
 
 
 def scribble_prompts(
@@ -176,6 +232,19 @@ def _points(value: Any, key: str, dimensions: int) -> tuple[tuple[int, ...], ...
             raise ClientError(f"{key} must be points of {dimensions} voxel indices like the image, got {point!r}")
         points.append(tuple(math.floor(n + 0.5) for n in numbers))
     return tuple(points)
+
+
+def _strokes(value: Any, key: str, shape: Sequence[int]) -> np.ndarray | None:
+    """A bool array of the image's shape with the voxels of strokes; None where there are none."""
+    points = _points(value, key, len(shape))
+    if not points:
+        return None
+    places = np.array(points)
+    if (places < 0).any() or (places >= np.array(shape)).any():
+        raise ClientError(f"{key} must lie inside the image of shape {tuple(shape)}: draw on the image")
+    drawn = np.zeros(shape, bool)
+    drawn[tuple(places.T)] = True
+    return drawn
 
 
 def _box(value: Any, shape: Sequence[int]) -> tuple[int, ...] | None:

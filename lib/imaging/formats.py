@@ -18,8 +18,8 @@ import PIL.Image
 from lib.imaging.detached import companions
 from lib.imaging.dicom import read_instances
 from lib.imaging.errors import ImageError
-from lib.imaging.nifti import compressed_nifti_bytes, nifti_bytes, read_nifti
-from lib.imaging.nrrd_files import nrrd_bytes, read_nrrd
+from lib.imaging.nifti import compressed_nifti_bytes, nifti_bytes, nifti_head, read_nifti
+from lib.imaging.nrrd_files import nrrd_bytes, nrrd_head, read_nrrd
 from lib.imaging.raw import LPS_TO_RAS, Raw, affine_of, sitk
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -60,6 +60,20 @@ def suffix_of(path: Path, allowed: tuple[str, ...]) -> str:
         if path.name.lower().endswith(suffix):
             return suffix
     raise ImageError(f"{path.name}: allowed are files ending in {', '.join(allowed)}: convert it to one of these")
+
+
+def label_head(shape: tuple[int, ...], affine: np.ndarray, header: nibabel.Nifti1Header | None) -> tuple[str, bytes]:
+    """What comes before the voxels in a label file on a grid, for a program that writes them itself.
+
+    The voxels follow as uint8, the first axis the fastest. NIfTI for an image that was NIfTI, so that units and both
+    forms stay: head and voxels are gzipped together. Else NRRD, which holds 64-bit affines: only the voxels are.
+
+    Returns:
+        Suffix of the file, and its head.
+    """
+    if header is not None:
+        return ".nii.gz", nifti_head(shape, np.dtype("u1"), header)
+    return ".nrrd", nrrd_head(shape, affine)
 
 
 def png_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:

@@ -45,16 +45,21 @@ def nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Head
             form(affine, code="scanner")
         file.header.set_xyzt_units("mm")
         return bytes(file.to_bytes())
+    voxels = mask.astype(mask.dtype.newbyteorder(header.endianness)).tobytes(order="F")
+    return nifti_head(mask.shape, mask.dtype, header) + voxels
+
+
+def nifti_head(shape: tuple[int, ...], kind: np.dtype, header: nibabel.Nifti1Header) -> bytes:
+    """What comes before the voxels of a label on the grid of an image with this header."""
     # Not through an image of nibabel's, which would mend what the two readers of the header already agree to misread
     own: Any = header.copy()
-    own.set_data_dtype(mask.dtype)
-    own.set_data_shape(mask.shape)
+    own.set_data_dtype(kind)
+    own.set_data_shape(shape)
     own["cal_min"] = own["cal_max"] = 0
     own["scl_slope"], own["scl_inter"] = 1, 0
     own["magic"], own["vox_offset"] = own.single_magic, own.single_vox_offset
-    voxels = mask.astype(mask.dtype.newbyteorder(own.endianness)).tobytes(order="F")
     no_extensions = b"\0" * (own.single_vox_offset - own.sizeof_hdr)
-    return bytes(own.binaryblock + no_extensions + voxels)
+    return bytes(own.binaryblock + no_extensions)
 
 
 def compressed_nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:

@@ -53,18 +53,28 @@ def read_nrrd(path: Path, frame: int = 0) -> Raw:
 
 def nrrd_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
     """A gzipped NRRD file in LPS, the space that every reader knows; 2-D as one slice, for ITK places volumes only."""
-    lps = LPS_TO_RAS @ affine
     mask = mask.reshape(*mask.shape, *[1] * (3 - mask.ndim))
-    fields = {
+    buffer = io.BytesIO()
+    nrrd.write(buffer, mask, _fields(affine), index_order="F", compression_level=6)
+    return buffer.getvalue()
+
+
+def nrrd_head(shape: tuple[int, ...], affine: np.ndarray) -> bytes:
+    """What comes before the gzipped voxels of a uint8 label in such a file."""
+    head, _, _ = nrrd_bytes(np.zeros((1, 1, 1), np.uint8), affine, None).partition(b"\n\n")
+    sizes = " ".join(map(str, (*shape, 1)[:3]))
+    return head.replace(b"sizes: 1 1 1", f"sizes: {sizes}".encode()) + b"\n\n"
+
+
+def _fields(affine: np.ndarray) -> dict[str, Any]:
+    lps = LPS_TO_RAS @ affine
+    return {
         "space": "left-posterior-superior",
         "space directions": lps[:3, :3].T,
         "space origin": lps[:3, 3],
-        "kinds": ["domain"] * mask.ndim,
+        "kinds": ["domain"] * 3,
         "encoding": "gzip",
     }
-    buffer = io.BytesIO()
-    nrrd.write(buffer, mask, fields, index_order="F", compression_level=6)
-    return buffer.getvalue()
 
 
 def _axes_in_space(header: dict[str, Any], count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ export class Refused extends Error {
 
 let token = sessionStorage.getItem("oneprompt-token"); // where MONAI Label asks for a login
 
-async function request(path, options = {}) {
+export async function request(path, options = {}) {
   const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
   let answer;
   try {

@@ -7,9 +7,11 @@ from fastapi.routing import APIRoute
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import RBAC
 
+from infers.annotate.endpoints import add_annotation
 from infers.board.endpoints import add_board
 
-OPEN = {"/oneprompt/", "/oneprompt"}  # the page itself, which holds nothing of the studies
+OPEN = {"/oneprompt/", "/oneprompt", "/oneprompt/annotate"}  # the pages, which hold nothing of the studies
+LOOKING = {"/oneprompt/studies/{id}/presence"}  # changes nothing that is kept
 
 
 def roles(route):
@@ -20,12 +22,13 @@ def roles(route):
 def test_every_route_asks_for_the_role_that_stock_routes_ask_for():
     router = APIRouter()
     add_board(router, SimpleNamespace())
+    add_annotation(router, SimpleNamespace())
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
     assert len(routes) > 8
     for route in routes:
         if route.path in OPEN:
             assert route.methods == {"GET"}
-        elif route.methods == {"GET"}:
+        elif route.methods == {"GET"} or route.path in LOOKING:
             assert roles(route) == {settings.MONAI_LABEL_AUTH_ROLE_USER}, route.path
         else:
             assert roles(route) == {settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR}, route.path

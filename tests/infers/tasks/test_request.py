@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from infers.errors import ClientError
-from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, structures
+from infers.tasks.request import (
+    click_prompts,
+    one_structure_from_slicer,
+    said_prompts,
+    scribble_prompts,
+    slice_axis,
+    structures,
+)
 
 SHAPE = (20, 16, 8)
 LABELS = {"liver": 1, "spleen": 2}
@@ -164,3 +171,45 @@ def test_class_prompts_choose_structures_by_index():
     assert structures({}, LABELS) == ("liver", "spleen")
     with pytest.raises(ClientError, match="label_prompt"):
         structures({"label_prompt": [3]}, LABELS)
+
+
+def test_prompts_of_every_kind_come_in_one_object():
+    told = {
+        "liver": {"foreground": [[1, 2, 3]], "background": [[4, 5, 6]], "roi": [9, 0, 2, 8, 3, 3]},
+        " spleen ": {"foreground_scribbles": [[1, 1, 1], [2, 1, 1]], "background_scribbles": [[0, 0, 0]]},
+        "nothing": {"background": [[0, 0, 0]]},
+    }
+    previous = {"liver": np.ones(SHAPE, bool)}
+    prompts = click_prompts({"prompts": told, "label": "liver"}, SHAPE, LABELS, previous)
+    assert list(prompts) == ["liver", "spleen"]
+    liver, spleen = prompts["liver"], prompts["spleen"]
+    assert (liver.foreground, liver.background) == (((1, 2, 3),), ((4, 5, 6),))
+    assert liver.box == (0, 10, 2, 9, 3, 4)
+    assert liver.previous is not None
+    assert np.argwhere(spleen.doodle).tolist() == [[1, 1, 1], [2, 1, 1]]
+    assert np.argwhere(spleen.background_doodle).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ([1], "each optional"),
+        ("no json", "each optional"),
+        ({"liver": [[1, 2, 3]]}, "each optional"),
+        ({"liver": {"clicks": [[1, 2, 3]]}}, "got 'clicks'"),
+        ({"liver": {"foreground_scribbles": [[20, 0, 0]]}}, "inside the image"),
+        ({"liver": {"foreground": [[1, 2]]}}, "3 voxel indices"),
+        ({"liver": {"background": [[1, 2, 3]]}}, "where the structure is"),
+    ],
+)
+def test_prompts_of_another_form_are_refused_with_the_right_one(told, message):
+    with pytest.raises(ClientError, match=message):
+        said_prompts(told, SHAPE)
+
+
+def test_a_single_slice_is_cut_along_the_axis_that_was_said():
+    assert slice_axis({}, 2) == 2
+    assert slice_axis({"slice_axis": 0}, 2) == 0
+    for wrong in (3, -1, "1", True):
+        with pytest.raises(ClientError, match="slice_axis"):
+            slice_axis({"slice_axis": wrong}, 2)

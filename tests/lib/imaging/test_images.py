@@ -11,7 +11,9 @@ import SimpleITK
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from lib.imaging.formats import label_head, nifti_bytes, read_raw
 from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
+from tests.samples import AFFINE
 
 SHAPE = (5, 7, 4)
 
@@ -429,3 +431,26 @@ def test_failed_write_leaves_the_old_label_and_no_debris(tmp_path, monkeypatch):
         write_label(tmp_path / "label.nii", 0 * label, image)
     np.testing.assert_array_equal(read_label(tmp_path / "label.nii", image), label)
     assert [path.name for path in tmp_path.iterdir()] == ["label.nii"]
+
+
+@pytest.mark.parametrize("version", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_the_head_of_a_label_is_how_the_whole_label_file_begins(version):
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[1, 2, 3] = 1
+    header = version(np.zeros((4, 5, 6), np.float64), AFFINE).header
+    suffix, head = label_head(mask.shape, header.get_best_affine(), header)
+    assert suffix == ".nii.gz"
+    assert head + mask.tobytes("F") == nifti_bytes(mask, header.get_best_affine(), header)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5)])
+def test_the_head_of_a_label_of_another_format_holds_its_affine_bit_for_bit(tmp_path, shape):
+    affine = np.vstack([AFFINE[:3] / 3, AFFINE[3:]])
+    mask = np.zeros(shape, np.uint8)
+    mask[1, 2] = 1
+    suffix, head = label_head(shape, affine, None)
+    path = tmp_path / f"label{suffix}"
+    path.write_bytes(head + gzip.compress(mask.tobytes("F")))
+    like = Image(np.arange(mask.size).reshape(shape), affine)
+    assert np.array_equal(read_label(path, like), mask)
+    assert np.array_equal(read_raw(path).affine, affine)

@@ -1,0 +1,124 @@
+"""What the annotation page is told of a study: its image, its labels, and how a label of it is to be written."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infers.annotate.presence import Presence
+from infers.annotate.shown import SHRINKS, Shown, ShownStudies
+from infers.board.decisions import version_of
+from infers.board.thumbnails import colours
+from infers.errors import ClientError, NotFound
+from infers.store.datastore import AUTOMATIC, FINAL, LabelRecord
+from infers.store.locked import NO_IMAGE
+from infers.study_list.studies import CHECKED, Studies
+from lib.imaging.formats import label_head, nifti_bytes
+from lib.imaging.images import read_label
+
+MOST_STRUCTURES = 255  # the page paints in bytes
+TAGS = (FINAL, AUTOMATIC)
+
+
+class Desk:
+    """The annotation page's view of one study list.
+
+    Args:
+        studies: the study list.
+    """
+
+    def __init__(self, studies: Studies) -> None:
+        self._studies = studies
+        self._shown = ShownStudies()
+        self.presence = Presence()
+
+    def study(self, image_id: str, shrink: int) -> dict[str, Any]:
+        """What GET /oneprompt/studies/{id}/open answers (docs/annotate.md). Raises NotFound, ImageError."""
+        shown, path = self._of(image_id), self._path(image_id)
+        image, names = shown.image, self._studies.labels.names
+        suffix, head = label_head(image.array.shape, image.affine, image.nifti_header)
+        low, high = float(image.array.min()), float(image.array.max())
+        return {
+            "id": image_id,
+            "file": path.name,
+            "shape": list(shown.shape),
+            "flat": image.array.ndim == 2,
+            "affine": image.affine.tolist(),
+            "spacing": list(image.spacing),
+            "slice_axis": shown.slice_axis,
+            "shrink": _checked(shrink),
+            "steps": list(shown.steps(shrink)),
+            "colour": shown.colours is not None,
+            "window": list(shown.window),
+            "range": [low, high],
+            "hounsfield": low < -500 and shown.colours is None,
+            "checksum": image.checksum,
+            "label": {"suffix": suffix, "head": base64.b64encode(head).decode()},
+            "labels": {tag: _told(record) for tag in TAGS if (record := self._record(image_id, tag))},
+            "structures": names,
+            "colours": colours(names),
+        }
+
+    def volume(self, image_id: str, shrink: int) -> tuple[int, Iterator[bytes]]:
+        """The image as `Shown.nifti` gives it. Raises NotFound, ImageError."""
+        return self._of(image_id).nifti(_checked(shrink))
+
+    def mask(self, image_id: str, tag: str) -> bytes:
+        """A label of a study as uncompressed NIfTI in the image's own axes, uint8, each structure with the list's
+        number.
+
+        Raises:
+            NotFound: there is none with this tag.
+            ClientError: more structures than the page can show.
+        """
+        if tag not in TAGS:
+            raise ClientError(f"tag must be one of {', '.join(TAGS)}, got {tag!r}")
+        record, image = self._record(image_id, tag), self._of(image_id).image
+        if record is None:
+            raise NotFound(f"there is no label {tag!r} of image {image_id[:80]!r} (any more)")
+        label = read_label(record.path, image)
+        numbers, values = self._studies.labels.names, names_of(record)
+        table = np.arange(int(label.max()) + 1)
+        for name, value in values.items():
+            if value < table.size:
+                table[value] = numbers.get(name, value)
+        if table.max() > MOST_STRUCTURES:
+            raise ClientError(f"the page shows at most {MOST_STRUCTURES} structures, the label has {int(table.max())}")
+        return nifti_bytes(table[label].astype(np.uint8), image.affine, None)
+
+    def versions(self, image_id: str) -> dict[str, str]:
+        """{tag: short name of the label's bytes}, as they are now."""
+        return {tag: version_of(record) for tag in TAGS if (record := self._record(image_id, tag))}
+
+    def _record(self, image_id: str, tag: str) -> LabelRecord | None:
+        return self._studies.store.record(image_id, tag)
+
+    def _path(self, image_id: str) -> Path:
+        if image_id not in self._studies.store.list_images():
+            raise NotFound(NO_IMAGE.format(image_id[:80]))
+        return Path(self._studies.store.get_image_uri(image_id))
+
+    def _of(self, image_id: str) -> Shown:
+        return self._shown.of(self._path(image_id))
+
+
+def names_of(record: LabelRecord) -> dict[str, int]:
+    """{structure: value in the label}, as far as it is recorded."""
+    params = record.info.get("params") or {}
+    named = record.info.get(CHECKED) or params.get(CHECKED) or params.get("label_names") or {}
+    return {str(name): int(value) for name, value in named.items()}
+
+
+def _told(record: LabelRecord) -> dict[str, Any]:
+    told = {key: record.info.get(key) for key in ("user", "client_id", "ts", "accepted")}
+    return {"version": version_of(record), "structures": names_of(record), **told}
+
+
+def _checked(shrink: int) -> int:
+    if shrink not in SHRINKS:
+        raise ClientError(f"shrink must be one of {', '.join(map(str, SHRINKS))}, got {shrink}")
+    return shrink

@@ -1,0 +1,81 @@
+"""The annotation page over HTTP: the page, a study's image and labels in one format, and who else is there
+(docs/annotate.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import FileResponse, Response, StreamingResponse
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC, User
+from pydantic import BaseModel, Field
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from infers.annotate.shown import compressed
+from infers.board.endpoints import PAGE_HEADERS, PRIVATE
+
+STATIC = Path(__file__).parent / "static"
+USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+THIS_MACHINE = ("127.0.0.1", "::1")
+
+
+class Present(BaseModel):
+    """A page that is open: its own mark, whom it is used by, and whether it is about to close."""
+
+    session: str = Field(min_length=1, max_length=64)
+    name: str = Field("", max_length=64)
+    leaving: bool = False
+
+
+def add_annotation(router: APIRouter, app: Any) -> None:
+    """Add the page's routes; `app` is an `infers.assembly.Assembly`."""
+    _add_page(router)
+    _add_study(router, app)
+
+
+def _add_page(router: APIRouter) -> None:
+    # Open without a login, as the board's page is: there is nothing of the studies in it
+    @router.get("/oneprompt/annotate", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
+
+    router.routes.append(Mount(f"{router.prefix}/oneprompt/annotate/static", StaticFiles(directory=STATIC)))
+
+
+def _add_study(router: APIRouter, app: Any) -> None:
+    @router.get("/oneprompt/studies/{id}/open", tags=["One-Prompt"])
+    def study(id: str, response: Response, shrink: int = 1, user: User = USER) -> dict[str, Any]:
+        response.headers.update(PRIVATE)
+        return {**app.desk.study(id, shrink), "user": user.username}
+
+    @router.get("/oneprompt/studies/{id}/volume.nii", tags=["One-Prompt"])
+    def volume(id: str, request: Request, shrink: int = 1, user: User = USER) -> StreamingResponse:
+        length, parts = app.desk.volume(id, shrink)
+        headers = {**PRIVATE, "X-Length": str(length)}
+        # On the same machine packing takes longer than it saves
+        if _packs(request):
+            return StreamingResponse(compressed(parts), headers={**headers, "Content-Encoding": "gzip"})
+        return StreamingResponse(parts, headers={**headers, "Content-Length": str(length)})
+
+    @router.get("/oneprompt/studies/{id}/mask.nii", tags=["One-Prompt"])
+    def mask(id: str, tag: str, user: User = USER) -> StreamingResponse:
+        parts = compressed(iter([app.desk.mask(id, tag)]))
+        return StreamingResponse(parts, headers={**PRIVATE, "Content-Encoding": "gzip"})
+
+    @router.post("/oneprompt/studies/{id}/presence", tags=["One-Prompt"])
+    def presence(id: str, body: Present, user: User = USER) -> dict[str, Any]:
+        if body.leaving:
+            app.desk.presence.leave(id, body.session)
+            return {"others": [], "labels": {}}
+        others = app.desk.presence.enter(id, body.session, body.name or user.username)
+        return {"others": others, "labels": app.desk.versions(id)}
+
+
+def _packs(request: Request) -> bool:
+    """Whether a file is worth packing for whoever asks: a browser elsewhere, or behind a proxy, that can unpack it."""
+    direct = request.client is not None and request.client.host in THIS_MACHINE
+    proxied = "x-forwarded-for" in request.headers or "forwarded" in request.headers
+    return "gzip" in request.headers.get("accept-encoding", "") and not (direct and not proxied)

@@ -1,0 +1,246 @@
+// The annotation page: its state, how a study is opened, and what goes on in the background. What a person does is in
+// deeds.js, what it looks like in view.js.
+
+import { render } from "../../static/vendor/lit-html.js";
+import * as board from "../../static/api.js";
+import { makeDeeds } from "./deeds.js";
+import { Grid } from "./grid.js";
+import * as kept from "./kept.js";
+import { keyboard } from "./keys.js";
+import { Marks } from "./marks.js";
+import * as server from "./server.js";
+import { Hand } from "./tools.js";
+import { dialogs, over, rail, side, top } from "./view.js";
+import { supported, through, Viewer } from "./viewer.js";
+import { heard } from "./prompts.js";
+import { Work } from "./work.js";
+
+const BUSY_MS = 1500, IDLE_MS = 6000, PRESENT_MS = 10000, KEEP_MS = 800;
+const MOST_VOXELS = 1.6e8; // that are shown at full resolution: about 1.3 GB of memory with what the graphics card holds
+
+export const state = {
+  id: null, study: null, row: null, job: null, counts: {}, training: null, trainingOpen: false, others: [], user: "",
+  loading: null, error: "", message: "", login: false, conflict: null, unfinished: null, done: null, finished: false,
+  tool: "click", outside: false, size: 6, opacity: 0.35, window: [0, 1], hover: null, busy: 0, adding: "", newMask: false,
+  naming: null, tour: localStorage.getItem("oneprompt-tour-seen") ? 0 : 1,
+  me: localStorage.getItem("oneprompt-me") ?? "", seen: {}, times: [],
+};
+const session = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+const parts = Object.fromEntries(["top", "rail", "over", "side", "dialogs"].map((id) => [id, document.getElementById(id)]));
+let viewer, marks, timer = 0, presence = 0, keeping = 0, opening = 0;
+export let work = null;
+const queue = []; // of keeping: one at a time, the newest last
+
+export const page = {
+  state, session,
+  get work() { return work; },
+  get viewer() { return viewer; },
+  get marks() { return marks; },
+  draw, say, open, keepSoon, keepNow, refresh, loadLabel, fail,
+};
+const act = makeDeeds(page);
+
+function draw() {
+  render(top(state, act), parts.top);
+  render(rail(state, act), parts.rail);
+  render(over(state, act), parts.over);
+  render(side(state, act, work, viewer), parts.side);
+  render(dialogs(state, act, work), parts.dialogs);
+}
+
+function say(message) {
+  state.message = message;
+  draw();
+}
+
+// What went wrong is said once, in the words of the server; an expired login is asked for again
+function fail(error, doing = "") {
+  if (error.name === "AbortError") return;
+  if (error.status === 401) { state.login = true; say("Log in again: nothing that you drew is lost."); return; }
+  say(`${doing}${error.message}`);
+  if (!("status" in error)) console.error(error);
+}
+
+// Opening
+
+async function open(id, shrink = null) {
+  const mine = ++opening;
+  if (work && state.id) leave();
+  Object.assign(state, { id, study: null, row: null, error: "", conflict: null, unfinished: null, done: null, finished: false,
+    loading: { part: 0, text: "Opening…" }, others: [], newMask: false, busy: 0 });
+  work = null;
+  history.replaceState(null, "", `${location.pathname}?${new URLSearchParams({ study: id })}`);
+  draw();
+  const newest = () => mine === opening;
+  try {
+    const study = await server.study(id, shrink ?? 1);
+    if (!newest()) return;
+    const wanted = shrink ?? smallest(study);
+    if (wanted > study.shrink) { await open(id, wanted); return; }
+    const bytes = await server.volume(id, study.shrink, (part, whole) => {
+      if (!newest()) return;
+      state.loading = { part: part / whole, text: `${megabytes(part)} of ${megabytes(whole)} MB` };
+      draw();
+    });
+    if (!newest()) return;
+    state.loading = { part: 1, text: "Drawing…" };
+    draw();
+    await viewer.show(bytes, study);
+    marks.grid = new Grid(study, viewer.image);
+    work = new Work(study, marks.grid, viewer);
+    Object.assign(state, { study, user: study.user, loading: null, window: viewer.window, login: false,
+      seen: Object.fromEntries(Object.entries(study.labels).map(([tag, { version }]) => [tag, version])) });
+    work.seen = state.seen;
+    state.main = mainPlane(study);
+    viewer.arrange("all", state.main);
+    await loadLabel();
+    if (!newest()) return;
+    state.unfinished = await kept.found(study).catch(() => null);
+    act.colours();
+    work.saved = work.changes;
+  } catch (error) {
+    if (!newest()) return;
+    state.loading = null;
+    state.login = error.status === 401;
+    state.error = state.login ? "" : openingFailed(error);
+    if (!("status" in error)) console.error(error);
+  }
+  draw();
+  await refresh();
+  attend();
+}
+
+function openingFailed(error) {
+  if (error instanceof RangeError) return "This browser has too little memory for the image: open it at a smaller resolution.";
+  return error.message;
+}
+
+// The finest resolution that this machine is likely to hold
+function smallest({ shape }) {
+  for (const shrink of [1, 2, 3, 4, 6, 8]) {
+    const sides = shape.map((size) => (size >= 64 * shrink ? Math.ceil(size / shrink) : size));
+    if (sides[0] * sides[1] * sides[2] <= MOST_VOXELS && Math.max(...sides) <= viewer.largestSide) return shrink;
+  }
+  return 8;
+}
+
+// The plane in which the network, and a person, sees the study's slices
+function mainPlane(study) {
+  const thin = viewer.dims.indexOf(1);
+  const axis = thin >= 0 ? thin : study.slice_axis === null ? 2 : marks.grid.shownAxis(study.slice_axis);
+  return 2 - axis;
+}
+
+// The label that stands for the study: a person's, else prompts, else the automatic mask
+async function loadLabel() {
+  const { study } = state;
+  const tag = ["final", "prompted", "original"].find((one) => study.labels[one]);
+  if (!tag) return;
+  const { structures, prompts, accepted } = study.labels[tag];
+  const bytes = await server.mask(study.id, tag);
+  work.labels.load(work.grid.shown(bytes), tag === "final" && !accepted);
+  for (const name of Object.keys(structures)) {
+    const one = work.add(name);
+    if (!one) continue;
+    if (prompts?.[name]) one.prompts = heard(prompts[name]);
+    else one.grounded = true;
+  }
+  state.loaded = tag;
+  work.past = [];
+  work.future = [];
+  viewer.labelsChanged();
+  const axis = through(viewer.main);
+  const fullest = work.labels.fullest(axis);
+  if (fullest !== null) viewer.go(viewer.at.map((index, n) => (n === axis ? fullest : index)));
+}
+
+// In the background
+
+async function refresh() {
+  clearTimeout(timer);
+  const { id } = state;
+  if (!id || state.login) return;
+  try {
+    const [answer, training] = await Promise.all([server.row(id), board.training()]);
+    if (id !== state.id) return;
+    Object.assign(state, { row: answer.row, job: answer.job, counts: answer.counts, training });
+  } catch (error) {
+    if (error.status === 401) state.login = true;
+    else if (error.status === 404) state.error = error.message;
+  }
+  draw();
+  const busy = ["running", "cancelling"].includes(state.job?.state)
+    || [state.training, state.training?.specialist].some((run) => run?.state === "running");
+  timer = setTimeout(refresh, busy ? BUSY_MS : IDLE_MS);
+}
+
+async function attend() {
+  clearTimeout(presence);
+  const { id } = state;
+  if (!id || !state.study) return;
+  try {
+    const { others, labels } = await server.presence(id, { session, name: state.me });
+    if (id !== state.id) return;
+    state.others = others;
+    state.changed = ["final", "prompted"].find((tag) => (labels[tag] ?? "") !== (state.seen[tag] ?? "")) ?? null;
+    state.newMask = !state.changed && Boolean(labels.original) && labels.original !== state.seen.original;
+    draw();
+  } catch { /* the next look tells */ }
+  presence = setTimeout(attend, PRESENT_MS);
+}
+
+function leave() {
+  server.leave(state.id, session);
+}
+
+// Unsaved work is kept a moment after every change, and at once when the page is hidden
+function keepSoon() {
+  clearTimeout(keeping);
+  keeping = setTimeout(keepNow, KEEP_MS);
+  draw();
+}
+
+async function keepNow() {
+  clearTimeout(keeping);
+  const mine = work;
+  if (!mine?.unsaved || state.unfinished) return;
+  const changes = mine.changes;
+  if (mine.kept === changes) return;
+  queue.push(changes);
+  try {
+    await kept.keep(mine, state.me);
+    mine.kept = changes;
+  } catch (error) {
+    say(`This browser cannot keep unsaved work (${error.message}): submit before you leave.`);
+  }
+  queue.shift();
+}
+
+const megabytes = (bytes) => (bytes / 2 ** 20).toFixed(bytes < 2 ** 23 ? 1 : 0);
+
+// Beginning
+
+async function begin() {
+  if (!supported()) {
+    state.error = "This browser has no WebGL 2, which drawing volumes needs. The review board works without it, and so do "
+      + "3D Slicer and OHIF with this server.";
+    state.loading = null;
+    draw();
+    return;
+  }
+  viewer = new Viewer(document.getElementById("image"));
+  marks = new Marks(document.getElementById("marks"), viewer);
+  await viewer.attach();
+  viewer.drawn = () => marks.draw(work?.structures ?? [], work?.current);
+  page.hand = new Hand(document.getElementById("marks"), viewer, marks, state, act);
+  keyboard(page, act);
+  document.addEventListener("visibilitychange", () => document.hidden && keepNow());
+  window.addEventListener("pagehide", () => { keepNow(); if (state.id) leave(); });
+  const wanted = new URLSearchParams(location.search).get("study");
+  if (wanted) await open(wanted);
+  else await act.next();
+}
+
+parts.over.replaceChildren();
+draw();
+await begin();

@@ -1,0 +1,175 @@
+// The work on one study: structures, their prompts, the label, and what can be taken back.
+
+import { Labels } from "./labels.js";
+import { isEmpty, none } from "./prompts.js";
+
+// Okabe and Ito's colours in the server's order (lib/imaging/pictures.py), for structures that it does not know yet
+const COLOURS = ["#e69f00", "#56b4e9", "#f0e442", "#009e73", "#cc79a7", "#d55e00"];
+const MOST_STEPS = 200; // that can be taken back
+const MOST_VOXELS = 2e7; // in all of them together
+
+export class Work {
+  constructor(study, grid, viewer) {
+    this.study = study;
+    this.grid = grid;
+    this.viewer = viewer;
+    this.labels = new Labels(viewer.labels, viewer.dims);
+    this.structures = [];
+    this.current = null;
+    this.past = [];
+    this.future = [];
+    this.changes = 0; // counts up with every change, so that what was kept can be told from what is newer
+    this.saved = 0;
+    this.known = { ...study.structures };
+    for (const name of Object.keys(study.structures)) this.add(name);
+    this.choose(this.structures[0] ?? null);
+  }
+
+  get unsaved() {
+    return this.changes !== this.saved;
+  }
+
+  // Structures
+
+  // The structure of that name, added where there is none; a name in other capitals is the same one
+  add(name) {
+    const plain = name.trim().replace(/\s+/g, " ");
+    if (!plain) return null;
+    const there = this.structures.find((one) => one.name.toLowerCase() === plain.toLowerCase());
+    if (there) return there;
+    const known = Object.keys(this.known).find((one) => one.toLowerCase() === plain.toLowerCase());
+    const value = this.known[known] ?? this.freeValue();
+    if (value === null) return null;
+    const structure = {
+      name: known ?? plain, value, colour: this.study.colours[known] ?? COLOURS[(value - 1) % COLOURS.length],
+      prompts: none(), hidden: false, grounded: false,
+    };
+    this.structures.push(structure);
+    return structure;
+  }
+
+  freeValue() {
+    const taken = new Set([...Object.values(this.known), ...this.structures.map(({ value }) => value)]);
+    for (let value = 1; value < 256; value += 1) if (!taken.has(value)) return value;
+    return null;
+  }
+
+  // Give a structure another name; the reason why not, or null
+  rename(structure, name) {
+    const plain = name.trim().replace(/\s+/g, " ");
+    if (!plain || plain === structure.name) return null;
+    const other = this.structures.find((one) => one !== structure && one.name.toLowerCase() === plain.toLowerCase());
+    if (other) return `there is a structure ${other.name} already`;
+    structure.name = Object.keys(this.known).find((one) => one.toLowerCase() === plain.toLowerCase()) ?? plain;
+    this.changes += 1;
+    return null;
+  }
+
+  choose(structure) {
+    this.current = structure;
+  }
+
+  // Changes that can be taken back
+
+  // Begin a step; what follows of it (an answer that comes later) is added with `extend`
+  step(what, structure = null, prompts = null) {
+    const step = { what, structure, edits: [], before: structure && structure.prompts, after: prompts };
+    if (structure && prompts) structure.prompts = prompts;
+    this.past.push(step);
+    this.future = [];
+    this.changes += 1;
+    this.#forget();
+    return step;
+  }
+
+  extend(step, edit) {
+    if (!edit.size) return;
+    step.edits.push(edit);
+    this.changes += 1;
+    this.redraw(edit);
+  }
+
+  undo() {
+    const step = this.past.pop();
+    if (!step) return null;
+    for (const edit of step.edits.slice().reverse()) { edit.undo(); this.redraw(edit); }
+    if (step.after) step.structure.prompts = step.before;
+    this.future.push(step);
+    this.changes += 1;
+    return step;
+  }
+
+  redo() {
+    const step = this.future.pop();
+    if (!step) return null;
+    for (const edit of step.edits) { edit.redo(); this.redraw(edit); }
+    if (step.after) step.structure.prompts = step.after;
+    this.past.push(step);
+    this.changes += 1;
+    return step;
+  }
+
+  #forget() {
+    let voxels = 0;
+    const from = this.past.findLastIndex((step) => (voxels += step.edits.reduce((sum, one) => sum + one.size, 0)) > MOST_VOXELS);
+    this.past.splice(0, Math.max(from, this.past.length - MOST_STEPS, 0));
+  }
+
+  redraw(edit) {
+    const corners = edit.drawn();
+    if (corners) this.viewer.labelsChanged(...corners);
+  }
+
+  // An answer for one structure, in the file's order; only on the slice `index` along the file's axis, where one is given
+  take(mask, structure, axis = null, index = null) {
+    const shown = this.grid.shown(mask);
+    const edit = this.labels.edit();
+    const { values, dims } = this.labels;
+    const along = axis === null ? -1 : this.grid.shownAxis(axis);
+    const place = axis === null ? -1 : this.#shownIndex(axis, index);
+    const visit = (n) => {
+      if (shown[n]) { if (values[n] !== structure.value) edit.answer(n, structure.value); }
+      else if (values[n] === structure.value) edit.answer(n, 0);
+    };
+    if (along < 0) for (let n = 0; n < shown.length; n += 1) visit(n);
+    else slice(dims, along, place, visit);
+    return edit;
+  }
+
+  #shownIndex(axis, index) {
+    const voxel = [0, 0, 0];
+    voxel[axis] = index;
+    return this.grid.fromFile(voxel)[this.grid.shownAxis(axis)];
+  }
+
+  // Forget a structure's prompts and whatever of it nobody painted
+  clear(structure) {
+    const step = this.step("clear", structure, none());
+    const edit = this.labels.edit();
+    for (let n = 0; n < this.labels.values.length; n += 1) {
+      if (this.labels.values[n] === structure.value) edit.reset(n);
+    }
+    this.extend(step, edit);
+  }
+
+  // Names of structures that the label shows, and the table from shown values to 1, 2, ...
+  naming() {
+    const counts = this.labels.count();
+    const shown = this.structures.filter(({ value }) => counts[value]);
+    const table = new Uint8Array(256);
+    shown.forEach(({ value }, n) => { table[value] = n + 1; });
+    return { names: shown.map(({ name }) => name), table, counts };
+  }
+
+  prompted() {
+    return this.structures.filter(({ prompts }) => !isEmpty(prompts));
+  }
+}
+
+function slice(dims, axis, place, visit) {
+  const strides = [1, dims[0], dims[0] * dims[1]];
+  const [u, v] = [0, 1, 2].filter((one) => one !== axis);
+  for (let y = 0; y < dims[v]; y += 1) {
+    for (let x = 0, n = place * strides[axis] + y * strides[v]; x < dims[u]; x += 1, n += strides[u]) visit(n);
+  }
+}

@@ -1,0 +1,30 @@
+"""Two people on one study are told of each other."""
+
+import pytest
+
+from infers.annotate import presence
+from infers.annotate.presence import Presence
+
+
+def names(others):
+    return [other["name"] for other in others]
+
+
+def test_two_pages_on_one_study_hear_of_each_other():
+    there = Presence()
+    assert there.enter("s1", "a", "Anna") == []
+    assert names(there.enter("s1", "b", "Ben")) == ["Anna"]
+    assert names(there.enter("s1", "a", "Anna")) == ["Ben"]
+    assert there.enter("s2", "c", "Carl") == []
+
+
+def test_who_left_or_fell_silent_is_not_there(monkeypatch: pytest.MonkeyPatch):
+    there, now = Presence(), 0.0
+    monkeypatch.setattr(presence.time, "monotonic", lambda: now)
+    there.enter("s1", "a", "Anna")
+    there.enter("s1", "b", "Ben")
+    there.leave("s1", "b")
+    now = presence.SILENT - 1
+    assert names(there.enter("s1", "c", "Carl")) == ["Anna"]
+    now = 2 * presence.SILENT
+    assert there.enter("s1", "d", "Dora") == []
