@@ -17,8 +17,9 @@ from infers.errors import ClientError, NotFound
 from infers.store.datastore import AUTOMATIC, FINAL, LabelRecord
 from infers.store.locked import NO_IMAGE
 from infers.study_list.studies import CHECKED, Studies
-from lib.imaging.formats import label_head, nifti_bytes
+from lib.imaging.formats import label_head
 from lib.imaging.images import read_label
+from lib.imaging.nifti import nifti_bytes
 
 MOST_STRUCTURES = 255  # the page paints in bytes
 TAGS = (FINAL, AUTOMATIC)

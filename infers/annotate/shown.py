@@ -19,9 +19,10 @@ import nibabel
 import numpy as np
 from skimage.measure import block_reduce
 
-from lib.imaging.formats import Raw, read_raw
-from lib.imaging.images import Image, ImageError, read_image
+from lib.imaging.formats import read_raw
+from lib.imaging.images import Image, image_of
 from lib.imaging.pictures import grey_window
+from lib.imaging.raw import Raw
 from lib.imaging.volumes import Stack
 
 RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])  # NIfTI's type 128
@@ -134,21 +135,9 @@ def compressed(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _read(path: Path) -> Shown:
-    image = read_image(path)
-    raw = read_raw(path) if _may_be_coloured(path) else None
-    return Shown(image, None if raw is None else _colours(raw, image), grey_window(image.array))
-
-
-def _may_be_coloured(path: Path) -> bool:
-    """A look at the pixels again is saved for what is never coloured."""
-    return path.is_dir() or not path.name.lower().endswith((".nii", ".nii.gz")) or _is_rgb(path)
-
-
-def _is_rgb(path: Path) -> bool:
-    try:
-        return nibabel.load(path).get_data_dtype().names is not None  # type: ignore[attr-defined]
-    except Exception as error:  # whatever is wrong, it was read a moment ago
-        raise ImageError(f"{path.name}: it changed while it was read: {error}") from error
+    raw = read_raw(path)
+    image = image_of(raw, path.name)
+    return Shown(image, _colours(raw, image), grey_window(image.array))
 
 
 def _colours(raw: Raw, image: Image) -> np.ndarray | None:

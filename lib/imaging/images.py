@@ -26,6 +26,7 @@ __all__ = [
     "LABEL_SUFFIXES",
     "Image",
     "ImageError",
+    "image_of",
     "read_image",
     "read_label",
     "read_named_label",
@@ -91,7 +92,11 @@ def read_image(path: str | Path, frame: int = 0) -> Image:
         ImageError: missing, unreadable, of another format, or anything that `Image` refuses.
     """
     path = Path(path)
-    raw = read_raw(path, frame)
+    return image_of(read_raw(path, frame), path.name, frame)
+
+
+def image_of(raw: Raw, name: str, frame: int = 0) -> Image:
+    """As `read_image`, of what was read of a file of that name."""
     try:
         if raw.segments:
             raise ImageError("3D Slicer's segmentation is a label: put it under labels/final, named as its image")
@@ -101,7 +106,7 @@ def read_image(path: str | Path, frame: int = 0) -> Image:
             notes.append(f"it holds {raw.frames} volumes, and number {frame} of 0 to {raw.frames - 1} is taken")
         return Image(array, raw.affine, raw.header, raw.others, "; ".join(filter(None, notes)), raw.planes)
     except ImageError as error:
-        raise ImageError(f"{path.name}: {error}") from None
+        raise ImageError(f"{name}: {error}") from None
 
 
 def read_label(path: str | Path, like: Image | None = None) -> np.ndarray:

@@ -11,8 +11,9 @@ import SimpleITK
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from lib.imaging.formats import label_head, nifti_bytes, read_raw
+from lib.imaging.formats import label_head, read_raw
 from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
+from lib.imaging.nifti import nifti_bytes
 from tests.samples import AFFINE
 
 SHAPE = (5, 7, 4)
