@@ -136,7 +136,7 @@ def compressed(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 def _read(path: Path) -> Shown:
     raw = read_raw(path)
-    image = image_of(raw, path.name)
+    image = image_of(raw, path)
     return Shown(image, _colours(raw, image), grey_window(image.array))
 
 

@@ -92,21 +92,21 @@ def read_image(path: str | Path, frame: int = 0) -> Image:
         ImageError: missing, unreadable, of another format, or anything that `Image` refuses.
     """
     path = Path(path)
-    return image_of(read_raw(path, frame), path.name, frame)
+    return image_of(read_raw(path, frame), path, frame)
 
 
-def image_of(raw: Raw, name: str, frame: int = 0) -> Image:
-    """As `read_image`, of what was read of a file of that name."""
+def image_of(raw: Raw, path: Path, frame: int = 0) -> Image:
+    """As `read_image`, of what was read there."""
     try:
         if raw.segments:
             raise ImageError("3D Slicer's segmentation is a label: put it under labels/final, named as its image")
         array, outside = _with_numbers(_at_most_3d(_luminance(raw)))
         notes = [raw.note, outside]
-        if raw.frames > 1 and not Path(path).is_dir():
+        if raw.frames > 1 and not path.is_dir():
             notes.append(f"it holds {raw.frames} volumes, and number {frame} of 0 to {raw.frames - 1} is taken")
         return Image(array, raw.affine, raw.header, raw.others, "; ".join(filter(None, notes)), raw.planes)
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(f"{path.name}: {error}") from None
 
 
 def read_label(path: str | Path, like: Image | None = None) -> np.ndarray:
