@@ -92,11 +92,6 @@ class NetworkConfig:
         """Templates that one decoding pass reads."""
         return 1 if self.design == "pyramid" else 16
 
-    @property
-    def most_templates(self) -> int:
-        """Templates that one decoding pass reads."""
-        return 1
-
     @classmethod
     def small(cls) -> NetworkConfig:
         """3.5 M parameters at 128 px: trained and served on CPUs."""
