@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +30,22 @@ from infers.guards import safe_name
 from infers.jobs.batch import TolerantBatchInfer
 from infers.jobs.propagation import Propagation
 from infers.jobs.training import Trainings
+from infers.label_records import AUTOMATIC, FINAL, FORMER, LabelRecord, Statement
 from infers.limits import MB, Limits
 from infers.names import LabelMap
 from infers.serving.model import BASE, PUBLISHED, ServedModel
 from infers.serving.priority_lock import PriorityLock
 from infers.settings import AppConfig
-from infers.store.datastore import ACCEPTED, AUTOMATIC, FINAL, FORMER, PROVENANCE, StudyStore
+from infers.store.datastore import StudyStore
 from infers.store.locked import NO_IMAGE
 from infers.store.watch import FolderWatch, if_other
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.corrections import Corrections
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.pending_results import PendingResults
-from infers.study_list.rows import REJECTED
-from infers.study_list.scoring import SCORE, DiceScoring, score_study
+from infers.study_list.scoring import DiceScoring, score_study
 from infers.study_list.strategies import strategies
-from infers.study_list.studies import CHECKED, IMAGE, IS_TEMPLATE, MODEL, SPECIALIST, Studies
+from infers.study_list.studies import MODEL, SPECIALIST, Studies
 from infers.study_list.template_check import TemplateHealth
 from infers.tasks.list_unet import ListUNetTask
 from infers.tasks.oneprompt import Engine, tasks
@@ -60,10 +61,6 @@ from lib.segmenters.slice_segmenter import SliceSegmenter
 logger = logging.getLogger(__name__)
 
 SPECIALIST_FOLDER = "specialist"
-
-# What only this app says of a label: a client that sends a record back as it got it has decided nothing. With "params"
-# a mask would pass for one that this app made (`is_ours`).
-OWN_RECORD = frozenset({ACCEPTED, CHECKED, IS_TEMPLATE, PROVENANCE, REJECTED, SCORE, "params"})
 
 
 class Assembly:
@@ -112,7 +109,7 @@ class Assembly:
         self.trainings = Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
         self.gate = PriorityLock()
         self.corrections = Corrections(self.studies, self.datastore.state / "template_checks.json")
-        self.health = TemplateHealth(self.studies, self.corrections)
+        self.health = TemplateHealth(self.studies)
         self.job = Propagation(
             self.studies, self.gate, self.datastore.state, self._prepare, self.corrections.check_templates
         )
@@ -120,9 +117,7 @@ class Assembly:
         self.acceptance = Acceptance(
             self.datastore, offers, self.config.quiet_seconds, self.label_saved, self.labels.learn
         )
-        self.board = Board(
-            self.studies, self.job, self.acceptance, self._templates_changed, self.corrections, self.health
-        )
+        self.board = Board(self.studies, self.job, self.acceptance, self._templates_changed, self.health)
         self.desk = Desk(self.studies)
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
         # Training writes into the watched folders all the time: only other weights are news for the list
@@ -214,33 +209,31 @@ class Assembly:
         path, params = task(request)
         tag, label = request.get("label_tag") or AUTOMATIC, path
         if request.get("save_label") and image_id is not None:
-            label, info = image_id, {"model": MODEL, "params": {**params, IMAGE: stamp}}
-            if tag == AUTOMATIC and not params.get("stored"):
-                self.datastore.save_automatic(image_id, Path(path), info)
-            elif tag != AUTOMATIC:
-                self.datastore.save_label(image_id, path, tag, info)
+            label = image_id
+            if tag != AUTOMATIC or not params.get("stored"):
+                self.studies.store_result(image_id, Path(path), params, stamp, tag)
         return {"label": label, "tag": tag, "file": path, "params": params}
 
-    def save_label(self, image_id: str, path: Path, tag: str, params: dict[str, Any]) -> dict[str, Any]:
+    def save_label(self, image_id: str, path: Path, tag: str, statement: Statement, user: str | None) -> dict[str, Any]:
         """Store a label that a client submitted; a final one is checked first and becomes a template."""
         safe_name("tag", tag)
         self.image_path(image_id)
-        params = _said_by_client(params)
+        record = LabelRecord(statement, author=user)
         if tag == FINAL:
-            params = {**params, CHECKED: self.studies.check_label(image_id, path, params)}
-        before = self.datastore.tags(image_id).get(FORMER)
-        label_id = self.datastore.save_label(image_id, str(path), tag, params)
-        former = self.datastore.tags(image_id).get(FORMER)
-        answer = self._app.on_save_label(image_id, label_id) if tag == FINAL else {}
+            record = replace(record, structures=self.studies.check_label(image_id, path, statement))
+        before = self.datastore.records(image_id).get(FORMER)
+        self.datastore.save(image_id, path, tag, record)
+        former = self.datastore.records(image_id).get(FORMER)
+        answer = self._app.on_save_label(image_id, image_id) if tag == FINAL else {}
         if former and former != before:
-            told = {key: former.get(key) for key in ("user", "client_id", "ts")}
-            answer = {**(answer or {}), "replaced": {**told, "kept_as": FORMER}}
-        return {**(answer or {}), "image": image_id, "label": label_id}
+            whose = {"user": former.author, "client_id": former.statement.client_id, "ts": former.saved}
+            answer = {**(answer or {}), "replaced": {**whose, "kept_as": FORMER}}
+        return {**(answer or {}), "image": image_id, "label": image_id}
 
-    def describe_label(self, image_id: str, tag: str, told: dict[str, Any]) -> None:
+    def describe_label(self, image_id: str, tag: str, statement: Statement, user: str | None) -> None:
         """Add what a client says of a label to its record. Raises NotFound."""
         safe_name("tag", tag)
-        self.datastore.update_label_info(image_id, tag, _said_by_client(told))
+        self.datastore.amend(image_id, tag, lambda record: record.described(statement, user))
 
     def label_saved(self, image_id: str) -> dict[str, Any]:
         """A final label is there: the other studies follow, its former mask is scored, and a training may be due."""
@@ -396,9 +389,11 @@ class Assembly:
         """Structures that stored labels know and `labels.json` does not: it was lost, or came without its folder."""
         indices: dict[str, int] = {}
         names: list[str] = []
-        for tags in self.datastore.all_tags().values():
-            indices |= dict((tags.get(AUTOMATIC, {}).get("params") or {}).get(CHECKED) or {})
-            names += tags.get(FINAL, {}).get(CHECKED) or ()
+        for records in self.datastore.all_records():
+            mask, final = records.get(AUTOMATIC), records.get(FINAL)
+            made = mask.provenance if mask else None
+            indices |= (made.structures if made else None) or {}
+            names += (final.structures if final else None) or ()
         self.labels.restore(indices, names)
 
     def _datastore(self, studies: str) -> Any:
@@ -445,10 +440,6 @@ class Assembly:
             self.studies.looks.refresh()
         if self.config.auto_propagate:
             self.job.trigger(resume=False)  # only says that there may be work: this is called under the store's lock
-
-
-def _said_by_client(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in told.items() if key not in OWN_RECORD}
 
 
 def _saved(instance: Dataset) -> str:

@@ -46,7 +46,7 @@ class CourseTrainer(BasicTrainTask):
     Args:
         models: folder of runs, statistics and the record.
         description: what clients show.
-        studies: gives the study list's final labels, each as the fields of a `LabelledStudy`.
+        studies: gives the study list's final labels.
         settings: the course's numbers.
         options: further parameters that clients are offered.
     """
@@ -55,7 +55,7 @@ class CourseTrainer(BasicTrainTask):
         self,
         models: Path,
         description: str,
-        studies: Callable[[], list[tuple[Any, ...]]],
+        studies: Callable[[], list[LabelledStudy]],
         settings: Settings,
         options: Mapping[str, Any],
     ) -> None:
@@ -82,7 +82,7 @@ class CourseTrainer(BasicTrainTask):
             del self._config[key]
         self.models, self._settings = models, settings
         # Emptied for the processes of several GPUs: `pre_process` has asked already
-        self._studies: Callable[[], list[tuple[Any, ...]]] | None = studies
+        self._studies: Callable[[], list[LabelledStudy]] | None = studies
         self._course: Course | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class CourseTrainer(BasicTrainTask):
     def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
         """The labelled studies. Raises ValueError where there are none, or what a parameter may be."""
         assert self._studies is not None
-        studies = self._parts([LabelledStudy(*fields) for fields in self._studies()])
+        studies = self._parts(self._studies())
         changed: Any = self._settings
         changed = dataclasses.replace(changed, epochs=int(request["max_epochs"]), steps=int(request["steps_per_epoch"]))
         settings, drawn = self._prepared(request, changed), [study.drawn for study in studies]

@@ -29,7 +29,7 @@ class ListUNetTrainer(CourseTrainer):
         specialist: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
         unlearnt: gives One-Prompt weights that learnt from none of the studies named, which must be better with it:
             those that are served may know what is held out.
-        studies: gives the study list's final labels, each as the fields of a `LabelledStudy`.
+        studies: gives the study list's final labels.
         settings: the numbers of a training.
     """
 
@@ -37,7 +37,7 @@ class ListUNetTrainer(CourseTrainer):
         self,
         specialist: ServedListUNet,
         unlearnt: Callable[[Collection[str]], Path],
-        studies: Callable[[], list[tuple[Any, ...]]],
+        studies: Callable[[], list[LabelledStudy]],
         settings: ListUNetSettings = ListUNetSettings(),
     ) -> None:
         description = "Trains a network for this study list alone, beside One-Prompt"

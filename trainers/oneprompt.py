@@ -13,6 +13,7 @@ from typing import Any
 
 from monailabel.tasks.train.basic_train import Context
 
+from lib.finetuning.course import LabelledStudy
 from lib.finetuning.oneprompt import FineTune, FineTuning
 from lib.finetuning.training_record import update_record
 from lib.finetuning.versions import CANDIDATE, PUBLISHED, Versions
@@ -31,7 +32,7 @@ class OnePromptTrainer(CourseTrainer):
         versions: where candidates are kept and published.
         provenance: what is recorded with them beside the training itself.
         served: gives the weights file that is served now.
-        studies: gives the study list's final labels, each as the fields of a `LabelledStudy`.
+        studies: gives the study list's final labels.
         tuning: the numbers of a fine-tuning.
     """
 
@@ -41,7 +42,7 @@ class OnePromptTrainer(CourseTrainer):
         versions: Versions,
         provenance: Mapping[str, Any],
         served: Callable[[], Path],
-        studies: Callable[[], list[tuple[Any, ...]]],
+        studies: Callable[[], list[LabelledStudy]],
         tuning: FineTuning = FineTuning(),
     ) -> None:
         modes = [tuning.mode, *(mode for mode in MODES if mode != tuning.mode)]

@@ -14,9 +14,10 @@ from infers.annotate.shown import SHRINKS, Shown, ShownStudies
 from infers.board.decisions import version_of
 from infers.board.thumbnails import colours
 from infers.errors import ClientError, NotFound
-from infers.store.datastore import AUTOMATIC, FINAL, LabelRecord
+from infers.label_records import AUTOMATIC, FINAL
+from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
-from infers.study_list.studies import CHECKED, Studies
+from infers.study_list.studies import Studies
 from lib.imaging.formats import label_head
 from lib.imaging.images import read_label
 from lib.imaging.nifti import nifti_bytes
@@ -59,7 +60,7 @@ class Desk:
             "hounsfield": low < -500 and shown.colours is None,
             "checksum": image.checksum,
             "label": {"suffix": suffix, "head": base64.b64encode(head).decode()},
-            "labels": {tag: _told(record) for tag in TAGS if (record := self._record(image_id, tag))},
+            "labels": {tag: _described(label) for tag in TAGS if (label := self._label(image_id, tag))},
             "structures": names,
             "colours": colours(names),
         }
@@ -78,11 +79,11 @@ class Desk:
         """
         if tag not in TAGS:
             raise ClientError(f"tag must be one of {', '.join(TAGS)}, got {tag!r}")
-        record, image = self._record(image_id, tag), self._of(image_id).image
-        if record is None:
+        stored, image = self._label(image_id, tag), self._of(image_id).image
+        if stored is None:
             raise NotFound(f"there is no label {tag!r} of image {image_id[:80]!r} (any more)")
-        label = read_label(record.path, image)
-        numbers, values = self._studies.labels.names, names_of(record)
+        label = read_label(stored.path, image)
+        numbers, values = self._studies.labels.names, names_of(stored)
         table = np.arange(int(label.max()) + 1)
         for name, value in values.items():
             if value < table.size:
@@ -93,10 +94,10 @@ class Desk:
 
     def versions(self, image_id: str) -> dict[str, str]:
         """{tag: short name of the label's bytes}, as they are now."""
-        return {tag: version_of(record) for tag in TAGS if (record := self._record(image_id, tag))}
+        return {tag: version_of(label) for tag in TAGS if (label := self._label(image_id, tag))}
 
-    def _record(self, image_id: str, tag: str) -> LabelRecord | None:
-        return self._studies.store.record(image_id, tag)
+    def _label(self, image_id: str, tag: str) -> StoredLabel | None:
+        return self._studies.store.label(image_id, tag)
 
     def _path(self, image_id: str) -> Path:
         if image_id not in self._studies.store.list_images():
@@ -107,16 +108,22 @@ class Desk:
         return self._shown.of(self._path(image_id))
 
 
-def names_of(record: LabelRecord) -> dict[str, int]:
+def names_of(label: StoredLabel) -> dict[str, int]:
     """{structure: value in the label}, as far as it is recorded."""
-    params = record.info.get("params") or {}
-    named = record.info.get(CHECKED) or params.get(CHECKED) or params.get("label_names") or {}
-    return {str(name): int(value) for name, value in named.items()}
+    made = label.record.provenance if label.record.inferred else None
+    return dict(label.record.structures or (made and (made.structures or made.label_names)) or {})
 
 
-def _told(record: LabelRecord) -> dict[str, Any]:
-    told = {key: record.info.get(key) for key in ("user", "client_id", "ts", "accepted")}
-    return {"version": version_of(record), "structures": names_of(record), **told}
+def _described(label: StoredLabel) -> dict[str, Any]:
+    record = label.record
+    return {
+        "version": version_of(label),
+        "structures": names_of(label),
+        "user": record.author,
+        "client_id": record.statement.client_id,
+        "ts": record.saved,
+        "accepted": record.accepted,
+    }
 
 
 def _checked(shrink: int) -> int:

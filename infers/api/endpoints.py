@@ -33,7 +33,7 @@ from infers.guards import (
     received,
     stem,
 )
-from infers.store.datastore import FINAL
+from infers.label_records import FINAL, Statement
 from infers.study_list.studies import MODEL
 from infers.tasks.oneprompt import USE_AS_TEMPLATE, is_marked
 
@@ -166,17 +166,17 @@ def _add_studies(router: APIRouter, app: Any) -> None:
         tag: str = FINAL,
         user: User = ANNOTATOR,
     ) -> dict[str, Any]:
-        told = {**json_object(params, "params"), "user": user.username}
+        statement = Statement.from_json(json_object(params, "params"))
         with received(label) as path:
-            return app.save_label(image, path, tag or FINAL, told)
+            return app.save_label(image, path, tag or FINAL, statement, user.username)
 
     @router.put("/datastore/label/info", tags=["Datastore"])
     def describe_label(label: str, tag: str, info: str = Form("{}"), user: User = ANNOTATOR) -> None:
-        app.describe_label(label, tag, {**json_object(info, "info"), "user": user.username})
+        app.describe_label(label, tag, Statement.from_json(json_object(info, "info")), user.username)
 
     @router.put("/datastore/updatelabelinfo", include_in_schema=False, deprecated=True)
     def describe_label_as_before(label: str, tag: str, params: str = Form("{}"), user: User = ANNOTATOR) -> None:
-        app.describe_label(label, tag, {**json_object(params, "params"), "user": user.username})
+        app.describe_label(label, tag, Statement.from_json(json_object(params, "params")), user.username)
 
     @router.put("/datastore/", tags=["Datastore"])
     @router.put("/datastore/image", tags=["Datastore"])

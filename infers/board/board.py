@@ -9,10 +9,9 @@ from infers.board.decisions import Decisions
 from infers.board.thumbnails import Thumbnails, colours, shown_label
 from infers.errors import NotFound
 from infers.jobs.propagation import Propagation
-from infers.store.datastore import LabelRecord
+from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.acceptance import Acceptance
-from infers.study_list.corrections import Corrections
 from infers.study_list.rows import Page, Row, Wanted, make_rows, select
 from infers.study_list.studies import Studies
 from infers.study_list.template_check import TemplateHealth
@@ -28,7 +27,6 @@ class Board:
         job: the background job.
         acceptance: interactive results that wait.
         changed: called after templates changed.
-        corrections: what is expected of masks.
         health: of the templates.
     """
 
@@ -38,18 +36,16 @@ class Board:
         job: Propagation,
         acceptance: Acceptance,
         changed: Callable[[], Any],
-        corrections: Corrections,
         health: TemplateHealth,
     ) -> None:
         self._studies, self._job, self._acceptance = studies, job, acceptance
-        self._corrections, self._health = corrections, health
+        self._health = health
         self._thumbnails = Thumbnails(studies)
         self.decisions = Decisions(studies, acceptance, changed, job.trigger)
 
     def rows(self) -> list[Row]:
         """Every study as it stands now."""
-        return make_rows(self._studies, self._job.status().failed, self._acceptance.waiting(),
-                         self._corrections.quality)  # fmt: skip
+        return make_rows(self._studies, self._job.status().failed, self._acceptance.waiting())
 
     def page(self, wanted: Wanted) -> Page:
         """Some of them. Raises NotFound where a study is wanted that does not exist."""
@@ -63,14 +59,14 @@ class Board:
 
     def quality(self) -> dict[str, Any]:
         """What the predictions rest on: corrected cases by structure, and the templates' health."""
-        return {"corrections": self._corrections.cases(), "health": self._health.told()}
+        return {"corrections": self._studies.quality.cases(), "health": self._health.told()}
 
     def unreadable(self) -> dict[str, Any]:
         """How many files of the study folder are left out, and the first of them with the reasons."""
         found = self._studies.store.unreadable()
         return {"count": len(found), "files": dict(sorted(found.items())[:SHOWN])}
 
-    def shown(self, image_id: str) -> LabelRecord | None:
+    def shown(self, image_id: str) -> StoredLabel | None:
         """The label that a study's picture shows."""
         return shown_label(self._studies, image_id)
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infers.errors import ClientError, NotFound
-from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, PROVENANCE, LabelRecord
+from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, LabelRecord, Provenance, Rejection, Statement
+from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.acceptance import Acceptance
-from infers.study_list.rows import REJECTED
-from infers.study_list.studies import CHECKED, IS_TEMPLATE, KEY, Studies, is_ours
+from infers.study_list.studies import Studies
 from lib.imaging.images import ImageError
 
 AT_ONCE = 16  # studies decided on under one lock, and written to the index together: others wait for that long only
@@ -64,19 +64,17 @@ class Decisions:
             versions: {id: version of the mask that was looked at}; a mask made anew since then is not accepted.
         """
         outcome = Outcome()
-        masks: dict[str, tuple[str, dict[str, Any]]] = {}
+        masks: dict[str, tuple[str, LabelRecord]] = {}
 
         def check(image_id: str) -> str | None:
-            mask = self._mask(image_id)
+            mask, made = self._mask(image_id)
             if versions.get(image_id) not in (None, version_of(mask)):
                 return CHANGED
-            params = mask.info["params"]
-            names = dict(params.get(CHECKED, params.get("label_names")) or {})
-            if not self._studies.is_of_image(image_id, mask.info):
+            if not self._studies.is_of_image(image_id, made):
                 return "its image changed since the mask was made: have it made again"
-            if not names:
+            if not made.names:
                 return "its mask is empty: there is nothing to accept"
-            masks[image_id] = (mask.checksum, _accepted(params, names, user))
+            masks[image_id] = (mask.checksum, _accepted(made, user))
             return None
 
         checked = Outcome()
@@ -96,10 +94,11 @@ class Decisions:
         """Mark automatic masks as wrong; they stay until the templates change and they are made again."""
 
         def act(image_id: str) -> str | None:
-            mask = self._mask(image_id)
+            mask, _ = self._mask(image_id)
             if versions.get(image_id) not in (None, version_of(mask)):
                 return CHANGED
-            self._record(image_id, AUTOMATIC, {REJECTED: {"user": user, "ts": int(time.time())}})
+            rejected = Rejection(user, int(time.time()))
+            self._studies.store.amend(image_id, AUTOMATIC, lambda record: replace(record, rejected=rejected))
             return None
 
         return self._each(ids, act)
@@ -109,12 +108,12 @@ class Decisions:
 
         def act(image_id: str) -> str | None:
             store = self._studies.store
-            if store.record(image_id, FINAL) is not None:
+            if store.label(image_id, FINAL) is not None:
                 return None if store.withdraw(image_id) else "a person submitted its label, which stays"
-            mask = store.record(image_id, AUTOMATIC)
-            if mask is None or not mask.info.get(REJECTED):
+            mask = store.label(image_id, AUTOMATIC)
+            if mask is None or not mask.record.rejected:
                 return "it was neither accepted nor rejected"
-            self._record(image_id, AUTOMATIC, {REJECTED: None})
+            store.amend(image_id, AUTOMATIC, lambda record: replace(record, rejected=None))
             return None
 
         return self._each(ids, act, then=self._changed)
@@ -123,9 +122,9 @@ class Decisions:
         """Keep final labels out of the bank (and of training), or take them in again."""
 
         def act(image_id: str) -> str | None:
-            if self._studies.store.record(image_id, FINAL) is None:
+            if self._studies.store.label(image_id, FINAL) is None:
                 return "it has no final label: accept its mask, or submit one"
-            self._record(image_id, FINAL, {IS_TEMPLATE: use})
+            self._studies.store.amend(image_id, FINAL, lambda record: replace(record, template=use))
             return None
 
         return self._each(ids, act, then=self._changed)
@@ -134,11 +133,11 @@ class Decisions:
         """Have masks made again though nothing changed; also of studies that failed."""
 
         def act(image_id: str) -> str | None:
-            if self._studies.store.record(image_id, FINAL) is not None:
+            if self._studies.store.label(image_id, FINAL) is not None:
                 return HAS_FINAL
-            mask = self._studies.store.record(image_id, AUTOMATIC)
-            if mask is not None and is_ours(mask.info):
-                self._record(image_id, AUTOMATIC, {"params": {**mask.info["params"], KEY: ""}})
+            if own := self._studies.own_mask(image_id):
+                forgotten = replace(own[1], fingerprint="")
+                self._studies.store.amend(image_id, AUTOMATIC, lambda record: replace(record, provenance=forgotten))
             return None
 
         return self._each(ids, act, then=self._again)
@@ -176,31 +175,25 @@ class Decisions:
                 raise NotFound(NO_IMAGE.format(image_id[:80]))
         return dict.fromkeys(ids)
 
-    def _mask(self, image_id: str) -> LabelRecord:
-        if self._studies.store.record(image_id, FINAL) is not None:
+    def _mask(self, image_id: str) -> tuple[StoredLabel, Provenance]:
+        """The mask to decide on, and what made it. Raises ClientError where there is none, or it is not ours."""
+        if self._studies.store.label(image_id, FINAL) is not None:
             raise ClientError(HAS_FINAL)
-        mask = self._studies.store.record(image_id, AUTOMATIC)
-        if mask is None:
+        if own := self._studies.own_mask(image_id):
+            return own
+        if self._studies.store.label(image_id, AUTOMATIC) is None:
             raise ClientError("it has no automatic mask yet")
-        if not is_ours(mask.info):
-            raise ClientError("its mask was put there by somebody else: open it in a viewer and submit it")
-        return mask
-
-    def _record(self, image_id: str, tag: str, info: dict[str, Any]) -> None:
-        self._studies.store.update_label_info(image_id, tag, info)
+        raise ClientError("its mask was put there by somebody else: open it in a viewer and submit it")
 
 
-def version_of(record: LabelRecord | None) -> str:
+def version_of(label: StoredLabel | None) -> str:
     """Short name of a label's bytes; empty where there is no label."""
-    return record.checksum[:16] if record else ""
+    return label.checksum[:16] if label else ""
 
 
-def _accepted(params: Mapping[str, Any], names: Mapping[str, int], user: str) -> dict[str, Any]:
+def _accepted(made: Provenance, user: str) -> LabelRecord:
     """The record of a final label that was an automatic mask."""
-    return {
-        ACCEPTED: BOARD,
-        "user": user,
-        "label_info": [{"name": name, "idx": index} for name, index in names.items()],
-        CHECKED: dict(names),
-        PROVENANCE: dict(params),
-    }
+    label_info = [{"name": name, "idx": index} for name, index in made.names.items()]
+    return LabelRecord(
+        Statement(label_info), author=user, structures=dict(made.names), accepted=ON_BOARD, provenance=made
+    )

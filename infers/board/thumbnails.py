@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from infers.store.datastore import AUTOMATIC, FINAL, LabelRecord
-from infers.study_list.studies import CHECKED, Studies
+from infers.label_records import AUTOMATIC, FINAL
+from infers.store.datastore import StoredLabel
+from infers.study_list.studies import Studies
 from lib.imaging.images import Image, read_label
 from lib.imaging.pictures import COLOURS, overlay
 
@@ -40,16 +41,16 @@ class Thumbnails:
             ImageError: an image or label that cannot be read.
         """
         path = Path(self._studies.store.get_image_uri(image_id))
-        record = shown_label(self._studies, image_id)
+        label = shown_label(self._studies, image_id)
         numbers = self._studies.labels.names
-        key = (image_id, path.stat().st_mtime_ns, record and record.checksum, tuple(numbers.items()), size)
+        key = (image_id, path.stat().st_mtime_ns, label and label.checksum, tuple(numbers.items()), size)
         if (known := self._recall(key)) is not None:
             return known
         with self._turns:
             if (known := self._recall(key)) is not None:  # two asked for the same
                 return known
             image = self._studies.image(image_id)
-            mask = None if record is None else _by_name(record, image, numbers)
+            mask = None if label is None else _by_name(label, image, numbers)
             file = io.BytesIO()
             Pillow.fromarray(overlay(image, mask, size)).save(file, "PNG")
         return self._keep(key, file.getvalue())
@@ -68,9 +69,9 @@ class Thumbnails:
         return png
 
 
-def shown_label(studies: Studies, image_id: str) -> LabelRecord | None:
+def shown_label(studies: Studies, image_id: str) -> StoredLabel | None:
     """The label that stands for a study: the final one, else the automatic mask, else None."""
-    return studies.store.record(image_id, FINAL) or studies.store.record(image_id, AUTOMATIC)
+    return studies.store.label(image_id, FINAL) or studies.store.label(image_id, AUTOMATIC)
 
 
 def colours(names: dict[str, int]) -> dict[str, str]:
@@ -78,14 +79,11 @@ def colours(names: dict[str, int]) -> dict[str, str]:
     return {name: "#{:02x}{:02x}{:02x}".format(*COLOURS[(n - 1) % len(COLOURS)]) for name, n in names.items()}
 
 
-def _by_name(record: LabelRecord, image: Image, numbers: dict[str, int]) -> np.ndarray:
+def _by_name(stored: StoredLabel, image: Image, numbers: dict[str, int]) -> np.ndarray:
     """The label map with each structure's own number, so that it has the same colour in every study."""
-    label = read_label(record.path, image)
-    values = record.info.get(CHECKED)
-    if not isinstance(values, dict):
-        return label
+    label = read_label(stored.path, image)
     table = np.arange(int(label.max()) + 1)
-    for name, value in values.items():
+    for name, value in (stored.record.structures or {}).items():
         if name in numbers and value < table.size:
             table[value] = numbers[name]
     return table[label]

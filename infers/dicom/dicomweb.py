@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from infers.dicom.dicomseg import read_headers
 from infers.dicom.pacs_labels import AS_STORED, PacsLabels, SegSeries, final_seg
 from infers.errors import ClientError, NotFound, reason_of
 from infers.guards import safe_name
-from infers.store.datastore import AUTOMATIC, FINAL, LabelRecord, StudyStore, is_still
+from infers.label_records import AUTOMATIC, FINAL, LabelRecord, Statement
+from infers.store.datastore import StoredLabel, StudyStore, is_still
 from infers.store.series import NO_IMAGES
 from lib.imaging.dicom import arrange
 from lib.imaging.images import ImageError, read_image, read_label, write_image, write_label
@@ -40,8 +42,6 @@ logger = logging.getLogger(__name__)
 COPY_SUFFIX = ".nii.gz"
 AWAY = "away"
 LOOK_AGAIN = 10.0  # seconds between looks for what others stored on the server
-SEEN = "dicom_seg_seen"  # in a final label's record: the server's segmentations that it is newer than, its own included
-SEG_PROBLEM = "dicom_seg_problem"  # why a final label is only here and not on the server
 
 
 class DICOMwebStore(DICOMWebDatastore, StudyStore):
@@ -86,20 +86,20 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         labelled = set(self.get_labeled_images())
         return [image_id for image_id in self.list_images() if image_id not in labelled]
 
-    def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
-        """{tag: info} of an image's labels; an image that was never opened has none but what the server has."""
-        found: dict[str, dict[str, Any]] = {}
+    def records(self, image_id: str) -> dict[str, LabelRecord]:
+        """As `StudyStore.records`; an image that was never opened has none but what the server has."""
+        records: dict[str, LabelRecord] = {}
         with suppress(NotFound):
-            found = StudyStore.tags(self, image_id)
-        if FINAL not in found and image_id in self._segmentations():
-            found[FINAL] = {}
-        return found
+            records = StudyStore.records(self, image_id)
+        if FINAL not in records and image_id in self._segmentations():
+            records[FINAL] = LabelRecord()
+        return records
 
-    def record(self, image_id: str, tag: str) -> LabelRecord | None:
-        """As `StudyStore.record`; of a final label, one that is newer on the server is fetched first."""
+    def label(self, image_id: str, tag: str) -> StoredLabel | None:
+        """As `StudyStore.label`; of a final label, one that is newer on the server is fetched first."""
         if tag == FINAL:
             self._fetch_newer(image_id)
-        return StudyStore.record(self, image_id, tag)
+        return StudyStore.label(self, image_id, tag)
 
     def get_image_uri(self, image_id: str) -> str:
         """The file of an image in the state folder; fetched from the server when first asked for.
@@ -125,8 +125,8 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The file of a label by its image's id."""
-        record = self.record(label_id, label_tag)
-        return str(record.path) if record else ""
+        label = self.label(label_id, label_tag)
+        return str(label.path) if label else ""
 
     def status(self) -> dict[str, Any]:
         """MONAI Label's counts."""
@@ -135,23 +135,25 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         tags = {tag: sum(tag in own for own in labels) for own in labels for tag in own}
         return {"total": len(self.list_images()), "completed": len(self.get_labeled_images()), "label_tags": tags}
 
-    def save_label(
-        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
-    ) -> str:
-        """As `StudyStore.save_label`; a final label also goes to the server as DICOM SEG.
+    def save(self, image_id: str, label: Path, tag: str, record: LabelRecord) -> None:
+        """As `StudyStore.save`; a final label also goes to the server as DICOM SEG.
 
         Where the server does not take it the label is kept here all the same, and its record says why.
         """
-        safe_name("tag", label_tag)
+        safe_name("tag", tag)
         safe_name("image", image_id)
         self.get_image_uri(image_id)  # labels are only kept of images that are
-        told = dict(label_info or {})
-        with self._finals if label_tag == FINAL else nullcontext():
-            if label_tag == FINAL and "model" not in told:
-                told |= self._store_seg(image_id, Path(label_filename), told)
-            saved = StudyStore.save_label(self, image_id, label_filename, label_tag, told)
+        with self._finals if tag == FINAL else nullcontext():
+            if tag == FINAL and not record.inferred:
+                record = self._store_seg(image_id, label, record)
+            StudyStore.save(self, image_id, label, tag, record)
         self.forget()
-        return saved
+
+    def save_label(
+        self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""
+    ) -> str:
+        """As `StudyStore.save_label`."""
+        return StudyStore.save_label(self, image_id, label_filename, label_tag, label_info)
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """As `StudyStore.on_change`; what others store on the server is noticed too."""
@@ -165,14 +167,14 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         with self._memory_lock:
             self._remembered.clear()
 
-    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]:
+    def promote(self, masks: Mapping[str, tuple[str, LabelRecord]]) -> set[str]:
         """As `StudyStore.promote`; each label also goes to the server."""
         done = set()
-        for image_id, (seen, info) in masks.items():
+        for image_id, (seen, record) in masks.items():
             with self._finals:
-                mask = StudyStore.record(self, image_id, AUTOMATIC)
-                if mask and mask.checksum == seen and FINAL not in self.tags(image_id):
-                    self.save_label(image_id, str(mask.path), FINAL, info)
+                mask = StudyStore.label(self, image_id, AUTOMATIC)
+                if mask and mask.checksum == seen and FINAL not in self.records(image_id):
+                    self.save(image_id, mask.path, FINAL, record)
                     done.add(image_id)
         return done
 
@@ -181,13 +183,13 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         """Each change goes to the index by itself: no lock is held while the server is asked."""
         yield
 
-    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool:
+    def save_accepted(self, image_id: str, label: Path, record: LabelRecord, over: StoredLabel | None) -> bool:
         """As `StudyStore.save_accepted`; the label also goes to the server, unless it has a newer one by now."""
         with self._finals:
             self.forget()
-            if not is_still(over, self.record(image_id, FINAL)):
+            if not is_still(over, self.label(image_id, FINAL)):
                 return False
-            self.save_label(image_id, str(label), FINAL, info)
+            self.save(image_id, label, FINAL, record)
             return True
 
     def withdraw(self, image_id: str) -> bool:
@@ -264,7 +266,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
 
     def _download_labeled_data(self) -> None:
         for image_id in self.get_labeled_images():
-            self.record(image_id, FINAL)
+            self.label(image_id, FINAL)
 
     def _segmentations(self) -> dict[str, list[SegSeries]]:
         return self._recall("segmentations", self._ask_segmentations)
@@ -303,29 +305,31 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "label.nii.gz"
                 write_label(path, label, image)
-                info = {"label_names": names, "client_id": "DICOMweb", SEEN: [seg.uid for seg in segs]}
-                StudyStore.save_label(self, image_id, str(path), FINAL, info)
+                said = Statement(label_names=names, client_id="DICOMweb")
+                record = LabelRecord(said, dicom_seg_seen=tuple(seg.uid for seg in segs))
+                StudyStore.save(self, image_id, path, FINAL, record)
 
     def _series_folder(self, image_id: str) -> Path:
         return Path(self._datastore.image_path()) / image_id
 
     def _has_seen(self, image_id: str, seg: SegSeries) -> bool:
-        here = StudyStore.record(self, image_id, FINAL)
-        return here is not None and seg.uid in here.info.get(SEEN, ())
+        here = StudyStore.label(self, image_id, FINAL)
+        return here is not None and seg.uid in here.record.dicom_seg_seen
 
-    def _store_seg(self, image_id: str, path: Path, info: dict[str, Any]) -> dict[str, Any]:
-        """Store a final label on the server; what the label's record says about that."""
-        seen = [seg.uid for seg in self._pacs_labels.search().get(image_id, [])]
+    def _store_seg(self, image_id: str, path: Path, record: LabelRecord) -> LabelRecord:
+        """Store a final label on the server; the label's record with what became of that."""
+        seen = tuple(seg.uid for seg in self._pacs_labels.search().get(image_id, []))
         try:
             image = read_image(self.get_image_uri(image_id))
             series = read_headers(self._series_folder(image_id))
-            seg = final_seg(series, image, read_label(path, image), info, StudyStore.record(self, image_id, AUTOMATIC))
+            automatic = StudyStore.label(self, image_id, AUTOMATIC)
+            seg = final_seg(series, image, read_label(path, image), record, automatic)
             self._pacs_labels.store(seg)
         except (ImageError, requests.RequestException) as error:
             reason = reason_of(error)
             logger.error("the final label of %s is only here and not on the DICOMweb server: %s", image_id, reason)
-            return {SEEN: seen, SEG_PROBLEM: reason}
-        return {SEEN: [*seen, str(seg.SeriesInstanceUID)]}
+            return replace(record, dicom_seg_seen=seen, dicom_seg_problem=reason)
+        return replace(record, dicom_seg_seen=(*seen, str(seg.SeriesInstanceUID)), dicom_seg_problem=None)
 
     def _look(self) -> None:
         """Tell the listeners when the server's series or segmentations are others than before."""

@@ -20,9 +20,9 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
 from infers.dicom.dicomseg import AUTOMATIC_SERIES, Maker, read_seg, write_seg
+from infers.label_records import LabelRecord
 from infers.names import names_by_value
-from infers.store.datastore import ACCEPTED, PROVENANCE, LabelRecord
-from infers.study_list.studies import CHECKED
+from infers.store.datastore import StoredLabel
 from lib.imaging.images import Image, ImageError
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _series(study: str, uid: str, header: Dataset) -> SegSeries | None:
 
 
 def final_seg(
-    series: Sequence[Dataset], image: Image, label: np.ndarray, info: Mapping[str, Any], automatic: LabelRecord | None
+    series: Sequence[Dataset], image: Image, label: np.ndarray, record: LabelRecord, automatic: StoredLabel | None
 ) -> Dataset:
     """A final label as DICOM SEG.
 
@@ -134,19 +134,19 @@ def final_seg(
         series: the instances that the image was made of.
         image: the image.
         label: integers (I, J, K) on its grid.
-        info: what is recorded about the label: names of its structures, and whether it was accepted.
+        record: what is recorded about the label.
         automatic: the automatic mask that the person was shown; None where there was none.
 
     Raises:
         ImageError: see `write_seg`.
     """
-    names = info.get(CHECKED) or info.get("label_names")
+    names = record.structures or record.statement.label_names
     if not names:
         values = [int(value) for value in np.unique(label) if value]
-        names = {name: value for value, name in names_by_value(values, info, ()).items()}
-    made = info.get(PROVENANCE) or (automatic.info.get("params") if automatic else None) or {}
-    by = Maker.SEMIAUTOMATIC if ACCEPTED in info or automatic else Maker.MANUAL
-    return write_seg(series, image, label, names, by=by, provenance=_told(made))
+        names = {name: value for value, name in names_by_value(values, record.statement.naming, ()).items()}
+    made = record.provenance or (automatic.record.provenance if automatic else None)
+    by = Maker.SEMIAUTOMATIC if record.accepted or automatic else Maker.MANUAL
+    return write_seg(series, image, label, names, by=by, provenance=_told(made.to_json() if made else {}))
 
 
 def inferred_seg(series: Sequence[Dataset], image: Image, label: np.ndarray, params: Mapping[str, Any]) -> Dataset:

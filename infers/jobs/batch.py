@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 
-from infers.store.datastore import FINAL
+from infers.label_records import FINAL
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class TolerantBatchInfer(BatchInferTask):
 
     def get_images(self, request: dict[str, Any], datastore: Any) -> list[str]:
         """The chosen studies without those that have a final label."""
-        return [i for i in super().get_images(request, datastore) if FINAL not in datastore.tags(i)]
+        return [i for i in super().get_images(request, datastore) if FINAL not in datastore.records(i)]
 
     def __call__(self, request: dict[str, Any], datastore: Any, infer: Callable[..., Any]) -> dict[str, Any]:
         """Run, one study after the other: MONAI Label's default of several GPUs divides by zero where there is none."""

@@ -11,39 +11,32 @@ import logging
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore
-from monailabel.interfaces.datastore import DefaultLabelTag
 
 from infers.environment import IMAGE_EXTENSIONS
 from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
+from infers.label_records import AUTOMATIC, FINAL, FORMER, WITHDRAWN, LabelRecord
 from infers.records import plain_record
-from infers.store.sidecars import checksum, update_sidecar, write_sidecar
+from infers.store.sidecars import checksum, read_sidecar, write_sidecar
 from infers.store.study_files import StudyFiles
 from lib.imaging.files import write_atomically
 from lib.imaging.images import read_image
 
 logger = logging.getLogger(__name__)
 
-FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
-WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
-FORMER = "former"  # tag of a person's label that another person replaced: the last such one is kept
-ACCEPTED = "accepted"  # in a final label's record: how it came to be one without being submitted
-BOARD = "review board"  # value of that: an automatic mask that a person accepted as it was
-PROVENANCE = "provenance"  # in an accepted label's record: what made it
-
 
 @dataclass(frozen=True)
-class LabelRecord:
-    """A stored label: its file, what is recorded about it, and the checksum of its bytes."""
+class StoredLabel:
+    """A label: its file, what is recorded about it, and the checksum of its bytes."""
 
     path: Path
-    info: dict[str, Any]
+    record: LabelRecord
     checksum: str
 
 
@@ -52,7 +45,7 @@ class StudyStore(StudyFiles):
 
     # What others call
 
-    def record(self, image_id: str, tag: str) -> LabelRecord | None:
+    def label(self, image_id: str, tag: str) -> StoredLabel | None:
         """The label of an image with this tag, or None. Its checksum is of the file as it is now."""
         with self._lock:
             uri = LocalDatastore.get_label_uri(self, image_id, tag)
@@ -60,12 +53,26 @@ class StudyStore(StudyFiles):
                 return None
             path = Path(uri)
             try:
-                return LabelRecord(path, self.get_label_info(image_id, tag), checksum(path))
+                return StoredLabel(path, LabelRecord.from_json(self.get_label_info(image_id, tag)), checksum(path))
             except FileNotFoundError:
                 return None
 
-    def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool:
-        """Store a mask that this app made, with the tag `original`; never over a label that anybody else made.
+    def records(self, image_id: str) -> dict[str, LabelRecord]:
+        """{tag: what is recorded} of an image's labels. Raises NotFound."""
+        with self._lock:
+            return {tag: LabelRecord.from_json(label.info) for tag, label in self._tags(image_id).items()}
+
+    def all_records(self) -> list[dict[str, LabelRecord]]:
+        """The same for every image that the index knows."""
+        with self._lock:
+            return [StudyStore.records(self, image_id) for image_id in self._datastore.objects]
+
+    def save_automatic(self, image_id: str, label: Path, record: LabelRecord, models: Collection[str]) -> bool:
+        """Store a mask that a model made, with the tag `original`; never over a label that anybody else made.
+
+        Args:
+            image_id, label, record: whose it is, its file and its record.
+            models: names of the models whose masks it may replace.
 
         Returns:
             False where a person saved a final label for the image in the meantime, or somebody else a mask.
@@ -77,13 +84,13 @@ class StudyStore(StudyFiles):
             if self._tags(image_id).get(FINAL):
                 return False
             former = self._info_now(image_id, AUTOMATIC)
-            if former is not None and former.get("model") != info.get("model"):
+            if former is not None and LabelRecord.from_json(former).made_by(models) is None:
                 self.refresh()  # else the list would go on saying that there is none, or one of ours
                 return False
-            self._store(image_id, label, AUTOMATIC, info)
+            self._store(image_id, label, AUTOMATIC, record)
             return True
 
-    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]:
+    def promote(self, masks: Mapping[str, tuple[str, LabelRecord]]) -> set[str]:
         """Make automatic masks final labels too; never where a person's label is.
 
         Args:
@@ -94,19 +101,19 @@ class StudyStore(StudyFiles):
         """
         done = set()
         with self._exclusive():
-            for image_id, (seen, info) in masks.items():
-                mask = self.record(image_id, AUTOMATIC)
-                if mask and mask.checksum == seen and self.record(image_id, FINAL) is None:
-                    self._write(image_id, mask.path, FINAL, info)
+            for image_id, (seen, record) in masks.items():
+                mask = self.label(image_id, AUTOMATIC)
+                if mask and mask.checksum == seen and self.label(image_id, FINAL) is None:
+                    self._write(image_id, mask.path, FINAL, record)
                     done.add(image_id)
             self._update_datastore_file(lock=False)
         return done
 
-    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool:
+    def save_accepted(self, image_id: str, label: Path, record: LabelRecord, over: StoredLabel | None) -> bool:
         """Store an accepted result as the final label; never over a label that a person submitted.
 
         Args:
-            image_id, label, info: whose it is, its file and its record.
+            image_id, label, record: whose it is, its file and its record.
             over: the final label that it was made from, which it replaces; None where there was none.
 
         Returns:
@@ -116,9 +123,9 @@ class StudyStore(StudyFiles):
             NotFound: the image was removed in the meantime.
         """
         with self._exclusive():
-            if not is_still(over, StudyStore.record(self, image_id, FINAL)):
+            if not is_still(over, StudyStore.label(self, image_id, FINAL)):
                 return False
-            self._store(image_id, label, FINAL, info)
+            self._store(image_id, label, FINAL, record)
             return True
 
     def problems(self) -> dict[str, str]:
@@ -131,32 +138,50 @@ class StudyStore(StudyFiles):
         It is kept with the tag `withdrawn` unless it is the automatic mask, which stays.
         """
         with self._exclusive():
-            final = self.record(image_id, FINAL)
-            if final is None or ACCEPTED not in final.info:
+            final = self.label(image_id, FINAL)
+            if final is None or final.record.submitted:
                 return False
-            mask = self.record(image_id, AUTOMATIC)
+            mask = self.label(image_id, AUTOMATIC)
             if mask is None or mask.checksum != final.checksum:
-                self._write(image_id, final.path, WITHDRAWN, final.info)
+                self._write(image_id, final.path, WITHDRAWN, final.record)
             self._unlink(image_id, FINAL)
             del self._tags(image_id)[FINAL]
             self._update_datastore_file(lock=False)
             return True
 
-    # MONAI Label's interface
-
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
-        """Store a client's label, whole or not at all, with what came with it.
+    def save(self, image_id: str, label: Path, tag: str, record: LabelRecord) -> None:
+        """Store a label that somebody made elsewhere, whole or not at all.
 
         Raises:
             ClientError: unusable id or tag, unknown image, an automatic mask meant as a person's final label.
         """
-        safe_name("tag", label_tag)
-        if label_tag == FINAL and "model" in label_info:
+        safe_name("tag", tag)
+        if tag == FINAL and record.inferred:
             raise ClientError("label_tag `final` is for what a person submits; save inferred masks as `original`")
         with self._exclusive():
-            if label_tag == FINAL:
-                self._keep_former(image_id, Path(label_filename), label_info or {})
-            self._store(image_id, Path(label_filename), label_tag, dict(label_info or {}))
+            if tag == FINAL:
+                self._keep_former(image_id, label, record)
+            self._store(image_id, label, tag, record)
+
+    def amend(self, image_id: str, tag: str, change: Callable[[LabelRecord], LabelRecord]) -> None:
+        """Change what is recorded about a label. Raises NotFound."""
+        with self._exclusive():
+            label = self._tags(image_id).get(tag)
+            if label is None:
+                raise NotFound(f"there is no label {tag!r} of image {image_id!r}")
+            file = Path(LocalDatastore.get_label_uri(self, image_id, tag))
+            sidecar = self._sidecar(image_id, tag)
+            known = read_sidecar(sidecar, file)
+            changed = change(LabelRecord.from_json(label.info if known is None else known))
+            label.info = plain_record(changed.to_json())
+            write_sidecar(sidecar, file.read_bytes(), label.info)
+            self._update_datastore_file(lock=False)
+
+    # MONAI Label's interface, with records as JSON
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """As `save`; returns the label's id, which is the image's."""
+        self.save(image_id, Path(label_filename), label_tag, LabelRecord.from_json(label_info or {}))
         return image_id
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
@@ -204,8 +229,8 @@ class StudyStore(StudyFiles):
             self._unlink(label_id, label_tag)
             self.refresh()
 
-    def remove_automatic(self, which: Callable[[dict[str, Any]], bool]) -> list[str]:
-        """Remove the automatic masks whose records fit, of images without a final label; returns the images' ids.
+    def remove_automatic(self, models: Collection[str]) -> list[str]:
+        """Remove the masks of these models, of images without a final label; returns the images' ids.
 
         What lies beside a final label stays: it tells how good the mask was that a person corrected or accepted.
         """
@@ -213,22 +238,15 @@ class StudyStore(StudyFiles):
             self.refresh()  # a mask that somebody just put there is not judged by the record of the one before
             objects = self._datastore.objects.items()
             masks = ((image_id, obj.labels.get(AUTOMATIC)) for image_id, obj in objects if not obj.labels.get(FINAL))
-            fitting = [image_id for image_id, mask in masks if mask and which(mask.info)]
+            fitting = [id for id, mask in masks if mask and LabelRecord.from_json(mask.info).made_by(models)]
             for image_id in fitting:
                 self._unlink(image_id, AUTOMATIC)
             self.refresh()
         return fitting
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
-        """Add to what is known about a label. Raises NotFound."""
-        with self._exclusive():
-            label = self._tags(label_id).get(label_tag)
-            if label is None:
-                raise NotFound(f"there is no label {label_tag!r} of image {label_id!r}")
-            file = Path(LocalDatastore.get_label_uri(self, label_id, label_tag))
-            update_sidecar(self._sidecar(label_id, label_tag), file, info)
-            label.info.update(plain_record(info))
-            self._update_datastore_file(lock=False)
+        """Add to what is recorded about a label. Raises NotFound."""
+        self.amend(label_id, label_tag, lambda record: LabelRecord.from_json({**record.to_json(), **info}))
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """A temporary zip of the labelled images, their labels and the index. Raises NotFound where there are none."""
@@ -246,29 +264,29 @@ class StudyStore(StudyFiles):
 
     # Own helpers
 
-    def _keep_former(self, image_id: str, source: Path, info: Mapping[str, Any]) -> None:
+    def _keep_former(self, image_id: str, source: Path, record: LabelRecord) -> None:
         """Keep the label that is about to be replaced, where another person submitted it."""
-        former = StudyStore.record(self, image_id, FINAL)
-        if former is None or ACCEPTED in former.info or former.checksum == checksum(source):
+        former = StudyStore.label(self, image_id, FINAL)
+        if former is None or not former.record.submitted or former.checksum == checksum(source):
             return
-        if any(former.info.get(key) != info.get(key) for key in ("user", "client_id")):
-            self._write(image_id, former.path, FORMER, former.info)
+        if _whose(former.record) != _whose(record):
+            self._write(image_id, former.path, FORMER, former.record)
 
     def _unlink(self, image_id: str, tag: str) -> None:
         Path(LocalDatastore.get_label_uri(self, image_id, tag)).unlink(missing_ok=True)
         self._sidecar(image_id, tag).unlink(missing_ok=True)
 
-    def _store(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
-        self._write(image_id, source, tag, info)
+    def _store(self, image_id: str, source: Path, tag: str, record: LabelRecord) -> None:
+        self._write(image_id, source, tag, record)
         self._update_datastore_file(lock=False)
 
-    def _write(self, image_id: str, source: Path, tag: str, info: dict[str, Any]) -> None:
+    def _write(self, image_id: str, source: Path, tag: str, record: LabelRecord) -> None:
         labels = self._tags(image_id)
         _, extension = self._to_id(source.name)
         name = self._filename(image_id, extension)
         folder = Path(self._datastore.label_path(tag))
         former = labels.get(tag)
-        info = plain_record({**info, "ts": _now(), "name": name})
+        info = plain_record(replace(record, saved=_now(), file=name).to_json())
         content = source.read_bytes()
         write_sidecar(self._sidecar(image_id, tag), content, info)
         write_atomically(folder / name, content)
@@ -277,11 +295,15 @@ class StudyStore(StudyFiles):
         labels[tag] = DataModel(info=info, ext=extension)
 
 
-def is_still(seen: LabelRecord | None, now: LabelRecord | None) -> bool:
+def is_still(seen: StoredLabel | None, now: StoredLabel | None) -> bool:
     """Whether an accepted label, or that there was none, is as it was seen."""
     if seen is None or now is None:
         return seen is now
-    return ACCEPTED in now.info and seen.checksum == now.checksum
+    return not now.record.submitted and seen.checksum == now.checksum
+
+
+def _whose(record: LabelRecord) -> tuple[Any, Any]:
+    return record.author, record.statement.client_id
 
 
 def _now() -> int:

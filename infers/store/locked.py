@@ -66,17 +66,6 @@ class LockedDatastore(LocalDatastore):
         label = self._datastore.label(label_id, label_tag)
         return dict(label.info) if label else {}
 
-    @_locked
-    def tags(self, image_id: str) -> dict[str, dict[str, Any]]:
-        """{tag: info} of an image's labels. Raises NotFound."""
-        return {tag: dict(label.info) for tag, label in self._tags(image_id).items()}
-
-    @_locked
-    def all_tags(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """{image id: {tag: info}} of every label that the index knows."""
-        objects = self._datastore.objects.items()
-        return {name: {tag: dict(label.info) for tag, label in obj.labels.items()} for name, obj in objects}
-
     def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
         """Add to what is known about an image. Raises NotFound."""
         with self._exclusive():

@@ -38,11 +38,6 @@ def write_sidecar(path: Path, label: bytes, info: dict[str, Any]) -> None:
     write_record(path, {"records": records})
 
 
-def update_sidecar(path: Path, label: Path, info: dict[str, Any]) -> None:
-    """Add to what is recorded about a label that exists."""
-    write_sidecar(path, label.read_bytes(), {**(read_sidecar(path, label) or {}), **info})
-
-
 def _warn(path: Path, reason: str) -> None:
     logger.warning("%s: %s", path, reason)
 

@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from infers.errors import ClientError, NotFound, reason_of
-from infers.store.datastore import ACCEPTED, FINAL, PROVENANCE, LabelRecord
+from infers.label_records import AS_RESULT, FINAL, FIRST_MODEL, LabelRecord, Provenance, Statement
+from infers.store.datastore import StoredLabel
 from infers.study_list.pending_results import PendingResult, PendingResults
-from infers.study_list.studies import CHECKED
 from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
 from lib.segmenters.contract import Prediction
 
@@ -31,8 +31,8 @@ class FinalStore(Protocol):
     """What is needed of the datastore."""
 
     def get_image_uri(self, image_id: str) -> str: ...
-    def record(self, image_id: str, tag: str) -> LabelRecord | None: ...
-    def save_accepted(self, image_id: str, label: Path, info: dict[str, Any], over: LabelRecord | None) -> bool: ...
+    def label(self, image_id: str, tag: str) -> StoredLabel | None: ...
+    def save_accepted(self, image_id: str, label: Path, record: LabelRecord, over: StoredLabel | None) -> bool: ...
 
 
 class Acceptance:
@@ -156,15 +156,15 @@ class Acceptance:
 
     def _try(self, image_id: str, offer: PendingResult, user: str) -> bool | None:
         """As `_save`; None where the final label changed meanwhile."""
-        former = self._store.record(image_id, FINAL)
-        if former and ACCEPTED not in former.info:
+        former = self._store.label(image_id, FINAL)
+        if former and former.record.submitted:
             logger.info("the result for %s does not replace the label that was submitted", image_id)
             return False
         image: Image = read_image(self._store.get_image_uri(image_id))
         if any(mask.shape != image.array.shape for mask in offer.masks.values()):
             raise ClientError(f"the image {image_id!r} changed since the result was made: segment it again", 409)
-        told = former.info if former else {}
-        names = dict(told.get(CHECKED) or told.get("label_names") or {})  # of the board's acceptances, and of these
+        # Of the board's acceptances, or of these
+        names = dict(former.record.structures or former.record.statement.label_names or {}) if former else {}
         label = read_label(former.path, image) if former else np.zeros(image.array.shape, np.uint8)
         names = {**names, **self._learn(list(offer.masks))}
         for name, mask in offer.masks.items():
@@ -177,6 +177,10 @@ class Acceptance:
             path = Path(folder) / "label.nii.gz"
             write_label(path, label, image)
             names = {name: value for name, value in names.items() if (label == value).any()}
-            info = {ACCEPTED: "interactive result", "label_names": names, PROVENANCE: offer.provenance}
-            info |= {"user": author} if (author := user or offer.user) else {}
-            return self._store.save_accepted(image_id, path, info, over=former) or None
+            record = LabelRecord(
+                Statement(label_names=names),
+                author=user or offer.user or None,
+                accepted=AS_RESULT,
+                provenance=Provenance.from_json(FIRST_MODEL, offer.provenance),
+            )
+            return self._store.save_accepted(image_id, path, record, over=former) or None

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infers.errors import ClientError, NotFound
-from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, PROVENANCE
-from infers.study_list.scoring import SCORE
-from infers.study_list.studies import IS_TEMPLATE, KEY, Studies, is_ours
-from lib.quality.estimate import Quality, recorded
+from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, LabelRecord, Provenance, StructureScore
+from infers.study_list.studies import Studies
+from lib.quality.estimate import Quality
 
 QUALITY = ("quality", "quality_interval", "quality_reason", "alarms")  # fields of a row, as in the masks' records
-REJECTED = "rejected"  # in an automatic mask's record: who rejected it, and when
 STATUSES = ("automatic", "rejected", "failed", "unlabelled", "accepted", "template", "excluded")
 
 
@@ -51,7 +49,7 @@ class Row:
     quality_interval: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     quality_reason: Mapping[str, str] = field(default_factory=dict)
     alarms: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    score: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    score: Mapping[str, StructureScore] = field(default_factory=dict)
 
     @property
     def worst(self) -> str | None:
@@ -89,7 +87,6 @@ def make_rows(
     studies: Studies,
     failed: Mapping[str, str],
     offered: Collection[str],
-    quality: Callable[[Any], Mapping[str, Quality]] = recorded,
 ) -> list[Row]:
     """A row for every study, in the list's order.
 
@@ -97,57 +94,55 @@ def make_rows(
         studies: the study list.
         failed: {id: reason} of studies that the job could not segment.
         offered: ids of studies with an interactive result that waits.
-        quality: what is expected of a mask with this record.
     """
     templates, key_of, problems = studies.templates(), studies.keys(), studies.problems
     rows = []
     for image_id in studies.store.list_images():
         try:
-            tags = studies.store.tags(image_id)
+            records = studies.store.records(image_id)
         except NotFound:  # removed meanwhile, or never opened
-            tags = {}
+            records = {}
         reason = failed.get(image_id)
-        if FINAL in tags or (AUTOMATIC not in tags and not reason):
+        if FINAL in records or (AUTOMATIC not in records and not reason):
             reason = problems.get(image_id)
-        row = _row(image_id, tags, image_id in templates, reason, image_id in offered, key_of(image_id))
-        made = _made(tags)
-        rows.append(row.with_quality(quality(made)) if made else row)
+        final, mask = records.get(FINAL), records.get(AUTOMATIC)
+        if final is not None:
+            row, made = _labelled(image_id, final, mask, image_id in templates, reason), _accepted_mask(final)
+        else:
+            made = mask.provenance if mask else None
+            own = mask.made_by(studies.models) if mask else None
+            outdated = own is not None and key_of(image_id) not in (None, own.fingerprint)
+            row = _unlabelled(image_id, mask, reason, outdated)
+        row = replace(row, offered=image_id in offered)
+        rows.append(row.with_quality(studies.quality.of(made)) if made else row)
     return rows
 
 
-def _row(
-    image_id: str, tags: Mapping[str, Any], usable: bool, reason: str | None, offered: bool, key: str | None
-) -> Row:
-    final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
-    if final is not None:
-        made = final.get(PROVENANCE) or {}
-        accepted = final.get(ACCEPTED)
-        status = "accepted" if accepted == BOARD else "template"
-        if final.get(IS_TEMPLATE) is False:
-            status, reason = "excluded", None
-        elif not usable:
-            status = "failed" if reason else "template"
-        score = (mask or {}).get(SCORE) or {}
-        return Row(image_id, status, {}, reason, final.get("user"), tuple(made.get("templates", ())),
-                   undoable=bool(accepted), offered=offered,
-                   score=score if status == "template" else {})  # fmt: skip
+def _labelled(image_id: str, final: LabelRecord, mask: LabelRecord | None, usable: bool, reason: str | None) -> Row:
+    """The row of a study with a final label."""
+    status = "accepted" if final.accepted == ON_BOARD else "template"
+    if not final.template:
+        status, reason = "excluded", None
+    elif not usable:
+        status = "failed" if reason else "template"
+    templates = final.provenance.templates if final.provenance else ()
+    score = mask.score or {} if mask and status == "template" else {}
+    return Row(image_id, status, {}, reason, final.author, templates, undoable=not final.submitted, score=score)
+
+
+def _unlabelled(image_id: str, mask: LabelRecord | None, reason: str | None, outdated: bool) -> Row:
+    """The row of a study without one."""
     if mask is None:
-        return Row(image_id, "failed" if reason else "unlabelled", reason=reason, offered=offered)
-    params = mask.get("params") if isinstance(mask.get("params"), Mapping) else {}
-    rejected = mask.get(REJECTED) or {}
+        return Row(image_id, "failed" if reason else "unlabelled", reason=reason)
+    rejected, made = mask.rejected, mask.provenance
     status = "failed" if reason else "rejected" if rejected else "automatic"
-    return Row(image_id, status, {}, reason, rejected.get("user"),
-               tuple(params.get("templates", ())), undoable=bool(rejected), offered=offered,
-               outdated=is_ours(mask) and key is not None and params.get(KEY) != key)  # fmt: skip
+    return Row(image_id, status, {}, reason, rejected.author if rejected else None, made.templates if made else (),
+               undoable=rejected is not None, outdated=outdated)  # fmt: skip
 
 
-def _made(tags: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record of what made the mask that is shown, or was accepted; empty for a label that a person submitted."""
-    final, mask = tags.get(FINAL), tags.get(AUTOMATIC)
-    if final is not None:
-        return (final.get(PROVENANCE) or {}) if final.get(ACCEPTED) == BOARD else {}
-    params = mask.get("params") if mask else None
-    return params if isinstance(params, Mapping) else {}
+def _accepted_mask(final: LabelRecord) -> Provenance | None:
+    """What made the mask that was accepted; None for a label that a person submitted."""
+    return final.provenance if final.accepted == ON_BOARD else None
 
 
 @dataclass(frozen=True)

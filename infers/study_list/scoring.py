@@ -7,21 +7,19 @@ mask's record, under `score`; a final label that is a mask accepted unseen says 
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
 from infers.errors import ClientError, NotFound
-from infers.store.datastore import ACCEPTED, AUTOMATIC, FINAL
-from infers.study_list.studies import CHECKED, Studies, is_ours
+from infers.label_records import AUTOMATIC, FINAL, StructureScore
+from infers.study_list.studies import Studies
 from lib.imaging.images import ImageError, read_label
 from lib.imaging.metrics import score
 
 logger = logging.getLogger(__name__)
-
-SCORE = "score"
-Scores = dict[str, dict[str, float]]  # structure to dice (0 to 1) and surface_mm
 
 
 class DiceScoring(ScoringMethod):
@@ -36,7 +34,7 @@ class DiceScoring(ScoringMethod):
         found = {}
         for image_id in self._studies.store.list_images():
             if scores := score_study(self._studies, image_id):
-                found[image_id] = scores
+                found[image_id] = {name: asdict(score) for name, score in scores.items()}
         names = sorted({name for scores in found.values() for name in scores})
         means = {
             name: {
@@ -48,23 +46,23 @@ class DiceScoring(ScoringMethod):
         return {**found, "mean": means}
 
 
-def score_study(studies: Studies, image_id: str) -> Scores:
+def score_study(studies: Studies, image_id: str) -> dict[str, StructureScore]:
     """Score a study's automatic mask and record it; {} where there is nothing to compare, or it cannot be read."""
     store = studies.store
     try:
-        final, mask = store.record(image_id, FINAL), store.record(image_id, AUTOMATIC)
-        if final is None or mask is None or final.info.get(ACCEPTED) or not is_ours(mask.info):
+        final, own = store.label(image_id, FINAL), studies.own_mask(image_id)
+        if final is None or own is None or not final.record.submitted:
             return {}
+        mask, made = own
         image = studies.image(image_id)
         truth, answer = read_label(final.path, image), read_label(mask.path, image)
-        made = mask.info["params"].get("label_names") or {}
-        scores: Scores = {}
-        for name, value in (final.info.get(CHECKED) or {}).items():
+        scores: dict[str, StructureScore] = {}
+        for name, value in (final.record.structures or {}).items():
             if (truth == value).any():
-                found = answer == made[name] if name in made else np.zeros(truth.shape, bool)
+                found = answer == made.label_names[name] if name in made.label_names else np.zeros(truth.shape, bool)
                 result = score(found, truth == value, image.spacing)
-                scores[name] = {"dice": round(result.dice / 100, 4), "surface_mm": round(result.surface, 3)}
-        store.update_label_info(image_id, AUTOMATIC, {SCORE: scores})
+                scores[name] = StructureScore(round(result.dice / 100, 4), round(result.surface, 3))
+        store.amend(image_id, AUTOMATIC, lambda record: replace(record, score=scores))
     except (ClientError, NotFound, ImageError, OSError) as error:
         logger.warning("%s was not scored: %s", image_id, error)
         return {}

@@ -16,9 +16,8 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 from infers.errors import NotFound
-from infers.store.datastore import AUTOMATIC
-from infers.study_list.rows import REJECTED
-from infers.study_list.studies import Studies, is_ours
+from infers.label_records import AUTOMATIC
+from infers.study_list.studies import Studies
 from lib.inference.ranking import representativeness, worth
 
 HANDED_OUT = 600.0  # seconds during which a study that somebody was given is given to nobody else, if there are others
@@ -89,12 +88,13 @@ class NextToLabel(RankedStrategy):
 
     def _need(self, image_id: str) -> float:
         try:
-            mask = self._studies.store.tags(image_id).get(AUTOMATIC, {})
+            mask = self._studies.store.records(image_id).get(AUTOMATIC)
         except NotFound:  # removed meanwhile
             return 0.0
-        if not is_ours(mask) or mask.get(REJECTED):
+        made = mask.made_by(self._studies.models) if mask else None
+        if mask is None or made is None or mask.rejected:
             return 1.0
-        return 1 - min(mask["params"].get("quality", {}).values(), default=0.0)
+        return 1 - (self._studies.quality.lowest(made) or 0.0)
 
 
 class AnyStudy(Random):

@@ -12,20 +12,25 @@ import json
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from infers.errors import ClientError, NotFound
+from infers.label_records import AUTOMATIC, FINAL, LabelRecord, Provenance, Statement
 from infers.names import LabelMap, names_by_value
-from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL, LabelRecord
+from infers.store.datastore import StoredLabel
 from infers.study_list.descriptors import Descriptors
+from infers.study_list.predicted_quality import PredictedQuality
+from lib.finetuning.course import LabelledStudy
 from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
 from lib.inference.control import Control
 from lib.inference.templates import Summary, Template, TemplateBank, thumbnail
+from lib.segmenters import registry
 from lib.segmenters.contract import Prediction
 from lib.segmenters.list_unet import ListUNet
 
@@ -33,11 +38,7 @@ logger = logging.getLogger(__name__)
 
 MODEL = "oneprompt"  # name in the records of masks that this app made
 SPECIALIST = "oneprompt_specialist"  # name of its model and trainer
-KEY = "key"
-BASIS = "basis"  # the same but for the weights
-IMAGE = "image_stamp"  # in the record of a mask: the stamp of the image that it was made from
-CHECKED = "structures"  # in a final label's record: {structure: value}, as found in the label when it was saved
-IS_TEMPLATE = "template"  # in a final label's record: False where a person wants it kept out of the bank
+MODELS = frozenset(registry.MODELS)  # whose masks this app may replace and remove
 MASK_SUFFIX = ".nii.gz"
 
 
@@ -49,14 +50,15 @@ class Store(Protocol):
     def get_unlabeled_images(self) -> list[str]: ...
     def get_image_uri(self, image_id: str) -> str: ...
     def image_stamp(self, image_id: str) -> str: ...
-    def tags(self, image_id: str) -> dict[str, dict[str, Any]]: ...
-    def record(self, image_id: str, tag: str) -> LabelRecord | None: ...
-    def save_automatic(self, image_id: str, label: Path, info: dict[str, Any]) -> bool: ...
-    def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None: ...
-    def promote(self, masks: Mapping[str, tuple[str, dict[str, Any]]]) -> set[str]: ...
+    def records(self, image_id: str) -> dict[str, LabelRecord]: ...
+    def label(self, image_id: str, tag: str) -> StoredLabel | None: ...
+    def save_automatic(self, image_id: str, label: Path, record: LabelRecord, models: Collection[str]) -> bool: ...
+    def amend(self, image_id: str, tag: str, change: Callable[[LabelRecord], LabelRecord]) -> None: ...
+    def save(self, image_id: str, label: Path, tag: str, record: LabelRecord) -> None: ...
+    def promote(self, masks: Mapping[str, tuple[str, LabelRecord]]) -> set[str]: ...
     def at_once(self) -> AbstractContextManager[None]: ...
     def withdraw(self, image_id: str) -> bool: ...
-    def remove_automatic(self, which: Callable[[dict[str, Any]], bool]) -> list[str]: ...
+    def remove_automatic(self, models: Collection[str]) -> list[str]: ...
     def get_image_info(self, image_id: str) -> dict[str, Any]: ...
     def problems(self) -> dict[str, str]: ...
     def unreadable(self) -> dict[str, str]: ...
@@ -73,6 +75,7 @@ class Studies:
         looks: what the studies look like.
         refreshed: masks are made again by themselves; until then those of older weights answer.
         specialist: gives the network that One-Prompt is better with on this list, if there is one.
+        models: names of the models whose masks are this app's own: only those are replaced or removed.
     """
 
     def __init__(
@@ -84,10 +87,12 @@ class Studies:
         looks: Descriptors,
         refreshed: bool = True,
         specialist: Callable[[], ListUNet | None] = lambda: None,
+        models: Collection[str] = MODELS,
     ) -> None:
         self.store, self.labels, self.looks = store, labels, looks
         self._predictor, self._most, self._refreshed = predictor, most_templates, refreshed
-        self._specialist = specialist
+        self._specialist, self.models = specialist, models
+        self.quality = PredictedQuality()
         self._lock = threading.RLock()
         self._names: dict[str, dict[str, int]] = {}  # by record checksum
         self._problems: dict[str, tuple[str, str]] = {}  # image id: (label and image, reason)
@@ -103,11 +108,11 @@ class Studies:
         with self._lock:
             records = {}
             for image_id in self.store.get_labeled_images():
-                record = self.store.record(image_id, FINAL)
-                if record is None or record.info.get(IS_TEMPLATE) is False:
+                label = self.store.label(image_id, FINAL)
+                if label is None or not label.record.template:
                     continue
-                if self._structures(image_id, record):
-                    records[image_id] = _record_checksum(record)
+                if self._structures(image_id, label):
+                    records[image_id] = _template_checksum(label)
             self.bank.refresh(records)
             return records
 
@@ -157,7 +162,13 @@ class Studies:
         """How many studies no person has labelled."""
         return len(self.store.get_unlabeled_images())
 
-    def automatic(self, image_id: str, image: Image, older_weights: bool = False) -> LabelRecord | None:
+    def own_mask(self, image_id: str) -> tuple[StoredLabel, Provenance] | None:
+        """The automatic mask of a study, and what made it, if that is a model of this app."""
+        mask = self.store.label(image_id, AUTOMATIC)
+        made = mask.record.made_by(self.models) if mask else None
+        return (mask, made) if mask and made else None
+
+    def automatic(self, image_id: str, image: Image, older_weights: bool = False) -> StoredLabel | None:
         """The stored automatic mask of a study if it is what would be computed now.
 
         Args:
@@ -165,17 +176,17 @@ class Studies:
             older_weights: also one of the same templates and other weights, where the job is to make it again: new
                 weights must not make everybody wait who asks before that.
         """
-        record = self.store.record(image_id, AUTOMATIC)
-        if record is None or not is_ours(record.info):
+        own = self.own_mask(image_id)
+        if own is None:
             return None
-        params = record.info["params"]
-        if not self.is_of_image(image_id, record.info):
+        mask, made = own
+        if not self.is_of_image(image_id, made):
             return None
-        if params.get(KEY) == self.key_now(image_id, image):
-            return record
+        if made.fingerprint == self.key_now(image_id, image):
+            return mask
         if older_weights and self._refreshed:
             choice = self._choice(image_id, self.looks.of(image_id, image), self.labels.names)
-            return record if params.get(BASIS) == self._basis(choice) else None
+            return mask if made.template_fingerprint == self._basis(choice) else None
         return None
 
     def segment(
@@ -216,16 +227,16 @@ class Studies:
         heard = sorted(set(specialist.structures) & set(labels)) if specialist else []
         second = specialist.opinion(image, heard, control) if specialist and heard else None
         prediction = self._predictor().segment(image, list(chosen.values()), labels, control=control, second=second)
-        prediction.provenance.update({KEY: key, BASIS: self._basis(choice)})
+        prediction.provenance.update({"key": key, "basis": self._basis(choice)})
         if specialist and heard:
             made_with = {"weights": specialist.hash, "share": specialist.share, "structures": heard}
             prediction.provenance["specialist"] = made_with
         return prediction
 
-    def is_of_image(self, image_id: str, info: Mapping[str, Any]) -> bool:
-        """Whether an automatic mask with this record was made from the image as it is now, as far as is known."""
-        made_from, now = info["params"].get(IMAGE), self.store.image_stamp(image_id)
-        return made_from == now or not made_from or not now
+    def is_of_image(self, image_id: str, made: Provenance) -> bool:
+        """Whether a mask was made from the image as it is now, as far as is known."""
+        now = self.store.image_stamp(image_id)
+        return made.image_stamp == now or not made.image_stamp or not now
 
     def store_automatic(self, image_id: str, image: Image, prediction: Prediction, stamp: str = "") -> bool:
         """Save a prediction as the study's automatic mask; False where somebody else's label came first.
@@ -234,13 +245,29 @@ class Studies:
             image_id, image, prediction: the study and what was predicted for it.
             stamp: the image's in the store, as it was before the image was read; nothing where that is not known.
         """
-        params = {**result_params(prediction, self.labels.names), **({IMAGE: stamp} if stamp else {})}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"mask{MASK_SUFFIX}"
             write_label(path, prediction.mask, image)
-            return self.store.save_automatic(image_id, path, {"model": MODEL, "params": params})
+            return self.store_result(image_id, path, result_params(prediction, self.labels.names), stamp)
 
-    def check_label(self, image_id: str, path: Path, params: Mapping[str, Any]) -> dict[str, int]:
+    def store_result(
+        self, image_id: str, path: Path, params: Mapping[str, Any], stamp: str, tag: str = AUTOMATIC
+    ) -> bool:
+        """Save a mask file that a task made; `params` is what a client was told about it.
+
+        Returns:
+            False where somebody else's label came first.
+
+        Raises:
+            ClientError: a tag for labels that people submit.
+        """
+        record = LabelRecord(provenance=replace(Provenance.from_json(MODEL, params), image_stamp=stamp))
+        if tag == AUTOMATIC:
+            return self.store.save_automatic(image_id, path, record, self.models)
+        self.store.save(image_id, path, tag, record)
+        return True
+
+    def check_label(self, image_id: str, path: Path, statement: Statement) -> dict[str, int]:
         """Check a label that somebody submits as final: on the image's grid, not empty, with known names.
 
         Returns:
@@ -254,50 +281,48 @@ class Studies:
         values = values[values != 0].tolist()
         if not values:
             raise ClientError("the label is empty: paint at least one structure before submitting it")
-        naming = names_by_value(values, params, self.labels.configured)
+        naming = names_by_value(values, statement.naming, self.labels.configured)
         self.labels.learn(naming.values())
         return {name: value for value, name in naming.items()}
 
-    def labelled(self) -> list[tuple[str, Path, Path, dict[str, int], str, bool]]:
-        """(id, image path, label path, {structure: value}, checksum, whether it is a person's own and no accepted mask)
-        of every usable template."""
-        found = []
+    def labelled(self) -> list[LabelledStudy]:
+        """Every usable template, to learn from."""
+        studies = []
         for image_id, checksum in self.templates().items():
-            record = self.store.record(image_id, FINAL)
-            if record is not None:
-                names = self._structures(image_id, record)
-                image, drawn = Path(self.store.get_image_uri(image_id)), record.info.get(ACCEPTED) != BOARD
-                found.append((image_id, image, record.path, names, checksum, drawn))
-        return found
+            label = self.store.label(image_id, FINAL)
+            if label is not None:
+                image, names = Path(self.store.get_image_uri(image_id)), self._structures(image_id, label)
+                drawn = label.record.manually_annotated
+                studies.append(LabelledStudy(image_id, image, label.path, names, checksum, drawn))
+        return studies
 
     def remove_automatic(self) -> list[str]:
         """Remove the masks that this app made and nobody judged, and nothing else; returns the studies' ids."""
-        return self.store.remove_automatic(is_ours)
+        return self.store.remove_automatic(self.models)
 
     def _predicted(self, image_id: str) -> float:
         """The lowest predicted Dice of a study's mask; below all others where there is none."""
-        record = self.store.record(image_id, AUTOMATIC)
-        quality = (record.info.get("params") or {}).get("quality") if record else None
-        numbers = [value for value in (quality or {}).values() if isinstance(value, int | float)]
-        return min(numbers, default=-1.0)
+        mask = self.store.label(image_id, AUTOMATIC)
+        predicted = self.quality.lowest(mask.record.provenance) if mask else None
+        return -1.0 if predicted is None else predicted
 
     def _needs(self, image_id: str, key_of: Callable[[str], str | None]) -> bool:
         try:
-            tags = self.store.tags(image_id)
+            records = self.store.records(image_id)
         except NotFound:  # removed meanwhile
             return False
-        if FINAL in tags:
+        if FINAL in records:
             return False
-        mask = tags.get(AUTOMATIC)
-        # A mask with this tag that somebody else put there is theirs: never overwritten
-        if mask is None or not is_ours(mask):
+        mask = records.get(AUTOMATIC)
+        made = mask.made_by(self.models) if mask else None
+        if made is None:  # a mask with this tag that somebody else put there is theirs: never overwritten
             return mask is None
-        return mask["params"].get(KEY) != key_of(image_id) or not self.is_of_image(image_id, mask)
+        return made.fingerprint != key_of(image_id) or not self.is_of_image(image_id, made)
 
-    def _structures(self, image_id: str, record: LabelRecord) -> dict[str, int]:
-        if isinstance(record.info.get(CHECKED), dict):
-            return dict(record.info[CHECKED])
-        checksum = _record_checksum(record)
+    def _structures(self, image_id: str, label: StoredLabel) -> dict[str, int]:
+        if label.record.structures is not None:
+            return dict(label.record.structures)
+        checksum = _template_checksum(label)
         seen = checksum + self.store.image_stamp(image_id)  # what was wrong with the label may have been the image
         known, problem = self._names.get(checksum), self._problems.get(image_id)
         if known is not None:
@@ -305,7 +330,7 @@ class Studies:
         if problem and problem[0] == seen:
             return {}
         try:
-            self._names[checksum] = self.check_label(image_id, record.path, record.info)
+            self._names[checksum] = self.check_label(image_id, label.path, label.record.statement)
             self._problems.pop(image_id, None)
             return self._names[checksum]
         except (ClientError, ImageError, OSError) as error:
@@ -314,21 +339,21 @@ class Studies:
             return {}
 
     def _template(self, image_id: str) -> Template:
-        record = self.store.record(image_id, FINAL)
-        if record is None:
+        label = self.store.label(image_id, FINAL)
+        if label is None:
             raise ClientError(f"the template {image_id} was removed meanwhile: repeat the request", status=409)
         image = self.image(image_id)
-        names = self._structures(image_id, record)
-        return Template(image_id, image, read_label(record.path, image), names, checksum=_record_checksum(record))
+        names = self._structures(image_id, label)
+        return Template(image_id, image, read_label(label.path, image), names, checksum=_template_checksum(label))
 
     def _summary(self, image_id: str) -> Summary:
-        record = self.store.record(image_id, FINAL)
+        label = self.store.label(image_id, FINAL)
         try:
             look = self.looks.of(image_id)
         except (ClientError, ImageError, OSError) as error:
             logger.warning("the template %s cannot be read: %s", image_id, error)
             return Summary((), np.zeros(0))
-        return Summary(tuple(self._structures(image_id, record)) if record else (), look)
+        return Summary(tuple(self._structures(image_id, label)) if label else (), look)
 
     def _choice(self, image_id: str | None, look: np.ndarray, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """{structure: ids of its templates for a study that looks like this} of the structures that have any."""
@@ -363,23 +388,16 @@ def result_params(prediction: Prediction, known: Mapping[str, int]) -> dict[str,
     in_order = {names.get(index, f"label_{index}"): index for index in range(1, max(asked, default=0) + 1)}
     return {
         "label_names": in_order,
-        CHECKED: {name: index for index, name in sorted(asked.items()) if index in present},
+        "structures": {name: index for index, name in sorted(asked.items()) if index in present},
         "quality": dict(prediction.quality),
         **{key: value for key, value in prediction.provenance.items() if key != "quality"},
     }
-
-
-def is_ours(info: Mapping[str, Any]) -> bool:
-    """Whether a label's record says that this app made the label."""
-    return info.get("model") == MODEL and isinstance(info.get("params"), Mapping)
 
 
 def _digest(parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _record_checksum(record: LabelRecord) -> str:
-    naming = {
-        key: record.info[key] for key in ("label_info", "label_names", "client_id", CHECKED) if key in record.info
-    }
-    return hashlib.sha256((record.checksum + json.dumps(naming, sort_keys=True)).encode()).hexdigest()
+def _template_checksum(label: StoredLabel) -> str:
+    naming = json.dumps(label.record.naming, sort_keys=True)
+    return hashlib.sha256((label.checksum + naming).encode()).hexdigest()

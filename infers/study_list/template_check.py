@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from infers.errors import NotFound
-from infers.store.datastore import AUTOMATIC
-from infers.study_list.corrections import Corrections
+from infers.label_records import AUTOMATIC
 from infers.study_list.studies import Studies
 from lib.imaging.images import ImageError
 from lib.inference.control import Control
-from lib.quality.estimate import evidence_of
 from lib.quality.template_check import Health, most_typical, trial_studies, typicality
 
 logger = logging.getLogger(__name__)
@@ -27,11 +25,10 @@ class TemplateHealth:
 
     Args:
         studies: the list.
-        corrections: says what is expected of a mask.
     """
 
-    def __init__(self, studies: Studies, corrections: Corrections) -> None:
-        self._studies, self._corrections = studies, corrections
+    def __init__(self, studies: Studies) -> None:
+        self._studies = studies
         self._lock = threading.Lock()
         self._seen = ""
         self._trials: list[str] = []
@@ -70,15 +67,15 @@ class TemplateHealth:
         copies: dict[str, list[float]] = {}
         trial = {}
         for image_id in self._trials:
-            record = self._studies.store.record(image_id, AUTOMATIC)
-            if record is None:
+            mask = self._studies.store.label(image_id, AUTOMATIC)
+            made = mask.record.provenance if mask else None
+            if made is None:
                 continue
-            params = record.info.get("params")
-            for name, evidence in evidence_of(params).items():
-                copies.setdefault(name, []).extend([evidence["copies"]] if "copies" in evidence else [])
-            quality = self._corrections.quality(params)
-            if quality:
-                trial[image_id] = round(min(one.dice for one in quality.values()), 4)
+            for name, features in made.features.items():
+                copies.setdefault(name, []).extend([features["copies"]] if "copies" in features else [])
+            predicted = self._studies.quality.lowest(made)
+            if predicted is not None:
+                trial[image_id] = round(predicted, 4)
         return {name: round(float(np.mean(dices)), 4) for name, dices in copies.items() if dices}, trial
 
     def _look(self, templates: list[str], control: Control) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ from infers.names import LabelMap, names_by_value
 from infers.serving.model import ServedModel
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.acceptance import Acceptance
-from infers.study_list.studies import CHECKED, IMAGE, Studies, result_params
+from infers.study_list.studies import Studies, result_params
 from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
 from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
 from lib.imaging.prompts import Prompt
@@ -195,11 +195,12 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
     wanted = {name: known[name] for name in structures({**request, "label": None}, known)}
     stored = engine.studies.automatic(image_id, image, older_weights=True) if image_id else None
     if stored is not None and wanted == known:
-        params = stored.info["params"]
-        mask = read_label(stored.path, image)
-        named = ("label_names", CHECKED, "quality", IMAGE)
-        provenance = {key: value for key, value in params.items() if key not in named}
-        return Prediction(mask, params["label_names"], params["quality"], {**provenance, "stored": True})
+        mask, made = read_label(stored.path, image), stored.record.provenance
+        assert made is not None  # of a mask that this app made
+        known_elsewhere = ("label_names", "structures", "quality", "image_stamp")
+        provenance = {key: value for key, value in made.to_json().items() if key not in known_elsewhere}
+        quality = {name: one.dice for name, one in made.quality.items()}
+        return Prediction(mask, dict(made.label_names), quality, {**provenance, "stored": True})
     with engine.gate.interactive():
         return engine.studies.segment(image_id, image, wanted)
 

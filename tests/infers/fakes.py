@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from infers.label_records import LabelRecord, Provenance
 from infers.names import LabelMap
 from infers.store.datastore import StudyStore
 from infers.study_list.descriptors import Descriptors
-from infers.study_list.studies import Studies
+from infers.study_list.studies import MODEL, Studies
 from lib.imaging.images import Image
 from lib.inference.control import Control
 from lib.inference.templates import Template
@@ -68,6 +70,11 @@ def make_studies(folder: str, predictor: FakePredictor, *configured: str, most: 
     store = StudyStore(folder)
     looks = Descriptors(store, store.state / "looks.npz")
     return Studies(store, LabelMap(store.state / "labels.json", configured), lambda: predictor, most, looks)
+
+
+def mask_record(model: str = MODEL, **params: Any) -> LabelRecord:
+    """The record of a mask that a model made."""
+    return LabelRecord(provenance=Provenance.from_json(model, params))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:

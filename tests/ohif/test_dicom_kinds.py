@@ -11,8 +11,8 @@ import pytest
 from monailabel.config import settings
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
-from infers.dicom.dicomweb import SEG_PROBLEM, DICOMwebStore, open_dicomweb
-from infers.store.datastore import FINAL
+from infers.dicom.dicomweb import DICOMwebStore, open_dicomweb
+from infers.label_records import FINAL
 from lib.imaging.images import ImageError, read_image, read_label, write_label
 from scripts.phantoms.dicom_series import make_uid
 from scripts.servers.orthanc import Orthanc, load_folder
@@ -88,11 +88,11 @@ def test_its_final_label_goes_to_the_server_and_comes_back(store: DICOMwebStore,
     write_label(tmp_path / "label.nii.gz", label, image)
     store.save_label(uid, str(tmp_path / "label.nii.gz"), FINAL, {"label_names": {"liver": 1, "spleen": 2}})
     if name in WITHOUT_SEG:
-        assert "does not say where its images lie" in store.record(uid, FINAL).info[SEG_PROBLEM]
+        assert "does not say where its images lie" in store.get_label_info(uid, FINAL)["dicom_seg_problem"]
         return
     elsewhere = open_dicomweb(store.name(), tmp_path / "another machine")
-    record = elsewhere.record(uid, FINAL)
-    assert record.info["label_names"] == {"liver": 1, "spleen": 2}
+    record = elsewhere.label(uid, FINAL)
+    assert record.record.to_json()["label_names"] == {"liver": 1, "spleen": 2}
     np.testing.assert_array_equal(read_label(record.path, image), label)
 
 

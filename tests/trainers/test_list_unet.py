@@ -2,6 +2,7 @@ import pytest
 from monailabel.config import settings
 
 import lib.segmenters.list_unet
+from lib.finetuning.course import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.training_record import read_record
@@ -26,7 +27,7 @@ def make(tiny_weights, tmp_path, monkeypatch):
                 write_nifti(tmp_path / f"s{number}.nii.gz", image),
                 write_nifti(tmp_path / f"l{number}.nii.gz", mask),
             )
-            studies.append((f"s{number}", *files, {"organ": 1}, f"c{number}"))
+            studies.append(LabelledStudy(f"s{number}", *files, {"organ": 1}, f"c{number}"))
         return ListUNetTrainer(ServedListUNet(tmp_path / "models"), unlearnt, lambda: studies, QUICK)
 
     return trainer

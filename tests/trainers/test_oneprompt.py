@@ -7,6 +7,7 @@ from ignite.engine import Events
 from monailabel.config import settings
 
 import trainers.course
+from lib.finetuning.course import LabelledStudy
 from lib.finetuning.oneprompt import FineTune, FineTuning
 from lib.finetuning.training_record import read_record
 from lib.finetuning.versions import Versions
@@ -34,7 +35,7 @@ def make(tiny_weights, tmp_path, monkeypatch):
                 write_nifti(tmp_path / f"s{number}.nii.gz", image),
                 write_nifti(tmp_path / f"l{number}.nii.gz", mask * (number + 1)),
             )
-            studies.append((f"s{number}", *files, {"organ": number + 1}, f"c{number}"))
+            studies.append(LabelledStudy(f"s{number}", *files, {"organ": number + 1}, f"c{number}"))
         models = tmp_path / "models"
         models.mkdir(exist_ok=True)
         versions = Versions(models / "versions", models / "new.safetensors")

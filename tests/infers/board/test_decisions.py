@@ -11,17 +11,17 @@ import infers.records
 from infers.board.board import Board
 from infers.errors import NotFound
 from infers.jobs.propagation import Propagation
+from infers.label_records import AUTOMATIC, FINAL, WITHDRAWN
 from infers.serving.priority_lock import PriorityLock
-from infers.store.datastore import AUTOMATIC, FINAL, WITHDRAWN, StudyStore
+from infers.store.datastore import StudyStore
 from infers.study_list.acceptance import Acceptance
-from infers.study_list.corrections import Corrections
 from infers.study_list.pending_results import PendingResults
 from infers.study_list.rows import Wanted
 from infers.study_list.template_check import TemplateHealth
 from lib.imaging.files import write_atomically
 from lib.imaging.images import read_label
 from lib.segmenters.contract import Prediction
-from tests.infers.fakes import FakePredictor, make_studies
+from tests.infers.fakes import FakePredictor, make_studies, mask_record
 from tests.samples import organ_volume, write_nifti
 
 COUNT = 5
@@ -40,11 +40,8 @@ class Office:
         offers = PendingResults(self.store.state / "offers")
         self.acceptance = Acceptance(self.store, offers, 60, self.changes.append, self.studies.labels.learn)
         job = Propagation(self.studies, PriorityLock(), self.store.state)
-        corrections = Corrections(self.studies, folder / "checks.json")
-        health = TemplateHealth(self.studies, corrections)
-        self.board = Board(
-            self.studies, job, self.acceptance, lambda: self.changes.append("changed"), corrections, health
-        )
+        health = TemplateHealth(self.studies)
+        self.board = Board(self.studies, job, self.acceptance, lambda: self.changes.append("changed"), health)
         self.decisions = self.board.decisions
         self.submit("s0")
         self.segment()
@@ -72,11 +69,11 @@ def test_accepting_makes_a_template_with_its_author_and_what_made_it(office):
     outcome = office.decisions.accept(["s1", "s2"], "Ada", {})
     assert outcome.done == ["s1", "s2"]
     assert outcome.refused == {}
-    final, mask = office.store.record("s1", FINAL), office.store.record("s1", AUTOMATIC)
+    final, mask = office.store.label("s1", FINAL), office.store.label("s1", AUTOMATIC)
     assert final.checksum == mask.checksum
-    assert final.info["user"] == "Ada"
-    assert final.info["provenance"]["templates"] == ["s0"]
-    assert final.info["provenance"]["weights"] == "first"
+    assert final.record.to_json()["user"] == "Ada"
+    assert final.record.to_json()["provenance"]["templates"] == ["s0"]
+    assert final.record.to_json()["provenance"]["weights"] == "first"
     assert office.studies.templates().keys() == {"s0", "s1", "s2"}
     assert office.studies.pending() == ["s3", "s4"]
     assert office.status() == {
@@ -90,7 +87,7 @@ def test_accepting_makes_a_template_with_its_author_and_what_made_it(office):
 
 
 def test_a_persons_label_is_neither_overwritten_nor_undone(office):
-    before = office.store.record("s0", FINAL)
+    before = office.store.label("s0", FINAL)
     for outcome in (
         office.decisions.accept(["s0"], "Ada", {}),
         office.decisions.reject(["s0"], "Ada", {}),
@@ -99,22 +96,22 @@ def test_a_persons_label_is_neither_overwritten_nor_undone(office):
     ):
         assert outcome.done == []
         assert "s0" in outcome.refused
-    assert office.store.record("s0", FINAL) == before
+    assert office.store.label("s0", FINAL) == before
 
 
 def test_a_label_submitted_over_an_accepted_one_cannot_be_undone(office):
     office.decisions.accept(["s1"], "Ada", {})
     office.submit("s1")
     assert "person submitted" in office.decisions.undo(["s1"]).refused["s1"]
-    assert office.store.record("s1", FINAL).info["user"] == "a person"
+    assert office.store.get_label_info("s1", FINAL)["user"] == "a person"
 
 
 def test_undoing_an_acceptance_leaves_the_mask_as_it_was(office):
-    before = office.store.record("s1", AUTOMATIC)
+    before = office.store.label("s1", AUTOMATIC)
     office.decisions.accept(["s1"], "Ada", {})
     assert office.decisions.undo(["s1"]).done == ["s1"]
-    assert office.store.record("s1", FINAL) is None
-    assert office.store.record("s1", AUTOMATIC) == before
+    assert office.store.label("s1", FINAL) is None
+    assert office.store.label("s1", AUTOMATIC) == before
     assert office.studies.pending() == []
     assert "neither" in office.decisions.undo(["s1"]).refused["s1"]
 
@@ -123,7 +120,7 @@ def test_a_mask_made_anew_since_it_was_shown_is_not_accepted(office):
     seen = {"s1": "0123456789abcdef"}
     assert "changed since" in office.decisions.accept(["s1"], "Ada", seen).refused["s1"]
     assert "changed since" in office.decisions.reject(["s1"], "Ada", seen).refused["s1"]
-    shown = office.store.record("s1", AUTOMATIC).checksum[:16]
+    shown = office.store.label("s1", AUTOMATIC).checksum[:16]
     assert office.decisions.accept(["s1"], "Ada", {"s1": shown}).done == ["s1"]
 
 
@@ -178,7 +175,7 @@ def test_an_empty_mask_is_not_accepted(office):
     empty = Prediction(np.zeros(image.array.shape, np.uint8), {"organ": 1}, {"organ": 0.0}, {})
     office.studies.store_automatic("s1", image, empty)
     assert "empty" in office.decisions.accept(["s1"], "Ada", {}).refused["s1"]
-    assert office.store.record("s1", FINAL) is None
+    assert office.store.label("s1", FINAL) is None
 
 
 def test_a_mask_that_somebody_else_put_there_is_not_accepted(office):
@@ -213,13 +210,13 @@ def test_decisions_on_many_studies_are_written_together(office, monkeypatch):
         assert decide().done == ids
         assert written == ["datastore_v2.json"]
         again = StudyStore(office.store._datastore_path, read_only=True)  # another process
-        assert [again.tags(image_id) for image_id in ids] == [office.store.tags(image_id) for image_id in ids]
+        assert [again.records(image_id) for image_id in ids] == [office.store.records(image_id) for image_id in ids]
 
 
 def test_one_unknown_study_stops_everything_before_anything_is_done(office):
     with pytest.raises(NotFound, match="'gone'"):
         office.decisions.accept(["s1", "gone"], "Ada", {})
-    assert office.store.record("s1", FINAL) is None
+    assert office.store.label("s1", FINAL) is None
     with pytest.raises(NotFound, match="'gone'"):
         office.board.thumbnail("gone", 192)
 
@@ -230,11 +227,11 @@ def test_a_waiting_result_is_accepted_at_once_and_can_be_taken_back_without_loss
     office.acceptance.offer("s1", Prediction(mask, {"organ": 9}, {}, {"templates": []}))
     assert {row.id for row in office.board.rows() if row.offered} == {"s1"}
     assert office.decisions.accept_results(["s1"], "Ada").done == ["s1"]
-    final = office.store.record("s1", FINAL)
-    assert final.info["user"] == "Ada"
+    final = office.store.label("s1", FINAL)
+    assert final.record.to_json()["user"] == "Ada"
     assert "no interactive result" in office.decisions.accept_results(["s1"], "Ada").refused["s1"]
     assert office.decisions.undo(["s1"]).done == ["s1"]
-    assert office.store.record("s1", WITHDRAWN).checksum == final.checksum
+    assert office.store.label("s1", WITHDRAWN).checksum == final.checksum
     assert office.status()["s1"] == "automatic"
 
 
@@ -247,13 +244,13 @@ def test_a_click_on_an_accepted_study_keeps_its_other_structures(office):
     names = {"organ": 1, "lesion": 2}
     mask = write_nifti(office.label.parent / "two.nii.gz", organ + lesion, office.studies.image("s1").affine)
     params = {"label_names": names, "structures": names}
-    assert office.store.save_automatic("s1", mask, {"model": "oneprompt", "params": params})
+    assert office.store.save_automatic("s1", mask, mask_record(**params), office.studies.models)
     assert office.decisions.accept(["s1"], "Ada", {}).done == ["s1"]
     clicked = np.roll(organ, 1, axis=1)
     office.acceptance.offer("s1", Prediction(clicked, {"organ": 1}, {}, {"templates": []}))
     assert office.decisions.accept_results(["s1"], "Ada").done == ["s1"]
-    final = office.store.record("s1", FINAL)
-    assert final.info["label_names"] == names
+    final = office.store.label("s1", FINAL)
+    assert final.record.to_json()["label_names"] == names
     np.testing.assert_array_equal(read_label(final.path), clicked + lesion)
     assert "s1" in office.studies.templates()
     assert office.studies.problems == {}

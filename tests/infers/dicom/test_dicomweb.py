@@ -13,17 +13,17 @@ from monailabel.config import settings
 from pydicom.errors import InvalidDicomError
 
 from infers.dicom.dicomseg import Maker, write_seg
-from infers.dicom.dicomweb import SEG_PROBLEM, DICOMwebStore, open_dicomweb
+from infers.dicom.dicomweb import DICOMwebStore, open_dicomweb
 from infers.errors import dicomweb_problem
 from infers.jobs.propagation import Propagation
+from infers.label_records import AS_RESULT, AUTOMATIC, FINAL, LabelRecord, Statement
 from infers.names import LabelMap
 from infers.serving.priority_lock import PriorityLock
-from infers.store.datastore import AUTOMATIC, FINAL
 from infers.study_list.descriptors import Descriptors
-from infers.study_list.studies import Studies
+from infers.study_list.studies import MODELS, Studies
 from lib.imaging.images import ImageError, read_image, read_label, write_label
 from scripts.phantoms.dicom_series import write_series
-from tests.infers.fakes import FakePredictor, wait_until
+from tests.infers.fakes import FakePredictor, mask_record, wait_until
 
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
 SERIES = ("1.2.3.1", "1.2.3.2")
@@ -113,11 +113,11 @@ def test_an_opened_series_lies_in_the_state_folder_with_its_geometry(store, tmp_
 
 
 def test_automatic_masks_and_records_survive_a_restart(store, server, tmp_path):
-    assert store.save_automatic(SERIES[0], mask_for(store, SERIES[0], tmp_path), {"model": "oneprompt", "n": 1})
+    assert store.save_automatic(SERIES[0], mask_for(store, SERIES[0], tmp_path), mask_record(n=1), MODELS)
     again = DICOMwebStore(server, tmp_path / "state")
-    assert again.record(SERIES[0], AUTOMATIC).info["n"] == 1
-    assert again.tags(SERIES[0]).keys() == {AUTOMATIC}
-    assert again.tags(SERIES[1]) == {}
+    assert again.get_label_info(SERIES[0], AUTOMATIC)["params"]["n"] == 1
+    assert again.records(SERIES[0]).keys() == {AUTOMATIC}
+    assert again.records(SERIES[1]) == {}
 
 
 def stored_by_another(store, server, uid, mask, name="organ", by=Maker.MANUAL, content_time="235959"):
@@ -140,14 +140,14 @@ def test_a_saved_final_label_is_on_the_server_as_dicom_seg_and_counted_at_once(s
     assert seg.SegmentSequence[0].SegmentAlgorithmType == "MANUAL"
     assert store.get_labeled_images() == [SERIES[0]]
     assert store.get_unlabeled_images() == [SERIES[1]]
-    assert store.record(SERIES[0], FINAL).info["label_info"][0]["name"] == "organ"  # it is not fetched back
-    assert store.get_label_uri(SERIES[0], FINAL) == str(store.record(SERIES[0], FINAL).path)
-    assert store.save_automatic(SERIES[0], label, {"model": "oneprompt"}) is False
+    assert store.get_label_info(SERIES[0], FINAL)["label_info"][0]["name"] == "organ"  # it is not fetched back
+    assert store.get_label_uri(SERIES[0], FINAL) == str(store.label(SERIES[0], FINAL).path)
+    assert store.save_automatic(SERIES[0], label, mask_record(), MODELS) is False
 
 
 def test_a_label_that_began_as_an_automatic_mask_says_so_with_what_made_it(store, server, tmp_path):
     label = mask_for(store, SERIES[0], tmp_path)
-    store.save_automatic(SERIES[0], label, {"model": "oneprompt", "params": {"weights": "abc", "latencies": 3}})
+    store.save_automatic(SERIES[0], label, mask_record(weights="abc", latencies=3), MODELS)
     store.save_label(SERIES[0], str(label), FINAL, {"label_info": [{"name": "organ", "idx": 1}]})
     (segment,) = next(iter(server.segs.values())).SegmentSequence
     assert segment.SegmentAlgorithmType == "SEMIAUTOMATIC"
@@ -161,7 +161,7 @@ def test_a_label_that_the_server_does_not_take_is_kept_here_with_the_reason(stor
     label = mask_for(store, SERIES[0], tmp_path)
     store.save_label(SERIES[0], str(label), FINAL, {"label_info": [{"name": "organ", "idx": 1}]})
     assert store.get_labeled_images() == [SERIES[0]]
-    assert "507" in store.record(SERIES[0], FINAL).info[SEG_PROBLEM]
+    assert "507" in store.get_label_info(SERIES[0], FINAL)["dicom_seg_problem"]
 
 
 def test_a_segmentation_that_another_viewer_stored_is_a_final_label(store, server):
@@ -169,38 +169,39 @@ def test_a_segmentation_that_another_viewer_stored_is_a_final_label(store, serve
     mask[1:4, 2:5, 1:3] = 1
     image = stored_by_another(store, server, SERIES[1], mask, "Tumour")
     assert store.get_labeled_images() == [SERIES[1]]
-    assert store.tags(SERIES[1]).keys() == {FINAL}  # which keeps the job away
-    record = store.record(SERIES[1], FINAL)
-    assert record.info["label_names"] == {"Tumour": 1}
+    assert store.records(SERIES[1]).keys() == {FINAL}  # which keeps the job away
+    record = store.label(SERIES[1], FINAL)
+    assert record.record.to_json()["label_names"] == {"Tumour": 1}
     np.testing.assert_array_equal(read_label(record.path, image), mask)
     assert store.datalist()[0]["label"] == str(record.path)
 
 
 def test_what_is_known_of_one_series_is_told_without_a_look_at_all_others(store, server, tmp_path, monkeypatch):
-    store.save_automatic(SERIES[0], mask_for(store, SERIES[0], tmp_path), {"model": "oneprompt"})
+    store.save_automatic(SERIES[0], mask_for(store, SERIES[0], tmp_path), mask_record(), MODELS)
     stored_by_another(store, server, SERIES[0], mask=read_image(store.get_image_uri(SERIES[0])).array > 50)
     store.forget()
     monkeypatch.setattr(store, "get_labeled_images", lambda *rest: pytest.fail("it went through the whole list"))
-    assert store.tags(SERIES[0]).keys() == {AUTOMATIC, FINAL}
-    assert store.tags(SERIES[1]) == {}
+    assert store.records(SERIES[0]).keys() == {AUTOMATIC, FINAL}
+    assert store.records(SERIES[1]) == {}
 
 
 def test_the_newest_segmentation_replaces_the_label_and_a_later_label_replaces_it(store, server, tmp_path):
     first, second = np.zeros((2, 6, 5, 4), np.uint8)
     first[1, 1, 1], second[2:5, 2, 2] = 1, 1
     image = stored_by_another(store, server, SERIES[0], first, content_time="100000")
-    assert store.record(SERIES[0], FINAL) is not None
+    assert store.label(SERIES[0], FINAL) is not None
     stored_by_another(store, server, SERIES[0], second, content_time="110000")
-    np.testing.assert_array_equal(read_label(store.record(SERIES[0], FINAL).path, image), second)
+    np.testing.assert_array_equal(read_label(store.label(SERIES[0], FINAL).path, image), second)
     label = mask_for(store, SERIES[0], tmp_path)
     store.save_label(SERIES[0], str(label), FINAL, {"label_info": [{"name": "organ", "idx": 1}]})
-    assert store.record(SERIES[0], FINAL).info["label_info"][0]["name"] == "organ"
+    assert store.get_label_info(SERIES[0], FINAL)["label_info"][0]["name"] == "organ"
 
 
 def test_an_accepted_result_replaces_no_label_that_came_meanwhile(store, server, tmp_path):
-    label, info = mask_for(store, SERIES[0], tmp_path), {"accepted": "interactive result", "label_names": {"organ": 1}}
+    label = mask_for(store, SERIES[0], tmp_path)
+    info = LabelRecord(Statement(label_names={"organ": 1}), accepted=AS_RESULT)
     assert store.save_accepted(SERIES[0], label, info, over=None)
-    seen = store.record(SERIES[0], FINAL)
+    seen = store.label(SERIES[0], FINAL)
     assert store.save_accepted(SERIES[0], label, info, over=None) is False
     assert store.save_accepted(SERIES[0], label, info, over=seen)
     mask = np.zeros((6, 5, 4), np.uint8)
@@ -211,7 +212,7 @@ def test_an_accepted_result_replaces_no_label_that_came_meanwhile(store, server,
     seg.ContentDate = "20991231"
     server.store_instances([seg])
     assert store.save_accepted(SERIES[0], label, info, over=seen) is False
-    record = store.record(SERIES[0], FINAL)
+    record = store.label(SERIES[0], FINAL)
     np.testing.assert_array_equal(read_label(record.path, image), mask)
     store.save_label(SERIES[0], str(record.path), FINAL, {"label_names": {"organ": 1}})
     assert store.save_accepted(SERIES[0], label, info, over=seen) is False
@@ -227,9 +228,9 @@ def test_a_segmentation_that_cannot_be_read_is_left_out_and_the_rest_goes_on(sto
     stored_by_another(store, server, SERIES[1], np.ones((6, 5, 4), np.uint8))
     broken = next(iter(server.segs.values()))
     del broken.PixelData
-    assert store.record(SERIES[0], FINAL) is None
+    assert store.label(SERIES[0], FINAL) is None
     assert store.get_labeled_images() == [SERIES[1]]
-    assert store.record(SERIES[1], FINAL) is not None
+    assert store.label(SERIES[1], FINAL) is not None
 
 
 def test_each_segmentation_is_asked_for_its_headers_once(store, server):
@@ -253,13 +254,13 @@ def test_listeners_hear_of_what_others_store(store, server, monkeypatch):
 
 def test_automatic_masks_are_undone_and_final_labels_and_the_server_are_not_touched(store, server, tmp_path):
     for series in SERIES[:2]:
-        store.save_automatic(series, mask_for(store, series, tmp_path), {"model": "oneprompt"})
+        store.save_automatic(series, mask_for(store, series, tmp_path), mask_record(), MODELS)
     info = {"label_info": [{"name": "organ", "idx": 1}]}
     store.save_label(SERIES[1], str(mask_for(store, SERIES[1], tmp_path)), FINAL, info)
     stored = dict(server.segs)
-    assert store.remove_automatic(lambda info: True) == [SERIES[0]]
-    assert AUTOMATIC not in store.tags(SERIES[0])
-    assert store.tags(SERIES[1]).keys() == {AUTOMATIC, FINAL}
+    assert store.remove_automatic(MODELS) == [SERIES[0]]
+    assert AUTOMATIC not in store.records(SERIES[0])
+    assert store.records(SERIES[1]).keys() == {AUTOMATIC, FINAL}
     assert server.segs == stored
 
 
@@ -279,7 +280,7 @@ def test_a_series_with_uneven_slices_is_opened_and_says_so(store, server):
     assert "missing or uneven slices" in store.get_image_info(SERIES[0])["note"]
     mask = image.array > 50
     assert stored_by_another(store, server, SERIES[0], mask)
-    record = store.record(SERIES[0], FINAL)
+    record = store.label(SERIES[0], FINAL)
     np.testing.assert_array_equal(read_label(record.path, image), mask)
 
 
@@ -336,7 +337,7 @@ def test_the_job_goes_on_past_a_bad_series_and_names_it(store, server, tmp_path)
     wait_until(lambda: job.status().state == "done")
     assert "no pixel data" in job.status().failed[SERIES[1]]
     assert job.status().done == 1
-    assert store.record(entries[2], AUTOMATIC) is not None
+    assert store.label(entries[2], AUTOMATIC) is not None
 
 
 def test_the_job_stops_while_the_server_is_away_and_goes_on_when_it_is_back(store, server, tmp_path):
@@ -350,7 +351,7 @@ def test_the_job_stops_while_the_server_is_away_and_goes_on_when_it_is_back(stor
     server.instances[SERIES[1]] = good
     job.trigger(resume=False)  # as the store's listeners do
     wait_until(lambda: job.status().state == "done")
-    assert store.record(SERIES[1], AUTOMATIC) is not None
+    assert store.label(SERIES[1], AUTOMATIC) is not None
 
 
 def test_a_segmentation_of_a_series_that_is_not_there_is_left_out_and_said_once(store, server, caplog):
@@ -370,7 +371,7 @@ def test_a_segmentation_that_was_drawn_on_another_series_is_left_out_with_the_re
     stored_by_another(store, server, SERIES[0], np.ones((6, 5, 4), np.uint8))
     for frame in next(iter(server.segs.values())).PerFrameFunctionalGroupsSequence:
         frame.PlanePositionSequence[0].ImagePositionPatient = [900, 900, 900]
-    assert store.record(SERIES[0], FINAL) is None
+    assert store.label(SERIES[0], FINAL) is None
     assert "drawn on another series" in store.problems()[SERIES[0]]
     assert store.get_labeled_images() == []
 
@@ -380,9 +381,9 @@ def test_a_segmentation_of_a_series_that_cannot_be_read_stops_nothing(store, ser
     stored_by_another(store, server, SERIES[0], np.ones((6, 5, 4), np.uint8))
     again = DICOMwebStore(server, store.state.parent.parent / "fresh")
     server.instances[SERIES[0]] = without_pixels(server.instances[SERIES[0]])
-    assert again.record(SERIES[0], FINAL) is None
+    assert again.label(SERIES[0], FINAL) is None
     assert "no pixel data" in again.problems()[SERIES[0]]
-    assert again.record(SERIES[1], FINAL) is not None
+    assert again.label(SERIES[1], FINAL) is not None
 
 
 def test_listeners_hear_when_the_server_is_back(store, server, monkeypatch):

@@ -7,8 +7,8 @@ import pytest
 import infers.jobs.propagation
 from infers.board.decisions import Decisions
 from infers.jobs.propagation import Propagation
+from infers.label_records import AUTOMATIC, FINAL
 from infers.serving.priority_lock import PriorityLock
-from infers.store.datastore import AUTOMATIC, FINAL
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.pending_results import PendingResults
 from infers.study_list.strategies import strategies
@@ -48,7 +48,7 @@ def save(studies, number, name="organ"):
 
 
 def templates_of(studies, number):
-    return studies.store.tags(f"s{number}")[AUTOMATIC]["params"]["templates"]
+    return studies.store.get_label_info(f"s{number}", AUTOMATIC)["params"]["templates"]
 
 
 def test_every_other_study_is_segmented_once(job, studies, predictor):
@@ -85,7 +85,7 @@ def test_a_label_saved_meanwhile_has_everything_done_with_both(job, studies, pre
     job.trigger()
     wait_until(lambda: once.is_set() and job.status().state == "done")
     assert [sorted(templates_of(studies, number)) for number in (2, 3, 4)] == [["s0", "s1"]] * 3
-    assert AUTOMATIC not in studies.store.tags("s0")
+    assert AUTOMATIC not in studies.store.records("s0")
 
 
 def test_new_weights_have_everything_done_again(job, studies, predictor):
@@ -96,7 +96,7 @@ def test_new_weights_have_everything_done_again(job, studies, predictor):
     assert len(studies.pending()) == COUNT - 1
     job.trigger(resume=False)
     wait_until(lambda: job.status().run == 2 and job.status().state == "done")
-    assert studies.store.tags("s1")[AUTOMATIC]["params"]["weights"] == "second"
+    assert studies.store.get_label_info("s1", AUTOMATIC)["params"]["weights"] == "second"
 
 
 def test_one_bad_study_is_reported_and_the_rest_goes_on(job, studies, predictor):
@@ -152,7 +152,7 @@ def test_a_mask_of_an_image_that_was_replaced_is_not_accepted_and_is_made_again(
     assert studies.automatic("s1", studies.image("s1")) is None
     job.trigger(resume=False)
     wait_until(lambda: decisions.accept(["s1"], "Ada", {}).done == ["s1"])
-    np.testing.assert_array_equal(read_label(studies.store.record("s1", FINAL).path, studies.image("s1")), other > 3)
+    np.testing.assert_array_equal(read_label(studies.store.label("s1", FINAL).path, studies.image("s1")), other > 3)
 
 
 def test_when_every_study_fails_so_does_the_job(job, studies, predictor):
@@ -217,14 +217,14 @@ def test_a_study_removed_while_it_is_segmented_is_no_failure(job, studies, predi
 
 def test_a_persons_label_that_comes_first_is_kept(job, studies, predictor):
     def label_it():
-        if len(predictor.asked) == 1 and FINAL not in studies.store.tags("s1"):
+        if len(predictor.asked) == 1 and FINAL not in studies.store.records("s1"):
             save(studies, 1)
 
     predictor.between_batches = label_it
     save(studies, 0)
     job.trigger()
     assert job.wait(SECONDS)
-    assert studies.store.tags("s1").keys() == {FINAL}
+    assert studies.store.records("s1").keys() == {FINAL}
 
 
 def test_a_mask_that_somebody_else_made_is_not_touched(job, studies, predictor, tmp_path):
@@ -232,7 +232,7 @@ def test_a_mask_that_somebody_else_made_is_not_touched(job, studies, predictor, 
     save(studies, 0)
     job.trigger()
     assert job.wait(SECONDS)
-    assert studies.store.tags("s1")[AUTOMATIC]["from"] == "another program"
+    assert studies.store.get_label_info("s1", AUTOMATIC)["from"] == "another program"
     assert len(predictor.asked) == COUNT - 2
 
 
@@ -246,7 +246,7 @@ def test_a_mask_that_somebody_submits_while_its_study_is_segmented_is_kept(job, 
     predictor.between_batches = submit
     job.trigger()
     assert job.wait(SECONDS)
-    assert studies.store.tags("s1")[AUTOMATIC]["user"] == "anna"
+    assert studies.store.get_label_info("s1", AUTOMATIC)["user"] == "anna"
     assert len(predictor.asked) == COUNT - 1
 
 
@@ -319,18 +319,18 @@ def test_the_whole_job_is_undone_and_stays_so_after_a_restart(job, studies, pred
     save(studies, 0)
     job.trigger()
     assert job.wait(SECONDS)
-    final = studies.store.record("s0", FINAL).checksum
+    final = studies.store.label("s0", FINAL).checksum
     assert job.undo() == ["s1", "s2", "s3"]
-    assert studies.store.record("s0", FINAL).checksum == final
-    assert studies.store.tags("s4")[AUTOMATIC]["from"] == "another program"
-    assert [studies.store.tags(f"s{number}") for number in (1, 2, 3)] == [{}] * 3
+    assert studies.store.label("s0", FINAL).checksum == final
+    assert studies.store.get_label_info("s4", AUTOMATIC)["from"] == "another program"
+    assert [studies.store.records(f"s{number}") for number in (1, 2, 3)] == [{}] * 3
     assert job.status().state == "cancelled"
     after = Propagation(studies, PriorityLock(), tmp_path)
     assert after.trigger(resume=False).state == "cancelled"
     assert after.idle()
     job.trigger()
     wait_until(lambda: job.status().state == "done")
-    assert AUTOMATIC in studies.store.tags("s1")
+    assert AUTOMATIC in studies.store.records("s1")
 
 
 def test_a_mask_that_is_just_being_made_is_undone_too(job, studies, predictor):
@@ -340,7 +340,7 @@ def test_a_mask_that_is_just_being_made_is_undone_too(job, studies, predictor):
     job.trigger()
     assert job.wait(SECONDS)
     assert undone[0] == ["s1"]
-    assert all(AUTOMATIC not in studies.store.tags(f"s{number}") for number in range(COUNT))
+    assert all(AUTOMATIC not in studies.store.records(f"s{number}") for number in range(COUNT))
 
 
 def test_undoing_the_job_stops_what_goes_on_after_its_masks(studies, tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from infers.store.sidecars import checksum, read_sidecar, update_sidecar, write_sidecar
+from infers.store.sidecars import checksum, read_sidecar, write_sidecar
 
 
 @pytest.fixture
@@ -32,14 +32,6 @@ def test_of_an_unknown_label_only_names_are_believed(files):
     )
     label.write_bytes(b"edited by hand")
     assert read_sidecar(sidecar, label) == {"label_info": [{"name": "organ", "idx": 1}]}
-
-
-def test_updates_add_to_the_record(files):
-    sidecar, label = files
-    label.write_bytes(b"one")
-    update_sidecar(sidecar, label, {"a": 1})
-    update_sidecar(sidecar, label, {"b": 2})
-    assert read_sidecar(sidecar, label) == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("content", ["", "{ torn", '{"records": 7}', '{"records": [{}]}', "[]"])

@@ -8,7 +8,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from infers.store.datastore import FINAL, StudyStore
+from infers.label_records import FINAL
+from infers.store.datastore import StudyStore
 from scripts.phantoms.dicom_series import write_series
 from tests.samples import organ_volume, write_nifti
 
@@ -151,8 +152,8 @@ def test_no_index_keeps_the_list_from_its_files(folder, index):
     assert store.list_images() == ["s0"]
     store.save_label("s0", label_of(folder), FINAL, {"user": "ann"})
     again = StudyStore(str(folder))
-    assert again.record("s0", FINAL).info["user"] == "ann"
-    assert again.record("s0", FINAL).path.is_relative_to(folder)
+    assert again.get_label_info("s0", FINAL)["user"] == "ann"
+    assert again.label("s0", FINAL).path.is_relative_to(folder)
 
 
 def test_whatever_is_recorded_the_next_save_and_the_next_start_succeed(folder):
@@ -165,8 +166,8 @@ def test_whatever_is_recorded_the_next_save_and_the_next_start_succeed(folder):
     store.update_image_info("s0", {"half": "\ud800"})
     store.save_label("s0", label_of(folder), "other", {})
     again = StudyStore(str(folder))
-    assert set(again.tags("s0")) == {FINAL, "other"}
-    assert again.record("s0", FINAL).info["user"] == "ann"
+    assert set(again.records("s0")) == {FINAL, "other"}
+    assert again.get_label_info("s0", FINAL)["user"] == "ann"
 
 
 def test_what_could_not_be_written_is_not_remembered_either(folder, monkeypatch):

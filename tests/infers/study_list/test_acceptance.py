@@ -5,8 +5,9 @@ import pytest
 import requests
 
 from infers.errors import NotFound
+from infers.label_records import FINAL, LabelRecord, Statement
 from infers.names import LabelMap
-from infers.store.datastore import FINAL, StudyStore
+from infers.store.datastore import StudyStore
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.pending_results import PendingResults
 from lib.imaging.images import read_image, read_label
@@ -33,7 +34,7 @@ class Annotator:
         self.acceptance.offer("s0", Prediction(mask.astype(np.uint8) * 9, {name: 9}, {}, {"weights": "w"}))
 
     def final(self) -> np.ndarray:
-        return read_label(self.store.record("s0", FINAL).path, self.image)
+        return read_label(self.store.label("s0", FINAL).path, self.image)
 
 
 @pytest.fixture
@@ -58,9 +59,9 @@ def test_the_last_result_before_quiet_becomes_the_final_label(annotator):
     assert annotator.acceptance.waiting() == ["s0"]
     wait_until(lambda: annotator.accepted)
     np.testing.assert_array_equal(annotator.final(), box(2, 9))
-    record = annotator.store.record("s0", FINAL)
-    assert record.info["accepted"]
-    assert record.info["label_names"] == {"organ": 1}
+    record = annotator.store.label("s0", FINAL)
+    assert record.record.to_json()["accepted"]
+    assert record.record.to_json()["label_names"] == {"organ": 1}
     assert annotator.accepted == ["s0"]
 
 
@@ -70,7 +71,7 @@ def test_structures_clicked_one_after_the_other_end_in_one_label(annotator):
     annotator.offer(box(10, 15), "lesion")
     wait_until(lambda: len(annotator.accepted) == 2)
     np.testing.assert_array_equal(annotator.final(), box(1, 5) + 2 * box(10, 15))
-    assert annotator.store.record("s0", FINAL).info["label_names"] == {"organ": 1, "lesion": 2}
+    assert annotator.store.get_label_info("s0", FINAL)["label_names"] == {"organ": 1, "lesion": 2}
 
 
 def test_a_submitted_label_is_never_replaced(annotator, tmp_path):
@@ -85,7 +86,7 @@ def test_a_submitted_label_is_never_replaced(annotator, tmp_path):
 def test_an_empty_result_or_a_removed_study_becomes_nothing(annotator):
     annotator.offer(box(0, 0))
     wait_until(lambda: not annotator.acceptance.waiting())
-    assert annotator.store.record("s0", FINAL) is None
+    assert annotator.store.label("s0", FINAL) is None
     annotator.offer(box(1, 5))
     annotator.store.remove_image("s0")
     wait_until(lambda: not annotator.acceptance.waiting())
@@ -103,8 +104,9 @@ def test_a_result_that_waited_when_the_server_was_killed_waits_again(tmp_path):
     after.acceptance.start()
     wait_until(lambda: after.accepted)
     np.testing.assert_array_equal(after.final(), box(1, 5) + 2 * box(10, 15))
-    info = after.store.record("s0", FINAL).info
-    assert (info["provenance"], info["user"]) == ({"weights": "w"}, "anna")
+    info = after.store.get_label_info("s0", FINAL)
+    assert info["provenance"] == {"weights": "w", "templates": [], "model": "oneprompt"}
+    assert info["user"] == "anna"
     assert list(after.offers.read()) == []
 
 
@@ -112,7 +114,7 @@ def test_a_result_accepted_now_does_not_come_back(annotator):
     annotator.acceptance._quiet = 3600
     annotator.offer(box(1, 5))
     assert annotator.acceptance.accept_now("s0", "anna")
-    assert annotator.store.record("s0", FINAL).info["user"] == "anna"
+    assert annotator.store.get_label_info("s0", FINAL)["user"] == "anna"
     assert list(annotator.offers.read()) == []
     with pytest.raises(NotFound, match="accepted already"):
         annotator.acceptance.accept_now("s0", "anna")
@@ -154,7 +156,7 @@ def test_a_structure_that_could_not_be_saved_is_not_lost_to_one_that_came_meanwh
     monkeypatch.setattr(annotator.store, "save_accepted", click_the_next_one)
     annotator.offer(box(1, 5), "organ")
     wait_until(lambda: annotator.accepted)
-    names = annotator.store.record("s0", FINAL).info["label_names"]
+    names = annotator.store.get_label_info("s0", FINAL)["label_names"]
     np.testing.assert_array_equal(annotator.final(), names["organ"] * box(1, 5) + names["lesion"] * box(10, 15))
 
 
@@ -181,8 +183,8 @@ def test_a_label_that_is_accepted_while_a_result_is_saved_keeps_its_structures(a
 
     def accept_before(*args, **options):
         monkeypatch.undo()
-        info = {"accepted": "elsewhere", "label_names": {"lesion": 2}}
-        assert save("s0", other, info, over=None)
+        record = LabelRecord(Statement(label_names={"lesion": 2}), accepted="elsewhere")
+        assert save("s0", other, record, over=None)
         return save(*args, **options)
 
     monkeypatch.setattr(annotator.store, "save_accepted", accept_before)
@@ -206,4 +208,4 @@ def test_a_result_for_an_image_that_changed_becomes_nothing(annotator, tmp_path,
     annotator.offer(box(1, 5))
     write_nifti(tmp_path / "studies" / "s0.nii.gz", organ_volume(0, (10, 10, 4))[0])
     wait_until(lambda: not annotator.acceptance.waiting() and "changed since" in caplog.text)
-    assert annotator.store.record("s0", FINAL) is None
+    assert annotator.store.label("s0", FINAL) is None

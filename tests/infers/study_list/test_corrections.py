@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 import infers.study_list.corrections
-from infers.store.datastore import ACCEPTED, AUTOMATIC, FINAL
+from infers.label_records import AUTOMATIC, FINAL
 from infers.study_list.corrections import Corrections
+from infers.study_list.predicted_quality import PredictedQuality
 from lib.imaging.images import read_label
 from lib.inference.control import Cancelled, Control
 from lib.quality.estimate import judge, told
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Prediction
-from tests.infers.fakes import FakePredictor, StoppedWhen, make_studies
+from tests.infers.fakes import FakePredictor, StoppedWhen, make_studies, mask_record
 from tests.samples import organ_volume, write_nifti
 
 PLAIN = Estimator(["reverse"], [0.5], [0.25], [[{"weights": [[1.0]], "bias": [0.0]}]])
@@ -61,7 +62,7 @@ def segment(studies, number):
 
 
 def quality(studies, corrections, number):
-    return corrections.quality(studies.store.tags(f"s{number}")[AUTOMATIC]["params"])["organ"]
+    return studies.quality.of(studies.store.records(f"s{number}")[AUTOMATIC].provenance)["organ"]
 
 
 def test_a_corrected_study_lowers_what_is_expected_of_the_others(studies, corrections):
@@ -72,7 +73,7 @@ def test_a_corrected_study_lowers_what_is_expected_of_the_others(studies, correc
     save(studies, 1)
     corrections.learn(Control())
     after = quality(studies, corrections, 2)
-    assert corrections.cases() == {"organ": 1}
+    assert studies.quality.cases() == {"organ": 1}
     assert after.dice < before.dice - 0.03
     assert after.low <= after.dice <= after.high
     assert after.reason == before.reason
@@ -101,7 +102,7 @@ def test_learning_that_is_stopped_again_and_again_goes_on_where_it_was(studies, 
         with suppress(Cancelled):
             corrections.learn(StoppedWhen(lambda done=done: len(read) > done))
     corrections.learn(Control())
-    assert corrections.cases() == {"organ": 3}
+    assert studies.quality.cases() == {"organ": 3}
     assert len(read) == 3
 
 
@@ -111,16 +112,16 @@ def test_a_case_that_teaches_nothing_is_read_once(studies, corrections, read):
     save(studies, 1, label_info=[{"name": "another", "idx": 1}])
     corrections.learn(Control())
     corrections.learn(Control())
-    assert corrections.cases() == {}
+    assert studies.quality.cases() == {}
     assert len(read) == 1
 
 
 def test_a_mask_accepted_as_it_was_teaches_nothing(studies, corrections):
     save(studies, 0)
     segment(studies, 1)
-    save(studies, 1, **{ACCEPTED: "review board"})
+    save(studies, 1, accepted="review board")
     corrections.learn(Control())
-    assert corrections.cases() == {}
+    assert studies.quality.cases() == {}
 
 
 def test_templates_without_a_mask_are_segmented_by_the_others_once_and_kept(studies, corrections, tmp_path):
@@ -128,13 +129,13 @@ def test_templates_without_a_mask_are_segmented_by_the_others_once_and_kept(stud
         save(studies, number)
     corrections.check_templates(Control())
     asked = len(studies._predictor().asked)
-    assert (asked, corrections.cases()) == (3, {"organ": 3})
+    assert (asked, studies.quality.cases()) == (3, {"organ": 3})
     corrections.check_templates(Control())
     assert len(studies._predictor().asked) == asked
     again = Corrections(studies, tmp_path / "checks.json", PLAIN)
     again.learn(Control())
-    assert again.cases() == {"organ": 3}
-    assert AUTOMATIC not in studies.store.tags("s0")
+    assert studies.quality.cases() == {"organ": 3}
+    assert AUTOMATIC not in studies.store.records("s0")
 
 
 def test_a_label_saved_anew_is_checked_anew(studies, corrections):
@@ -147,20 +148,20 @@ def test_a_label_saved_anew_is_checked_anew(studies, corrections):
     write_nifti(path, half)
     studies.store.refresh()
     corrections.learn(Control())
-    assert corrections.cases() == {"organ": 1}
+    assert studies.quality.cases() == {"organ": 1}
 
 
 def test_one_template_and_no_template_have_nothing_to_check(studies, corrections):
     corrections.check_templates(Control())
     save(studies, 0)
     corrections.check_templates(Control())
-    assert corrections.cases() == {}
+    assert studies.quality.cases() == {}
     assert studies._predictor().asked == []
 
 
-def test_a_record_from_before_there_were_estimates_says_what_it_always_said(corrections):
-    assert corrections.quality({"quality": {"organ": 0.4}})["organ"].dice == 0.4
-    assert corrections.quality({}) == {}
+def test_a_record_from_before_there_were_estimates_says_what_it_always_said():
+    assert PredictedQuality().of(mask_record(quality={"organ": 0.4}).provenance)["organ"].dice == 0.4
+    assert PredictedQuality().of(mask_record().provenance) == {}
 
 
 def test_a_broken_file_of_checks_is_made_anew(studies, tmp_path):
@@ -169,7 +170,7 @@ def test_a_broken_file_of_checks_is_made_anew(studies, tmp_path):
     save(studies, 1)
     corrections = Corrections(studies, tmp_path / "checks.json", PLAIN)
     corrections.check_templates(Control())
-    assert corrections.cases() == {"organ": 2}
+    assert studies.quality.cases() == {"organ": 2}
 
 
 def test_a_label_that_is_torn_is_left_out(studies, corrections, folder):
@@ -179,7 +180,7 @@ def test_a_label_that_is_torn_is_left_out(studies, corrections, folder):
         save(studies, number)
     (folder / "labels" / AUTOMATIC / "s1.nii.gz").write_bytes(b"torn")
     corrections.learn(Control())
-    assert corrections.cases() == {"organ": 1}
+    assert studies.quality.cases() == {"organ": 1}
 
 
 def test_empty_masks_teach_nothing_and_break_nothing(studies, corrections):
@@ -195,4 +196,4 @@ def test_empty_masks_teach_nothing_and_break_nothing(studies, corrections):
     )
     save(studies, 1)
     corrections.learn(Control())
-    assert corrections.cases() == {}
+    assert studies.quality.cases() == {}

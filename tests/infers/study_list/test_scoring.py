@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from infers.store.datastore import ACCEPTED, AUTOMATIC, FINAL
-from infers.study_list.scoring import SCORE, DiceScoring
-from infers.study_list.studies import CHECKED, MODEL
+from infers.label_records import AUTOMATIC, FINAL
+from infers.study_list.scoring import DiceScoring
+from infers.study_list.studies import MODEL
 from lib.imaging.images import read_image, write_label
 from tests.infers.fakes import FakePredictor, make_studies
 from tests.samples import write_nifti
@@ -35,20 +35,20 @@ def boxes():
 
 def test_every_structure_has_its_own_dice_and_surface_distance(studies, tmp_path):
     truth, answer = boxes()
-    put(studies, tmp_path, "s0", FINAL, truth, {CHECKED: NAMES})
+    put(studies, tmp_path, "s0", FINAL, truth, {"structures": NAMES})
     put(studies, tmp_path, "s0", AUTOMATIC, answer, {"model": MODEL, "params": {"label_names": NAMES}})
     found = DiceScoring(studies)({}, None)
     assert found["s0"]["liver"] == {"dice": 1.0, "surface_mm": 0.0}
     assert found["s0"]["spleen"]["dice"] == 0.75
     assert 0.3 < found["s0"]["spleen"]["surface_mm"] <= 1.5
     assert found["mean"]["spleen"] == found["s0"]["spleen"]
-    assert studies.store.get_label_info("s0", AUTOMATIC)[SCORE] == found["s0"]
+    assert studies.store.get_label_info("s0", AUTOMATIC)["score"] == found["s0"]
 
 
 def test_values_are_compared_by_name_not_by_number(studies, tmp_path):
     truth, answer = boxes()
     swapped = np.choose(answer, (0, 2, 1)).astype(np.uint8)
-    put(studies, tmp_path, "s0", FINAL, truth, {CHECKED: NAMES})
+    put(studies, tmp_path, "s0", FINAL, truth, {"structures": NAMES})
     names = {"liver": 2, "spleen": 1}
     put(studies, tmp_path, "s0", AUTOMATIC, swapped, {"model": MODEL, "params": {"label_names": names}})
     assert DiceScoring(studies)({}, None)["s0"]["liver"]["dice"] == 1.0
@@ -56,7 +56,7 @@ def test_values_are_compared_by_name_not_by_number(studies, tmp_path):
 
 def test_a_structure_that_was_not_found_scores_nothing(studies, tmp_path):
     truth, answer = boxes()
-    put(studies, tmp_path, "s0", FINAL, truth, {CHECKED: NAMES})
+    put(studies, tmp_path, "s0", FINAL, truth, {"structures": NAMES})
     put(
         studies,
         tmp_path,
@@ -70,8 +70,8 @@ def test_a_structure_that_was_not_found_scores_nothing(studies, tmp_path):
 
 def test_what_says_nothing_is_left_out(studies, tmp_path):
     truth, answer = boxes()
-    put(studies, tmp_path, "s0", FINAL, answer, {CHECKED: NAMES, ACCEPTED: "review board"})  # the mask itself
+    put(studies, tmp_path, "s0", FINAL, answer, {"structures": NAMES, "accepted": "review board"})  # the mask itself
     put(studies, tmp_path, "s0", AUTOMATIC, answer, {"model": MODEL, "params": {"label_names": NAMES}})
-    put(studies, tmp_path, "s1", FINAL, truth, {CHECKED: NAMES})
+    put(studies, tmp_path, "s1", FINAL, truth, {"structures": NAMES})
     put(studies, tmp_path, "s1", AUTOMATIC, answer, {"somebody": "else"})
     assert DiceScoring(studies)({}, None) == {"mean": {}}

@@ -3,10 +3,11 @@ import time
 import numpy as np
 import pytest
 
-from infers.store.datastore import AUTOMATIC, FINAL
+from infers.label_records import AUTOMATIC, FINAL
+from infers.study_list.predicted_quality import PredictedQuality
 from infers.study_list.strategies import HANDED_OUT, strategies
 from lib.inference.ranking import representativeness
-from tests.infers.fakes import FakePredictor, make_studies
+from tests.infers.fakes import FakePredictor, make_studies, mask_record
 from tests.samples import organ_volume, write_nifti
 
 COUNT = 5
@@ -37,7 +38,7 @@ def label(studies, image_id, tmp_path, tag=FINAL, **info):
 
 def mask(studies, image_id, tmp_path, quality):
     studies.store.save_automatic(
-        image_id, tmp_path / "label.nii.gz", {"model": "oneprompt", "params": {"quality": {"organ": quality}}}
+        image_id, tmp_path / "label.nii.gz", mask_record(quality={"organ": quality}), studies.models
     )
 
 
@@ -106,8 +107,8 @@ def test_ten_times_the_studies_take_no_more_than_ten_times_the_time(tmp_path):
             def get_image_info(self, image_id):
                 return {}
 
-            def tags(self, image_id):
-                return {"original": {"model": "oneprompt", "params": {"quality": {"organ": 0.5}}}}
+            def records(self, image_id):
+                return {"original": mask_record(quality={"organ": 0.5})}
 
         class Descriptors:
             def known(self, wanted):
@@ -115,7 +116,7 @@ def test_ten_times_the_studies_take_no_more_than_ten_times_the_time(tmp_path):
                 return found, looks[: len(found)]
 
         class Studies:
-            store, looks = Store(), Descriptors()
+            store, looks, models, quality = Store(), Descriptors(), {"oneprompt"}, PredictedQuality()
 
             def templates(self):
                 return dict.fromkeys(ids[:20], "checksum")

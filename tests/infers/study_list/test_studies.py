@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from infers.errors import ClientError
-from infers.store.datastore import ACCEPTED, AUTOMATIC, BOARD, FINAL
+from infers.label_records import AUTOMATIC, FINAL, ON_BOARD
 from infers.study_list.studies import Studies, result_params
 from lib.imaging.volumes import Stack
 from lib.segmenters.contract import Prediction
@@ -156,9 +156,9 @@ def test_accepted_masks_are_told_apart_from_labels_that_somebody_drew(folder):
     save(studies, "s0", "one.nii.gz", [{"name": "liver", "idx": 1}])
     path = Path(studies.store._datastore_path).parent / "one.nii.gz"
     named = {"label_info": [{"name": "liver", "idx": 1}]}
-    studies.store.save_label("s1", str(path), FINAL, {ACCEPTED: BOARD, **named})
-    studies.store.save_label("s2", str(path), FINAL, {ACCEPTED: "interactive result", **named})
-    assert {study[0]: study[-1] for study in studies.labelled()} == {"s0": True, "s1": False, "s2": True}
+    studies.store.save_label("s1", str(path), FINAL, {"accepted": ON_BOARD, **named})
+    studies.store.save_label("s2", str(path), FINAL, {"accepted": "interactive result", **named})
+    assert {study.id: study.drawn for study in studies.labelled()} == {"s0": True, "s1": False, "s2": True}
 
 
 def test_label_names_number_every_index_in_order_as_slicer_counts_them():

@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infers.store.datastore import AUTOMATIC, FINAL
-from infers.study_list.corrections import Corrections
+from infers.label_records import AUTOMATIC, FINAL
 from infers.study_list.template_check import TemplateHealth
 from lib.inference.control import Cancelled, Control
 from lib.quality.estimate import judge, told
@@ -41,7 +40,7 @@ def studies(tmp_path):
 
 @pytest.fixture
 def health(studies, tmp_path):
-    return TemplateHealth(studies, Corrections(studies, tmp_path / "checks.json", PLAIN))
+    return TemplateHealth(studies)
 
 
 def save(studies, number):
@@ -58,7 +57,7 @@ def test_a_poor_template_is_warned_of_with_a_better_one_after_three_trials(studi
     assert len(found["trial"]) == 3
     assert found["copies"] == {"organ": 0.4}
     assert len(found["warnings"]) == 4
-    assert sum(AUTOMATIC in studies.store.tags(f"s{number}") for number in range(COUNT)) == 3
+    assert sum(AUTOMATIC in studies.store.records(f"s{number}") for number in range(COUNT)) == 3
     assert len(studies.pending()) == COUNT - 1 - 3  # the trial's masks are kept
 
 
@@ -86,7 +85,7 @@ def test_a_list_of_a_single_study_is_no_error(tmp_path):
     write_nifti(tmp_path / "label0.nii.gz", organ_volume(0)[1])
     studies = make_studies(str(folder), Unsure())
     save(studies, 0)
-    health = TemplateHealth(studies, Corrections(studies, tmp_path / "checks.json", PLAIN))
+    health = TemplateHealth(studies)
     health.examine(Control())
     assert health.told() == {"typical": {}, "better": None, "copies": {}, "trial": {}, "warnings": []}
 
