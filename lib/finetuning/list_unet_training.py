@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -369,10 +369,23 @@ def asked_of(studies: Sequence[LabelledStudy], settings: ListUNetSettings) -> se
     return {studies[place].id for phase in phases_of(studies, settings) for place in phase.asked}
 
 
-def compare(before: Examined, after: Examined, settings: ListUNetSettings) -> tuple[bool, str]:
-    """Whether One-Prompt and the specialist are better together than One-Prompt alone, and the reason in words."""
+class Bounds(Protocol):
+    """How much better a network must be than One-Prompt; `ListUNetSettings` explains them."""
+
+    @property
+    def least_gain(self) -> float: ...
+    @property
+    def sure(self) -> float: ...
+    @property
+    def most_loss(self) -> float: ...
+
+
+def compare(
+    before: Examined, after: Examined, settings: Bounds, other: str = "with the specialist"
+) -> tuple[bool, str]:
+    """Whether another network, or One-Prompt together with it, is better than One-Prompt alone; the reason in words."""
     gain = after.mean_dice - before.mean_dice
-    figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} with the specialist"
+    figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} {other}"
     if against := objection(before, after, settings.most_loss):
         return False, f"{against}: {figures}" if after.dice else against
     if gain < settings.least_gain:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lib.inference.control import Control
 from lib.inference.slice_network import computes_in_bfloat16
+from lib.networks.uniseg import UniSeg
 from lib.segmenters.uniseg.model import ARCHITECTURE, UniSegModel
 from lib.segmenters.uniseg.study import Prepared, Study, prepare, resized
 from lib.segmenters.uniseg.tasks import Task, TaskError, check_channels, named
@@ -53,7 +54,6 @@ class UniSegSegmenter:
 
     def __init__(self, model: UniSegModel, device: str = "cpu") -> None:
         self.model, self.device = model, torch.device(device)
-        self._bfloat16 = computes_in_bfloat16(self.device)
 
     @property
     def fingerprint(self) -> str:
@@ -74,7 +74,8 @@ class UniSegSegmenter:
             MemoryError: memory ran out, also with a smaller window; says what to do.
             Cancelled: the control stopped it.
         """
-        indices = self._tasks(study, labels)
+        owners = self._owners(study, labels)
+        indices = sorted(set(owners.values()))
         claims: list[tuple[int, str, np.ndarray, int]] = []
         groups = _groups(self.model.tasks, indices)
         for number, group in enumerate(groups):
@@ -84,7 +85,7 @@ class UniSegSegmenter:
                 whole = prepared.back(label)
                 counts = np.bincount(whole.reshape(-1), minlength=self.model.network.config.outputs)
                 for value, name in enumerate(self.model.tasks[index].structures, start=1):
-                    if name in labels:
+                    if owners.get(name) == index:
                         claims.append((int(counts[value]), name, whole, value))
         mask = np.zeros(study.grid.array.shape, np.uint8 if max(labels.values()) < 256 else np.uint16)
         # Tumours and vessels lie within organs: where several tasks claim a voxel, the smallest structure has it
@@ -102,17 +103,20 @@ class UniSegSegmenter:
             **({"licence": self.model.licence} if self.model.licence else {}),
         }
 
-    def _tasks(self, study: Study, labels: Mapping[str, int]) -> list[int]:
+    def _owners(self, study: Study, labels: Mapping[str, int]) -> dict[str, int]:
+        """For each structure the task that answers it: of several that take the study's channels the newest."""
+        tasks = self.model.tasks
         if not labels:
             raise TaskError("at least one structure must be wanted, got none: pass {name: index}")
-        by_structure = [n for n, task in enumerate(self.model.tasks) if {*task.structures} & {*labels}]
-        named(self.model.tasks, [name for name in labels if name not in self.model.structures])
-        fit = [n for n in by_structure if len(self.model.tasks[n].channels) == len(study.channels)]
-        covered = {name for n in fit for name in self.model.tasks[n].structures}
-        if lacking := [name for name in labels if name not in covered]:
-            wanting = [self.model.tasks[n] for n in by_structure if {*self.model.tasks[n].structures} & {*lacking}]
-            check_channels(wanting, len(study.channels))
-        return fit
+        named(tasks, [name for name in labels if name not in self.model.structures])
+        owners = {}
+        for name in labels:
+            knowing = [number for number, task in enumerate(tasks) if name in task.structures]
+            fit = [number for number in knowing if len(tasks[number].channels) == len(study.channels)]
+            if not fit:
+                check_channels([tasks[number] for number in knowing], len(study.channels))
+            owners[name] = fit[-1]
+        return owners
 
     def _labels(self, prepared: Prepared, group: Sequence[int], control: Control) -> list[np.ndarray]:
         """A label map (D, H, W) of the box for each of some tasks; once more with a smaller window without memory."""
@@ -139,7 +143,8 @@ class UniSegSegmenter:
     def _with_window(
         self, prepared: Prepared, group: Sequence[int], window: tuple[int, int, int], control: Control
     ) -> list[np.ndarray]:
-        logits = self._logits(prepared.image, group, window, control.part(0.0, 0.9))
+        classes = {index: 1 + len(self.model.tasks[index].structures) for index in group}
+        logits = window_logits(self.model.network, prepared.image, classes, window, control.part(0.0, 0.9))
         found = []
         for number in range(len(group)):
             control.part(0.9, 1.0).advance(number / len(group))
@@ -147,28 +152,46 @@ class UniSegSegmenter:
             logits[number] = torch.empty(0)  # what has been used makes room
         return found
 
-    @torch.inference_mode()
-    def _logits(
-        self, image: Tensor, group: Sequence[int], window: tuple[int, int, int], control: Control
-    ) -> list[Tensor]:
-        """For each task its logits (classes, d, h, w), on the processor."""
-        network, tasks = self.model.network, [self.model.tasks[index] for index in group]
-        total, done = _windows(image.shape[1:], window), 0
 
-        def answers(windows: Tensor) -> tuple[Tensor, ...]:
-            nonlocal done
-            control.advance(min(1.0, done / total))
-            done += 1
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-                found = network.decode_tasks(network.encode(windows), list(group))
-            return tuple(
-                logits[:, : 1 + len(task.structures)].float() for logits, task in zip(found, tasks, strict=True)
-            )
+@torch.inference_mode()
+def window_logits(
+    network: UniSeg,
+    image: Tensor,
+    classes: Mapping[int, int],
+    window: tuple[int, int, int],
+    control: Control = Control(),
+) -> list[Tensor]:
+    """What a network says of a prepared image, window by window.
 
-        found = sliding_window_inference(
-            image[None], window, 1, answers, OVERLAP, mode="gaussian", sw_device=self.device, device=torch.device("cpu")
-        )
-        return [logits[0] for logits in (found if isinstance(found, tuple | list) else (found,))]
+    Args:
+        network: in evaluation mode, on its device.
+        image: (C, d, h, w), normalised.
+        classes: index of each task to its classes, background included.
+        window: voxels along each axis, multiples of the network's strides.
+        control: follows the work and may end it.
+
+    Returns:
+        For each task logits (classes, d, h, w), float32, on the processor.
+
+    Raises:
+        Cancelled: the control stopped it.
+    """
+    device = next(network.parameters()).device
+    bfloat16 = computes_in_bfloat16(device)
+    total, done = _windows(image.shape[1:], window), 0
+
+    def answers(windows: Tensor) -> tuple[Tensor, ...]:
+        nonlocal done
+        control.advance(min(1.0, done / total))
+        done += 1
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            found = network.decode_tasks(network.encode(windows), list(classes))
+        return tuple(logits[:, :count].float() for logits, count in zip(found, classes.values(), strict=True))
+
+    found = sliding_window_inference(
+        image[None], window, 1, answers, OVERLAP, mode="gaussian", sw_device=device, device=torch.device("cpu")
+    )
+    return [logits[0] for logits in (found if isinstance(found, tuple | list) else (found,))]
 
 
 def smaller(patch: tuple[int, int, int], stride: tuple[int, int, int]) -> tuple[int, int, int]:

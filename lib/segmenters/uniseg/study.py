@@ -72,6 +72,11 @@ class Study:
         """(3, 2) nibabel orientation from the image's axes to right, anterior, superior."""
         return np.asarray(ornt_transform(io_orientation(self.grid.affine), PATIENT)).astype(int)
 
+    @property
+    def patient_axes(self) -> np.ndarray:
+        """(3,) for each of the image's axes the patient axis that it runs along: 0 right, 1 anterior, 2 superior."""
+        return np.asarray(self._turn[:, 0])
+
     def turned(self, array: np.ndarray, depth: int) -> np.ndarray:
         """An array on the image's grid as a view (D, H, W); see `Task.depth`."""
         return np.asarray(apply_orientation(array, self._turn)).transpose(_axes(depth))
@@ -84,8 +89,7 @@ class Study:
 
     def spacing(self, depth: int) -> tuple[float, float, float]:
         """mm along (D, H, W)."""
-        # nibabel's orientation says where each of the image's axes goes
-        upright = np.asarray(self.grid.spacing)[np.argsort(self._turn[:, 0])]
+        upright = np.asarray(self.grid.spacing)[np.argsort(self.patient_axes)]
         first, second, third = (float(upright[axis]) for axis in _axes(depth))
         return first, second, third
 
@@ -146,7 +150,7 @@ def prepare(study: Study, task: Task) -> Prepared:
     shape = working_shape(size, study.spacing(task.depth), task.spacing)
     image = torch.empty(len(study.channels), *shape)
     for place, (own, channel) in enumerate(zip(study.channels, task.channels, strict=True)):
-        values = np.ascontiguousarray(study.turned(own.array, task.depth)[box], np.float32)
+        values = np.array(study.turned(own.array, task.depth)[box], np.float32, order="C")
         image[place] = normalised(resized(torch.from_numpy(values), shape), channel)
     return Prepared(study, task.depth, box, image)
 
