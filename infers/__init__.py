@@ -1,1 +1,1 @@
-"""MONAI Label's side of inference: requests, the study list, the four tasks, the background job and the routes."""
+"""MONAI Label's side of inference: requests, the study list, the infer tasks, the background job and the routes."""

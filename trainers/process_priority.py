@@ -1,20 +1,21 @@
-"""Manners of a training process: what is left of processor and GPU memory is enough for the server beside it."""
+"""Priority of a training process: what is left of processor and GPU memory is enough for the server beside it."""
 
 from __future__ import annotations
 
-import logging
 import os
 
 import torch
-
-logger = logging.getLogger(__name__)
 
 NICENESS = 10
 RESERVED = 2**30  # bytes of GPU memory that stay free for the server's answers
 
 
 def stay_behind() -> None:
-    """Let every other process go first, and leave the server's GPU memory alone. Called in the training process."""
+    """Let every other process go first, and leave the server's GPU memory alone. Called in the training process.
+
+    A GPU that has no more than `RESERVED` bytes free gets a fraction of 0: PyTorch then refuses the first tensor with
+    its out-of-memory message, and the training fails with it rather than the server's answers.
+    """
     os.nice(NICENESS)
     if not torch.cuda.is_available():
         return
@@ -24,5 +25,5 @@ def stay_behind() -> None:
 
 
 def share_of(free: int, total: int) -> float:
-    """Part of a GPU's memory that training may take, so that `RESERVED` stays free."""
-    return max(0.05, (free - RESERVED) / total)
+    """Fraction of a GPU's memory that training may take, so that `RESERVED` bytes of what is free now stay free."""
+    return max(0.0, (free - RESERVED) / total)
