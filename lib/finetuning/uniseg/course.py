@@ -31,7 +31,8 @@ from lib.networks import OnePrompt
 from lib.networks.checkpoints import weights_hash
 from lib.networks.uniseg import UniSeg, UniSegConfig
 from lib.networks.uniseg.growth import extended, restarted
-from lib.segmenters.predictor import Predictor, PredictorSettings
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.uniseg.model import UniSegModel
 from lib.segmenters.uniseg.segmenter import UniSegSegmenter, window_logits
 from lib.segmenters.uniseg.tasks import Task, TaskError
@@ -305,15 +306,15 @@ class UniSegTraining(Course):
         settings = self.settings
         bank = TemplateBank(lambda id: learnt[id].read())
         bank.refresh({id: own.checksum for id, own in learnt.items()})
-        predictor = Predictor(
+        segmenter = SliceSegmenter(
             self.parent.eval().to(self.device),
             self.device,
-            PredictorSettings(templates_per_query=settings.most_templates, quality_slices=0),
+            SegmenterSettings(templates_per_query=settings.most_templates, quality_slices=0),
         )
         query = study.read()
         alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
         templates = list({template.id: template for some in alike for template in some}.values())
-        [found] = answers_dice(predictor, templates, query, [None])
+        [found] = answers_dice(segmenter, templates, query, [None])
         return found
 
     def _agreement(self, place: int) -> dict[str, tuple[float, ...]]:
