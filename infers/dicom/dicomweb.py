@@ -33,7 +33,7 @@ from infers.errors import ClientError, NotFound, reason_of
 from infers.guards import safe_name
 from infers.label_records import AUTOMATIC, FINAL, LabelRecord, Statement
 from infers.store.datastore import StoredLabel, StudyStore, is_still
-from infers.store.series import NO_IMAGES
+from infers.store.dicom_files import NO_IMAGES
 from lib.imaging.dicom import arrange
 from lib.imaging.images import ImageError, read_image, read_label, write_image, write_label
 

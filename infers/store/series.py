@@ -1,65 +1,95 @@
-"""DICOM series in the sub-folders of a study list: one image a series, its id the SeriesInstanceUID.
+"""DICOM series below a study list: one image a series, its id the SeriesInstanceUID.
 
-Headers are read once per folder and remembered while the folder does not change. A folder that holds several series
-is shown as one folder of links per series, because readers take whole folders. A file that cannot be read, whatever it
-does to the reader, costs nobody more than that file: it is named in `problems`.
+A series is what belongs together: files of one UID, patient and study, in however many folders they lie. A UID alone is
+no identity, because careless exports and anonymisation leave it empty or give it twice; then patient, study, folder,
+size and place tell the series apart, and the second one gets an id of its own. Which id is whose is remembered, so that
+a label never changes its patient when files are added.
+
+Headers are read once per folder and remembered while the folder does not change. A series that shares its folder, or
+lies in several, is shown as one folder of links, because readers take whole folders. A file that cannot be read,
+whatever it does to the reader, costs nobody more than that file: it is named in `problems`; what is left out for
+another reason is named in `left_out`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
-import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import pydicom
-from pydicom.errors import InvalidDicomError
-
-from infers.errors import reason_of
-from infers.records import plain_record
+from infers.records import RecordError, read_record, write_record
+from infers.store.dicom_files import DicomFile, NoImage, may_be_dicom, why_unreadable
+from infers.store.sidecars import checksum
 
 logger = logging.getLogger(__name__)
 
-UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # as DICOM has them
 NOT_UNICODE = "its name is not Unicode: rename it"
-DICOM_SUFFIXES = {".dcm", ".ima", ".dicom", ""}
-NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC"}  # modalities without a grey image
+IDENTITIES = "series.json"  # beside the views: {id: what the series is told apart by}
+LONGEST_NAME = 64  # bytes of an id made of a folder's name
 
 
 @dataclass(frozen=True)
 class Series:
-    """One image of a study list that is kept as DICOM: its id, its folder and files, and what clients are shown."""
+    """One image of a study list that is kept as DICOM.
+
+    Attributes:
+        uid: its id: the SeriesInstanceUID, unless that is none or another series has it too.
+        folder: what readers take: its own folder, or one of links.
+        names: its files in that folder.
+        info: what clients are shown.
+        files: where its files lie.
+        copies: files that repeat one of them, byte for byte.
+        note: what a person should know of how it was found; empty as a rule.
+    """
 
     uid: str
     folder: Path
     names: tuple[str, ...]
     info: dict[str, str]
+    files: tuple[Path, ...] = ()
+    copies: tuple[Path, ...] = ()
+    note: str = ""
 
     def remove(self) -> None:
-        """Delete the series' files, and its folder if nothing else is in it."""
+        """Delete the series' files with their copies, and their folders if nothing else is in them."""
+        for file in (*self.files, *self.copies):
+            file.unlink(missing_ok=True)
         for name in self.names:
-            (self.folder / name).resolve().unlink(missing_ok=True)
             (self.folder / name).unlink(missing_ok=True)  # where it was a link
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        for folder in {self.folder, *(file.parent for file in (*self.files, *self.copies))}:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@dataclass
+class _Group:
+    """Files that belong together, and what tells them apart from others."""
+
+    files: list[DicomFile]
+    identity: tuple[str, ...]
+    name: str  # the id it would like to have
+    copies: list[DicomFile] = field(default_factory=list)
+    note: str = ""
 
 
 class SeriesScanner:
-    """Finds the series below a folder; `views` is where folders of links are made for folders of several series."""
+    """Finds the series below a folder; `views` is where folders of links are made."""
 
     def __init__(self, root: Path, views: Path, skip: tuple[str, ...] = ("labels",)) -> None:
         self._root, self._views, self._skip = root, views, skip
-        self._known: dict[Path, tuple[tuple[int, int], list[Series], dict[str, str]]] = {}
+        self._known: dict[Path, tuple[tuple[int, int], list[DicomFile], dict[str, str], dict[str, str]]] = {}
         self.problems: dict[str, str] = {}  # {path below the root: why it could not be read} at the last scan
+        self.left_out: dict[str, str] = {}  # {path below the root: why it is no image} at the last scan
 
     def scan(self) -> dict[str, Series]:
         """{id: series} of everything below the root now."""
-        found: dict[str, Series] = {}
-        self.problems = {}
+        self.problems, self.left_out = {}, {}
+        files: list[DicomFile] = []
         for folder, names in self._folders():
             try:
                 stamp = (folder.stat().st_mtime_ns, len(names))
@@ -67,12 +97,11 @@ class SeriesScanner:
                 continue  # removed meanwhile
             if folder not in self._known or self._known[folder][0] != stamp:
                 self._known[folder] = (stamp, *self._read(folder, names))
-            for series in self._known[folder][1]:
-                first = found.setdefault(series.uid, series)
-                if first is not series:
-                    self._note(self.problems, folder, f"series {series.uid} is already there, in {first.folder}")
-            self.problems |= self._known[folder][2]
-        return found
+            _, own, problems, left_out = self._known[folder]
+            files += own
+            self.problems |= problems
+            self.left_out |= left_out
+        return self._series(files)
 
     def _folders(self) -> Iterator[tuple[Path, list[str]]]:
         for parent, folders, names in os.walk(self._root):
@@ -80,48 +109,81 @@ class SeriesScanner:
                 self._note(self.problems, Path(parent) / name, NOT_UNICODE)
             folders[:] = sorted(f for f in folders if is_unicode(f) and not f.startswith(".") and not (
                 Path(parent) == self._root and f in self._skip))  # fmt: skip
-            candidates = sorted(n for n in names if is_unicode(n) and not n.startswith(".") and _may_be_dicom(n))
+            candidates = sorted(n for n in names if is_unicode(n) and not n.startswith(".") and may_be_dicom(n))
             if candidates:
                 yield Path(parent), candidates
 
-    def _read(self, folder: Path, names: list[str]) -> tuple[list[Series], dict[str, str]]:
-        """The series of one folder, and what could not be read in it."""
-        files: dict[str, list[str]] = defaultdict(list)
-        infos: dict[str, dict[str, str]] = {}
+    def _read(self, folder: Path, names: list[str]) -> tuple[list[DicomFile], dict[str, str], dict[str, str]]:
+        """The images among one folder's files, what could not be read in it, and what is no image."""
+        files: list[DicomFile] = []
         problems: dict[str, str] = {}
+        left_out: dict[str, str] = {}
         for name in names:
             try:
-                info = _header(folder / name)
+                files.append(DicomFile.read(folder / name))
+            except NoImage as reason:
+                left_out[shown((folder / name).relative_to(self._root))] = str(reason)
             except Exception as error:  # a broken header fails in as many ways as there are bytes
-                if Path(name).suffix or not isinstance(error, InvalidDicomError | OSError):
-                    self._note(problems, folder / name, f"cannot be read as DICOM: {reason_of(error)[:200]}")
-                continue
-            if info:
-                uid = info["SeriesInstanceUID"]
-                files[uid].append(name)
-                infos.setdefault(uid, info)
-        found = []
-        for uid in (uid for uid in files if infos[uid]["Modality"] not in NO_IMAGES):
+                if why := why_unreadable(folder / name, error):
+                    self._note(problems, folder / name, why)
+        return files, problems, left_out
+
+    def _series(self, files: Sequence[DicomFile]) -> dict[str, Series]:
+        groups = [part for group in _groups(files, self._root) for part in _by_folder(group, self._root)]
+        crowded = defaultdict(set)  # folder: the groups in it
+        for number, group in enumerate(groups):
+            for file in (*group.files, *group.copies):
+                crowded[file.path.parent].add(number)
+        found: dict[str, Series] = {}
+        for id, group in self._identified(groups).items():
+            folders = {file.path.parent for file in group.files}
+            folder = next(iter(folders))
+            others = [path for path in (*self.left_out, *self.problems) if (self._root / path).parent == folder]
+            own = len(folders) == 1 and folder != self._root and len(crowded[folder]) == 1 and not others
+            paths = tuple(file.path for file in group.files)
             try:
-                own = len(files) == 1 and folder != self._root
-                found.append(
-                    Series(uid, folder if own else self._view(uid, folder, files[uid]), tuple(files[uid]), infos[uid])
-                )
+                place = folder if own else self._view(id, paths)
             except OSError as error:
-                for name in files[uid]:
-                    self._note(problems, folder / name, f"its series has no folder of its own: {error}")
-        return found, problems
+                for path in paths:
+                    self._note(self.problems, path, f"its series has no folder of its own: {error}")
+                continue
+            names = tuple(path.name for path in paths) if own else tuple(sorted(_link_names(paths)))
+            info = {**group.files[0].info, "SeriesInstanceUID": group.files[0].uid or id}
+            copies = tuple(file.path for file in group.copies)
+            found[id] = Series(id, place, names, info, paths, copies, group.note)
+        return found
+
+    def _identified(self, groups: Sequence[_Group]) -> dict[str, _Group]:
+        """{id: group}: ids that were given before stay."""
+        path = self._views.parent / IDENTITIES
+        try:
+            known = {str(id): str(digest) for id, digest in dict(read_record(path)).items()}
+        except (OSError, RecordError, TypeError, ValueError):
+            known = {}
+        before, given = {digest: id for id, digest in known.items()}, {}
+        digests = [hashlib.sha256("\n".join(group.identity).encode()).hexdigest()[:16] for group in groups]
+        pairs = sorted(zip(digests, groups, strict=True), key=lambda pair: pair[0] not in before)
+        for digest, group in pairs:
+            id = before.get(digest) or (group.name if group.name not in given else f"{group.name}-{digest[:8]}")
+            given[id] = (digest, group)
+        if (now := {**known, **{id: digest for id, (digest, _) in given.items()}}) != known:
+            try:
+                write_record(path, now)
+            except OSError as error:  # a folder that cannot be written to is served all the same
+                logger.warning("which series has which id is not remembered: %s", error)
+        by_path = sorted(given, key=lambda id: given[id][1].files[0].path)
+        return {id: given[id][1] for id in by_path}
 
     def _note(self, problems: dict[str, str], path: Path, reason: str) -> None:
         name = shown(path.relative_to(self._root))
         logger.warning("%s: %s", name, reason)
         problems[name] = reason
 
-    def _view(self, uid: str, folder: Path, names: list[str]) -> Path:
-        view = self._views / uid
+    def _view(self, id: str, files: Sequence[Path]) -> Path:
+        view = self._views / id
         view.mkdir(parents=True, exist_ok=True)
-        links = {name: os.path.relpath(folder / name, view) for name in names}  # relative: study folders are moved
-        for there in view.iterdir():
+        links = {name: os.path.relpath(file, view) for name, file in _link_names(files).items()}
+        for there in view.iterdir():  # relative links: study folders are moved
             if not there.is_symlink() or os.readlink(there) != links.get(there.name):
                 there.unlink()  # removed from the series, or copied as a file with the whole study folder
         for name, target in links.items():
@@ -130,9 +192,74 @@ class SeriesScanner:
         return view
 
 
-def _may_be_dicom(name: str) -> bool:
-    suffix = Path(name).suffix.lower()
-    return suffix in DICOM_SUFFIXES or suffix[1:].isdigit()
+def _groups(files: Sequence[DicomFile], root: Path) -> list[_Group]:
+    """What the files themselves say belongs together."""
+    found: dict[tuple[str, ...], list[DicomFile]] = defaultdict(list)
+    for file in files:
+        folder = str(file.path.parent.relative_to(root))
+        key = ("uid", file.uid, *file.series) if file.uid else ("folder", folder, *file.series, *file.described)
+        found[key].append(file)
+    uids = [key[1] for key in found if key[0] == "uid"]
+    groups = []
+    for key, own in found.items():
+        note = ""
+        if key[0] == "uid" and uids.count(key[1]) > 1:
+            note = "another patient's or study's series has the same UID: told apart by patient and study"
+        elif key[0] == "folder":
+            note = "it has no SeriesInstanceUID: its files are those of one folder, patient and series number"
+        groups.append(_Group(own, key, key[1] if key[0] == "uid" else _name(own[0].path.parent), note=note))
+    return groups
+
+
+def _by_folder(group: _Group, root: Path) -> list[_Group]:
+    """A group without copies, and in parts where its folders hold whole volumes of their own."""
+    first: dict[tuple[str, ...], DicomFile] = {}
+    files: list[DicomFile] = []
+    for file in group.files:
+        same = first.setdefault(file.instance, file)
+        if same is not file and same.path.parent != file.path.parent and _same_bytes(same.path, file.path):
+            group.copies.append(file)
+        else:
+            files.append(file)
+    group.files = files
+    parts: dict[Path, list[DicomFile]] = defaultdict(list)
+    for file in files:
+        parts[file.path.parent].append(file)
+    forms = [{file.form for file in part} for part in parts.values()]
+    places = [{file.place for file in part if file.place} for part in parts.values()]
+    apart = len(set(map(frozenset, forms))) > 1 and not set.intersection(*forms)
+    repeated = bool(places and places[0]) and all(each == places[0] for each in places)
+    if len(parts) < 2 or not (apart or repeated):
+        if len(parts) > 1:
+            group.note = f"its {len(files)} files lie in {len(parts)} folders and are one series"
+        return [group]
+    note = "files of the same series UID in other folders are another volume (size, orientation, or the same places)"
+    found = []
+    for folder, part in parts.items():
+        copies = [file for file in group.copies if first[file.instance] in part]
+        found.append(_Group(part, (*group.identity, str(folder.relative_to(root))), group.name, copies, note))
+    return found
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    try:
+        return checksum(one) == checksum(other)
+    except OSError:  # removed meanwhile
+        return False
+
+
+def _name(folder: Path) -> str:
+    """A folder's name as an id: nothing else may enter, because files are called by it."""
+    name = "".join(c if c.isalnum() else "_" for c in folder.name)
+    return name.encode()[:LONGEST_NAME].decode(errors="ignore") or "series"
+
+
+def _link_names(files: Sequence[Path]) -> dict[str, Path]:
+    """{name: file}: names of files from several folders, each once."""
+    found: dict[str, Path] = {}
+    for number, file in enumerate(files):
+        found[file.name if file.name not in found else f"{number:05d}-{file.name}"] = file
+    return found
 
 
 def is_unicode(name: str) -> bool:
@@ -147,19 +274,3 @@ def is_unicode(name: str) -> bool:
 def shown(path: Path) -> str:
     """A path for people, of any bytes."""
     return str(path).encode("utf-8", "backslashreplace").decode()
-
-
-def _header(path: Path) -> dict[str, str] | None:
-    """What clients are shown of a DICOM image; None for what is none. Raises whatever pydicom raises."""
-    tags = ["SeriesInstanceUID", "StudyInstanceUID", "PatientID", "StudyDate", "StudyTime", "Modality", "Rows"]
-    if not path.is_file():  # a pipe would never end
-        raise OSError("it is no plain file")
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
-    if "Rows" not in header:
-        return None
-    info = {tag: plain_record(str(header.get(tag, ""))) for tag in tags[:-1]}
-    uid = info["SeriesInstanceUID"]
-    if not UID.fullmatch(uid):  # a name for files, so nothing else may enter
-        name = "".join(c if c.isalnum() else "_" for c in path.parent.name)
-        info["SeriesInstanceUID"] = name.encode()[:64].decode(errors="ignore") or "series"
-    return info

@@ -152,7 +152,7 @@ class StudyFiles(LockedDatastore):
         count = super()._add_non_existing_images()
         for uid, series in self._series.items():
             if (obj := self._datastore.objects.get(uid)) and obj.image.ext == SERIES:
-                obj.image.info.update(series.info, name=f"{uid}.nii.gz")  # as it is downloaded
+                obj.image.info.update(series.info, name=f"{uid}.nii.gz", note=series.note)  # as it is downloaded
         return count
 
     def _add_non_existing_labels(self, tag: str) -> int:

@@ -120,3 +120,119 @@ def test_a_uid_that_is_no_uid_becomes_a_safe_name(root):
         dataset.save_as(file)
     with pytest.warns(UserWarning, match="Invalid value for VR UI"):
         assert list(scanner(root).scan()) == ["strange_folder"]
+
+
+def edit(folder, change):
+    for path in sorted(folder.iterdir()):
+        dataset = pydicom.dcmread(path)
+        change(dataset)
+        dataset.save_as(path)
+    return folder
+
+
+def move(source, target, names):
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (source / name).rename(target / name)
+
+
+def test_a_series_that_lies_in_several_folders_is_one_image(root):
+    array = write(root / "DISC" / "DIR000", "1.2.1")
+    move(root / "DISC" / "DIR000", root / "DISC" / "DIR001", ["0001.dcm", "0003.dcm"])
+    found = scanner(root).scan()
+    assert list(found) == ["1.2.1"]
+    np.testing.assert_array_equal(read_image(found["1.2.1"].folder).array, array)
+    assert "2 folders" in found["1.2.1"].note
+    found["1.2.1"].remove()
+    assert scanner(root).scan() == {}
+
+
+def test_files_of_one_name_in_several_folders_are_all_there(root):
+    array = write(root / "a", "1.2.1")
+    move(root / "a", root / "b", ["0002.dcm"])
+    (root / "b" / "0002.dcm").rename(root / "b" / "0001.dcm")
+    found = scanner(root).scan()
+    np.testing.assert_array_equal(read_image(found["1.2.1"].folder).array, array)
+
+
+def blank(dataset):
+    dataset.SeriesInstanceUID = ""
+
+
+def test_two_patients_without_a_series_uid_are_two_studies(root):
+    arrays = []
+    for number, patient in enumerate(("patA", "patB")):
+        arrays.append(write(root / patient / "T1", "1.2.1", number))
+        edit(root / patient / "T1", lambda d, patient=patient: (blank(d), setattr(d, "PatientID", patient)))
+    found = scanner(root).scan()
+    assert len(found) == 2
+    assert "T1" in found
+    for array, series in zip(arrays, found.values(), strict=True):
+        np.testing.assert_array_equal(read_image(series.folder).array, array)
+        assert "no SeriesInstanceUID" in series.note
+
+
+def test_two_series_without_a_uid_in_one_folder_are_told_apart_by_number(root):
+    first = write(root / "a", "1.2.1", 1)
+    edit(root / "a", lambda d: (blank(d), setattr(d, "SeriesNumber", 1)))
+    second = write(root / "b", "1.2.2", 2)
+    edit(root / "b", lambda d: (blank(d), setattr(d, "SeriesNumber", 2)))
+    for file in (root / "b").iterdir():
+        file.rename(root / "a" / f"b{file.name}")
+    found = scanner(root).scan()
+    arrays = [read_image(series.folder).array for series in found.values()]
+    np.testing.assert_array_equal(arrays, [first, second])
+
+
+def test_two_patients_with_one_series_uid_are_two_studies_and_keep_their_ids(root):
+    write(root / "b", "1.2.1", 2)
+    assert list(scanner(root).scan()) == ["1.2.1"]
+    write(root / "a", "1.2.1", 1)  # comes first in the folder, and must not take the other one's labels
+    edit(root / "a", lambda d: setattr(d, "PatientID", "other"))
+    found = scanner(root).scan()
+    assert found["1.2.1"].folder == root / "b"
+    (other,) = set(found) - {"1.2.1"}
+    assert found[other].folder == root / "a"
+    assert other.startswith("1.2.1-")
+    assert "same UID" in found[other].note
+
+
+def test_a_copy_in_another_folder_counts_once_and_is_named(root):
+    array = write(root / "a", "1.2.1")
+    shutil.copytree(root / "a", root / "backup")
+    found = scanner(root).scan()
+    np.testing.assert_array_equal(read_image(found["1.2.1"].folder).array, array)
+    assert [path.parent.name for path in found["1.2.1"].copies] == ["backup"] * 4
+
+
+def test_other_volumes_of_one_uid_in_other_folders_are_studies_of_their_own(root):
+    first = write(root / "a", "1.2.1", 1)
+    again = write(root / "again", "1.2.1", 2)  # the same places, other pixels
+    array = np.arange(4 * 4 * 3, dtype=np.int16).reshape(4, 4, 3)
+    write_series(root / "small", array, AFFINE, uid="1.2.1", patient="P", modality="MR")
+    found = scanner(root).scan()
+    assert len(found) == 3
+    by_folder = {series.files[0].parent.name: read_image(series.folder).array for series in found.values()}
+    np.testing.assert_array_equal(by_folder["a"], first)
+    np.testing.assert_array_equal(by_folder["again"], again)
+    np.testing.assert_array_equal(by_folder["small"], array)
+
+
+def test_instances_without_a_uid_of_their_own_are_all_kept(root):
+    array = write(root / "a", "1.2.1")
+    edit(root / "a", lambda d: setattr(d, "SOPInstanceUID", ""))
+    move(root / "a", root / "b", ["0001.dcm"])
+    np.testing.assert_array_equal(read_image(scanner(root).scan()["1.2.1"].folder).array, array)
+
+
+def test_what_is_no_image_is_named_with_the_reason(root):
+    write(root / "a", "1.2.1")
+    for name in ("seg", "sr"):
+        write(root / name, f"1.2.{len(name)}")
+    edit(root / "seg", lambda d: setattr(d, "Modality", "SEG"))
+    edit(root / "sr", lambda d: (setattr(d, "Modality", "SR"), delattr(d, "Rows")))
+    looking = scanner(root)
+    assert list(looking.scan()) == ["1.2.1"]
+    assert "labels/final" in looking.left_out["seg/0001.dcm"]
+    assert "without an image (SR)" in looking.left_out["sr/0001.dcm"]
+    assert len(looking.left_out) == 8

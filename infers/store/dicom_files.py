@@ -1,0 +1,93 @@
+"""What one DICOM file says of itself that tells it apart from others: a UID alone does not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from infers.errors import reason_of
+from infers.records import plain_record
+
+UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # as DICOM has them
+DICOM_SUFFIXES = {".dcm", ".ima", ".dicom", ""}
+NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC"}  # modalities without a grey image
+SHOWN = ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "StudyDate", "StudyTime", "Modality")
+TOLD = (
+    "PatientName", "SeriesNumber", "SeriesDescription", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames",
+    "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "SOPClassUID",
+)  # fmt: skip
+SEGMENTATION = "a DICOM SEG is a label: put it under labels/final, named as its study"
+
+
+class NoImage(Exception):
+    """A file that is left out; the message says why."""
+
+
+@dataclass(frozen=True)
+class DicomFile:
+    """One file of a series.
+
+    Attributes:
+        path: where it lies.
+        info: what clients are shown.
+        uid: its series' UID; empty where it is missing or none.
+        series: what else its series is told apart by: study and patient.
+        described: number and description of the series, for files without a UID.
+        form: size and orientation of its images.
+        instance: its UID and place: files that are equal in both are copies, or volumes of one place.
+        place: where it begins, as text; empty where the file does not say.
+    """
+
+    path: Path
+    info: dict[str, str]
+    uid: str
+    series: tuple[str, ...]
+    described: tuple[str, ...]
+    form: tuple[Any, ...]
+    instance: tuple[str, ...]
+    place: str
+
+    @classmethod
+    def read(cls, path: Path) -> DicomFile:
+        """Read a file's header. Raises NoImage with the reason, and whatever pydicom raises on a broken one."""
+        if not path.is_file():  # a pipe would never end
+            raise OSError("it is no plain file")
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*SHOWN, *TOLD])
+        said = {
+            tag: plain_record(str(header.get(tag) if header.get(tag) is not None else "")) for tag in (*SHOWN, *TOLD)
+        }
+        if said["Modality"] == "SEG":
+            raise NoImage(SEGMENTATION)
+        if "Rows" not in header or said["Modality"] in NO_IMAGES:
+            raise NoImage(f"a DICOM object without an image ({said['Modality'] or 'no modality'})")
+        uid = said["SeriesInstanceUID"] if UID.fullmatch(said["SeriesInstanceUID"]) else ""
+        turn = [round(float(x), 3) for x in header.get("ImageOrientationPatient") or ()]
+        place = said["ImagePositionPatient"]
+        return cls(
+            path,
+            {tag: said[tag] for tag in SHOWN},
+            uid,
+            (said["StudyInstanceUID"], said["PatientID"], said["PatientName"]),
+            (said["Modality"], said["SeriesNumber"], said["SeriesDescription"]),
+            (said["Rows"], said["Columns"], *turn),
+            (said["SOPInstanceUID"], place or said["InstanceNumber"]),
+            place,
+        )
+
+
+def may_be_dicom(name: str) -> bool:
+    """Whether a file of this name is worth opening."""
+    suffix = Path(name).suffix.lower()
+    return suffix in DICOM_SUFFIXES or suffix[1:].isdigit()
+
+
+def why_unreadable(path: Path, error: Exception) -> str | None:
+    """What to tell of a file that pydicom stumbled over; None for one that never claimed to be DICOM."""
+    if path.suffix or not isinstance(error, InvalidDicomError | OSError):
+        return f"cannot be read as DICOM: {reason_of(error)[:200]}"
+    return None
