@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lib.imaging.prompts import PREVIOUS, Prompt, PromptError, rasterise
+from lib.imaging.prompts import BBOX, PREVIOUS, Prompt, PromptError, rasterise
 from lib.imaging.transforms import resize_mask
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
-from lib.inference.probabilities import to_probability
+from lib.inference.probabilities import box_reaching_threshold, to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.networks.contract import Features
 
@@ -71,7 +71,7 @@ def reach(prompt: Prompt, axis: int, count: int) -> tuple[int, int]:
     """Half-open range of slices that a structure may reach: a box over several slices limits it, one slice does not."""
     if prompt.box is not None:
         low, high = prompt.box[2 * axis : 2 * axis + 2]
-        if high - low > 1:
+        if not on_one_slice(prompt.box, axis):
             return low, high
     return 0, count
 
@@ -84,10 +84,19 @@ def on_slice(prompt: Prompt, axis: int, index: int) -> Prompt:
     return flat if is_refinement(prompt) else flat.replace(previous=None)
 
 
-def own_answers(network: SliceNetwork, asked: Sequence[tuple[Features, np.ndarray]]) -> list[np.ndarray]:
+def on_one_slice(box: Sequence[int] | None, axis: int) -> bool:
+    """Whether a 3-D box, where there is one, lies on a single slice."""
+    return box is None or box[2 * axis + 1] - box[2 * axis] == 1
+
+
+def own_answers(
+    network: SliceNetwork, asked: Sequence[tuple[Features, np.ndarray]], tight: Sequence[bool] | None = None
+) -> list[np.ndarray]:
     """Logits (S, S) of slices that are their own templates, each with the prompt maps (2, 5, S, S) on it.
 
-    A prompt that does not come with the mask it corrects is answered in several passes, each with the answer before.
+    A prompt that does not come with the mask it corrects is answered in several passes, each with the answer before; if
+    it has a box, the answer is then cut where it reaches the box's sides, unless `tight` says of it that the box was
+    drawn around more than this slice.
     """
     maps = [own for _, own in asked]
     answers = list(network.answers(Question(features, features, own, own) for features, own in asked))
@@ -100,6 +109,10 @@ def own_answers(network: SliceNetwork, asked: Sequence[tuple[Features, np.ndarra
         again = network.answers(Question(asked[n][0], asked[n][0], maps[n], maps[n]) for n in first)
         for place, logits in zip(first, again, strict=True):
             answers[place] = logits
+    for place in first:
+        inside = (maps[place][:, BBOX] > 0).all(axis=0)
+        if inside.any() and (tight is None or tight[place]):
+            answers[place] = answers[place] - box_reaching_threshold(answers[place], inside)
     return answers
 
 
@@ -160,7 +173,8 @@ class Interaction:
         asked = [(name, i) for name, indices in direct.items() for i in indices if i not in self.answers[name].trusted]
         features = self.network.encode(self.stack, [index for _, index in asked])
         maps = {key: self._maps(*key) for key in asked}
-        own = own_answers(self.network, [(features[index], maps[name, index]) for name, index in asked])
+        tight = [on_one_slice(self.prompts[name].box, self.stack.axis) for name, _ in asked]
+        own = own_answers(self.network, [(features[index], maps[name, index]) for name, index in asked], tight)
         for (name, index), logits in zip(asked, own, strict=True):
             self.answers[name].logits[index] = logits
         self._measure_agreement(asked, features)

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from lib.inference.probabilities import dice_optimal_threshold, mean_logits, to_logit, to_probability
+from lib.inference.probabilities import (
+    box_reaching_threshold,
+    dice_optimal_threshold,
+    mean_logits,
+    to_logit,
+    to_probability,
+)
 
 
 def test_probabilities_and_logits_are_each_others_inverse_and_finite():
@@ -49,3 +55,31 @@ def test_where_there_is_nothing_to_choose_the_line_is_one_half_or_below(logits):
 
 def test_one_half_switches_it_off():
     assert dice_optimal_threshold(np.random.default_rng(0).normal(-1, 1, 99), 0.5) == 0
+
+
+def cell() -> np.ndarray:
+    """Logits of a network that is sure of the nucleus and half-hearted about the cell around it."""
+    rows, columns = np.ogrid[:32, :32]
+    distance = np.hypot(rows - 16, columns - 16)
+    return np.where(distance < 4, 5.0, np.where(distance < 11, -1.0, -6.0)).astype(np.float32) - 0.01 * distance
+
+
+def test_an_answer_inside_a_box_is_cut_where_it_reaches_the_sides_and_no_lower():
+    logits, inside = cell(), np.zeros((32, 32), bool)
+    inside[6:27, 6:27] = True
+    found = inside & (logits > box_reaching_threshold(logits, inside))
+    assert found[16, 7]
+    assert found[7, 16]
+    assert not found[6, 6]
+
+
+def test_an_answer_that_reaches_its_box_stays_as_it_is():
+    logits, inside = cell(), np.zeros((32, 32), bool)
+    inside[13:20, 13:20] = True
+    assert box_reaching_threshold(logits, inside) == 0
+
+
+def test_a_box_of_one_pixel_has_a_line():
+    inside = np.zeros((32, 32), bool)
+    inside[3, 3] = True
+    assert np.isfinite(box_reaching_threshold(cell(), inside))
