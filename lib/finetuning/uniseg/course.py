@@ -293,7 +293,7 @@ class UniSegTraining(Course):
             wanted = {name: number for number, name in enumerate(sorted(known & set(study.names)), start=1)}
             if not wanted:
                 continue
-            mask = segmenter.segment(volume, wanted).mask
+            mask = segmenter.segment_study(volume, wanted).mask
             own = {name: (overlap(mask == wanted[name], label == study.names[name]),) for name in wanted}
             asked = self._one_prompt(study, learnt) if self.parent and len(volume.channels) == 1 else {}
             both = {name: own[name] for name in own if name in asked} if asked else own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from lib.imaging.files import write_atomically
-from lib.networks.checkpoints import CheckpointError, hash_of
-from lib.networks.uniseg import UniSeg, UniSegConfig
+from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, save_network, weights_hash
+from lib.networks.uniseg import UniSeg
 from lib.segmenters.uniseg.tasks import Task
 
-ARCHITECTURE = "uniseg"
-FORMAT = "uniseg-1"
+TASKS = "tasks"  # key of the record
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,51 +65,34 @@ class UniSegModel:
         """Under which the weights may be used; "" where nothing is known."""
         return str(self.record.get("licence", ""))
 
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The record with the tasks, as it stands in a weights file."""
+        return {**self.record, TASKS: [task.as_dict() for task in self.tasks]}
+
     @cached_property
     def hash(self) -> str:
-        """12 hexadecimal digits that change with any weight, the configuration and the tasks."""
-        tasks = [task.as_dict() for task in self.tasks]
-        return hash_of(json.dumps([self.network.config.as_dict(), tasks], sort_keys=True), self.network)
+        """12 hexadecimal digits that change with the configuration and with any weight."""
+        return weights_hash(self.network)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that change with configuration, weights and tasks."""
+        told = json.dumps([self.hash, *(task.as_dict() for task in self.tasks)], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
 def save_model(path: str | Path, model: UniSegModel) -> None:
-    """Write weights (float32), configuration, tasks and record to `path`, whole or not at all."""
-    tensors = {name: value.detach().float().cpu().contiguous() for name, value in model.network.state_dict().items()}
-    metadata = {
-        "format": FORMAT,
-        "architecture": ARCHITECTURE,
-        "config": json.dumps(model.network.config.as_dict()),
-        "tasks": json.dumps([task.as_dict() for task in model.tasks]),
-        "provenance": json.dumps(dict(model.record)),
-    }
-    write_atomically(path, save(tensors, metadata))
+    """Write weights, configuration, tasks and record to `path`, whole or not at all."""
+    save_network(path, model.network, model.provenance)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> UniSegModel:
     """Read a model in evaluation mode. Raises CheckpointError where the file does not hold a UniSeg."""
-    if not Path(path).is_file():
-        raise CheckpointError(f"weights must be a safetensors file, {path} does not exist")
+    network = load_network(path, device, UniSeg)
+    record = read_provenance(path)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            # copies, because tensors of a mapped file end the process when somebody overwrites that file in place
-            own = metadata.get("format") == FORMAT
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()} if own else {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
-    if not own:
-        raise CheckpointError(
-            f"{path} must be UniSeg weights of format {FORMAT!r}, got {metadata.get('format')!r}: make one with "
-            "python -m scripts.import_uniseg, or by training"
-        )
-    try:
-        config = UniSegConfig.from_dict(json.loads(metadata["config"]))
-        tasks = tuple(Task.from_dict(task) for task in json.loads(metadata["tasks"]))
-        record = dict(json.loads(metadata["provenance"]))
-        with torch.device("meta"):
-            network = UniSeg(config)
-        network.load_state_dict(tensors, assign=True)
-        return UniSegModel(network.requires_grad_(False).eval().to(device), tasks, record)
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} was written for another version of the network: {reason}") from error
+        tasks = tuple(Task.from_dict(task) for task in record.pop(TASKS))
+        return UniSegModel(network, tasks, record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} does not say what its tasks are: {error!r}") from error

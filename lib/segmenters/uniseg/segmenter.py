@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,16 @@ from monai.data.utils import dense_patch_slices
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
+from lib.imaging.images import Image
+from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
 from lib.inference.slice_network import computes_in_bfloat16
+from lib.inference.templates import Template
 from lib.networks.uniseg import UniSeg
-from lib.segmenters.uniseg.model import ARCHITECTURE, UniSegModel
+from lib.segmenters.contract import Capabilities, Prediction
+from lib.segmenters.provenance import provenance
+from lib.segmenters.registry import UNISEG_MODEL
+from lib.segmenters.uniseg.model import UniSegModel
 from lib.segmenters.uniseg.study import Prepared, Study, prepare, resized
 from lib.segmenters.uniseg.tasks import Task, TaskError, check_channels, named
 
@@ -29,23 +34,10 @@ logger = logging.getLogger(__name__)
 OVERLAP = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What UniSeg says of a study.
-
-    Attributes:
-        mask: uint8 or uint16 label indices on the study's grid.
-        labels: structure to index.
-        provenance: JSON-able: model, weights, tasks, licence.
-    """
-
-    mask: np.ndarray
-    labels: Mapping[str, int]
-    provenance: dict[str, Any]
-
-
 class UniSegSegmenter:
-    """A model on its device. It may be called from several threads.
+    """A model on its device; a `lib.segmenters.contract.Segmenter` that needs neither templates nor prompts.
+
+    It may be called from several threads.
 
     Args:
         model: with its network on `device`.
@@ -54,13 +46,42 @@ class UniSegSegmenter:
 
     def __init__(self, model: UniSegModel, device: str = "cpu") -> None:
         self.model, self.device = model, torch.device(device)
+        self.fingerprint = model.fingerprint
+        self.capabilities = Capabilities(
+            UNISEG_MODEL.name,
+            dimensions=3,
+            channels=tuple(sorted({len(task.channels) for task in model.tasks})),
+            most_templates=0,
+            prompt_types=frozenset(),
+            vocabulary=model.structures,
+        )
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes with weights, tasks, and what changes masks beside."""
-        return self.model.hash
+    def segment(
+        self,
+        image: Image,
+        templates: Sequence[Template],
+        labels: Mapping[str, int],
+        *,
+        control: Control = Control(),
+    ) -> Prediction:
+        """See `lib.segmenters.contract.Segmenter`; for an image of one channel."""
+        return self.segment_study(Study((image,)), labels, control=control)
 
-    def segment(self, study: Study, labels: Mapping[str, int], *, control: Control = Control()) -> Answer:
+    def interact(
+        self,
+        image: Image,
+        prompts: Mapping[str, Prompt],
+        labels: Mapping[str, int],
+        *,
+        axis: int | None = None,
+        only_slice: bool = False,
+        control: Control = Control(),
+    ) -> Prediction:
+        """Not offered: raises PromptError."""
+        self.capabilities.check_prompts(prompts)
+        raise AssertionError("a model without prompt types refuses prompts")
+
+    def segment_study(self, study: Study, labels: Mapping[str, int], *, control: Control = Control()) -> Prediction:
         """Segment some structures.
 
         Args:
@@ -91,17 +112,20 @@ class UniSegSegmenter:
         # Tumours and vessels lie within organs: where several tasks claim a voxel, the smallest structure has it
         for _, name, whole, value in sorted(claims, key=lambda claim: -claim[0]):
             mask[whole == value] = labels[name]
-        return Answer(mask, dict(labels), self.provenance(indices))
+        return Prediction(mask, dict(labels), {}, self._provenance(indices))
 
-    def provenance(self, indices: Sequence[int]) -> dict[str, Any]:
+    def _provenance(self, indices: Sequence[int]) -> dict[str, Any]:
         """JSON-able record of a mask that some tasks made."""
-        config = self.model.network.config
-        return {
-            "model": ARCHITECTURE,
-            "weights": {"name": config.name, "hash": self.model.hash},
-            "tasks": [self.model.tasks[index].name for index in indices],
-            **({"licence": self.model.licence} if self.model.licence else {}),
-        }
+        record = provenance(
+            model=self.capabilities.name,
+            network=self.model.network.config.name,
+            weights=self.model.hash,
+            templates=(),
+            prompt_types={},
+            quality={"quality": {}},  # nothing predicts it for this model
+        )
+        tasks = [self.model.tasks[index].name for index in indices]
+        return {**record, "tasks": tasks, **({"licence": self.model.licence} if self.model.licence else {})}
 
     def _owners(self, study: Study, labels: Mapping[str, int]) -> dict[str, int]:
         """For each structure the task that answers it: of several that take the study's channels the newest."""

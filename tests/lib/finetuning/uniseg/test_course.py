@@ -48,7 +48,7 @@ def test_it_learns_from_partly_labelled_studies_and_segments_one_that_it_has_not
     better, reason = course.verdict()
     assert better
     assert "One-Prompt cannot be asked" in reason
-    found = UniSegSegmenter(course.model({})).segment(Study(read_channels(unseen.image)), {"stone": 6})
+    found = UniSegSegmenter(course.model({})).segment_study(Study(read_channels(unseen.image)), {"stone": 6})
     assert set(np.unique(found.mask)) == {0, 6}
 
 
@@ -99,8 +99,8 @@ def test_tasks_of_the_start_are_kept_and_repeated(
     assert [task.name for task in course.start.tasks] == ["old", "this list"]
     course.begin_epoch()
     assert {course.draw().task for _ in range(12)} == {0, 1}
-    before = UniSegSegmenter(start).segment(Study(read_channels(studies[0].image)), {"old thing": 1})
-    after = UniSegSegmenter(course.model({})).segment(Study(read_channels(studies[0].image)), {"old thing": 1})
+    before = UniSegSegmenter(start).segment_study(Study(read_channels(studies[0].image)), {"old thing": 1})
+    after = UniSegSegmenter(course.model({})).segment_study(Study(read_channels(studies[0].image)), {"old thing": 1})
     np.testing.assert_array_equal(before.mask, after.mask)
     run(course)
     assert {f"{KEPT}old thing", f"{KEPT}older thing"} <= set(course.after.dice)
