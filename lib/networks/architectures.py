@@ -14,6 +14,7 @@ from torch import nn
 from lib.networks.config import NetworkConfig
 from lib.networks.list_unet import ListUNetConfig, ListUNetNetwork
 from lib.networks.oneprompt import OnePrompt
+from lib.networks.promptseg import PromptSeg, PromptSegConfig
 from lib.networks.uniseg import UniSeg, UniSegConfig
 
 
@@ -34,8 +35,9 @@ class Architecture:
 
 ONE_PROMPT = Architecture("oneprompt", OnePrompt, NetworkConfig.from_dict)
 LIST_UNET = Architecture("list-unet", ListUNetNetwork, ListUNetConfig.from_dict)
+PROMPTSEG = Architecture("promptseg", PromptSeg, PromptSegConfig.from_dict)
 UNISEG = Architecture("uniseg", UniSeg, UniSegConfig.from_dict)
-ARCHITECTURES: Mapping[str, Architecture] = {known.name: known for known in (ONE_PROMPT, LIST_UNET, UNISEG)}
+ARCHITECTURES: Mapping[str, Architecture] = {known.name: known for known in (ONE_PROMPT, LIST_UNET, PROMPTSEG, UNISEG)}
 
 
 def architecture_of(network: nn.Module) -> Architecture:

@@ -100,7 +100,7 @@ def test_weights_of_another_configuration_are_refused(network, tmp_path):
 def test_a_file_of_an_unknown_architecture_is_refused_with_those_that_are_known(network, tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(network.state_dict(), path, {"format": "oneprompt-1", "architecture": "swin", "config": "{}"})
-    with pytest.raises(CheckpointError, match="oneprompt, list-unet, uniseg, got 'swin'"):
+    with pytest.raises(CheckpointError, match="oneprompt, list-unet, promptseg, uniseg, got 'swin'"):
         load_network(path)
 
 
