@@ -52,6 +52,7 @@ from infers.tasks.oneprompt import Engine, tasks
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.versions import FOLDER, Versions
+from lib.imaging import sizes
 from lib.imaging.images import Image, read_image, read_label, write_image
 from lib.inference.control import Control
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
@@ -78,6 +79,7 @@ class Assembly:
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.config = AppConfig.from_conf(conf)
         self.limits = Limits(upload=self.config.upload_mb * MB)
+        sizes.allow(self.config.image_mb)
         self.models = self.config.models or Path(app_dir) / "model"
         self.models.mkdir(parents=True, exist_ok=True)
         self.datastore = self._datastore(studies)

@@ -92,19 +92,17 @@ def json_object(text: str, what: str) -> dict[str, Any]:
 
 @contextmanager
 def received(file: UploadFile) -> Iterator[Path]:
-    """An upload as a private temporary file, removed at the end, also where the upload is refused.
+    """An upload as a temporary file in a folder of its own, removed at the end, also where the upload is refused.
 
-    Only its suffix comes from the client. A background task would not do: there are none after an error.
+    Only its suffix comes from the client. Nothing lies beside it that its header could name, and nobody else on this
+    machine can read it. A background task would not do: there are none after an error.
     """
     suffix = re.search(r"(\.nii\.gz|\.seg\.nrrd|\.[a-z0-9]{1,12})?$", (file.filename or "upload.nii.gz").lower())
-    with tempfile.NamedTemporaryFile(suffix=suffix[0] if suffix else "", prefix="oneprompt-", delete=False) as target:
-        path = Path(target.name)
-        try:
+    with tempfile.TemporaryDirectory(prefix="oneprompt-") as folder:
+        path = Path(folder) / f"upload{suffix[0] if suffix else ''}"
+        with path.open("xb") as target:
             shutil.copyfileobj(file.file, target)
-            target.flush()
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+        yield path
 
 
 def stem(name: str) -> str:

@@ -40,6 +40,7 @@ class AppConfig:
         versions: how many versions of the weights are kept.
         versions_mb: megabytes of disk that they may take.
         upload_mb: megabytes that a request may send, and that an archive in it may unpack to.
+        image_mb: megabytes of voxels that one image may unpack to.
         hosts: names and addresses under which browsers may open the server, beside this machine's own addresses.
     """
 
@@ -57,6 +58,7 @@ class AppConfig:
     versions: int = 10
     versions_mb: int = 1024
     upload_mb: int = 2048
+    image_mb: int = 2048
     hosts: tuple[str, ...] = ()
 
     @classmethod
@@ -169,5 +171,6 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "versions": _count,
     "versions_mb": _count,
     "upload_mb": _count,
+    "image_mb": _count,
     "hosts": _hosts,
 }

@@ -12,6 +12,7 @@ from pydicom.errors import InvalidDicomError
 
 from infers.errors import reason_of
 from infers.records import plain_record
+from lib.imaging.dicom_sizes import check_deflated
 
 UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # as DICOM has them
 DICOM_SUFFIXES = {".dcm", ".ima", ".dicom", ""}
@@ -57,6 +58,7 @@ class DicomFile:
         """Read a file's header. Raises NoImage with the reason, and whatever pydicom raises on a broken one."""
         if not path.is_file():  # a pipe would never end
             raise OSError("it is no plain file")
+        check_deflated(path)
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*SHOWN, *TOLD])
         said = {
             tag: plain_record(str(header.get(tag) if header.get(tag) is not None else "")) for tag in (*SHOWN, *TOLD)

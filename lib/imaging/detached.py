@@ -1,46 +1,79 @@
 """Headers whose voxels lie in other files: which those are, and that none of them lies elsewhere.
 
 A header names its data by any path it likes; followed blindly, a file in a study list would show whatever else this
-machine holds.
+machine holds. What names are in a header is asked of the library that will open them, or, where that library cannot be
+asked, only one way of writing them is let through: ITK reads `ElementDataFile` with other separators and spaces too.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import nrrd
 
 from lib.imaging.errors import ImageError
 
 NRRD_HEADER, META_HEADER = (".nrrd", ".nhdr"), (".mha", ".mhd")
 LONGEST_HEADER = 2**20  # bytes
-_NRRD_DATA = re.compile(rb"(?im)^data ?file:[ \t]*(.*?)\s*$")
-_META_DATA = re.compile(rb"(?im)^ElementDataFile[ \t]*=[ \t]*(.*?)\s*$")
+_META_KEY = re.compile(rb"ElementDataFile", re.IGNORECASE)
+_META_LINE = re.compile(rb"ElementDataFile[ \t]*=[ \t]*([^\r\n]*?)[ \t]*\r?\n")
 
 
 def companions(path: Path) -> list[Path]:
     """The other files that an image's file needs, whether they are there or not; none for most formats.
 
     Raises:
-        ImageError: a header that names a file outside its own folder.
+        ImageError: a header that names a file outside its own folder, or that cannot be read.
     """
     name = path.name.lower()
     if name.endswith(".hdr"):
         return [_beside(path, ".img")]
-    if not name.endswith((*NRRD_HEADER, *META_HEADER)):
-        return []
-    with path.open("rb") as file:
-        header = file.read(LONGEST_HEADER)
     if name.endswith(NRRD_HEADER):
-        header = re.split(rb"\r?\n\r?\n", header, maxsplit=1)[0]
-        found, local = _NRRD_DATA.search(header), b""
-    else:
-        found, local = _META_DATA.search(header), b"LOCAL"
-    if found is None or found[1].upper() == local:
-        return []
-    said, rest = found[1].decode(errors="replace"), header[found.end() :].decode(errors="replace")
-    listed = [line.strip() for line in rest.splitlines() if line.strip()] if said.upper().startswith("LIST") else None
-    if listed is not None:
-        return [_within(path, each) for each in listed]
+        said = data_file(read_nrrd_header(path)[0])
+        return [] if said is None else _named(path, said, "")
+    if name.endswith(META_HEADER):
+        with path.open("rb") as file:
+            header = file.read(LONGEST_HEADER)
+        key = _META_KEY.search(header)
+        line = _META_LINE.match(header, key.start()) if key else None
+        if key is None or line is None or header[key.start() - 1 : key.start()] not in (b"\n", b""):
+            raise ImageError(
+                f"{path.name}: its header must end in a line `ElementDataFile = NAME`, or LOCAL: save it again with ITK"
+            )
+        if line[1].upper() != b"LOCAL":
+            return _named(path, line[1].decode(errors="replace"), header[line.end() :].decode(errors="replace"))
+    return []
+
+
+def read_nrrd_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a NRRD file as pynrrd reads it, and how many bytes it has. Raises ImageError."""
+    with path.open("rb") as file:
+        lines, size = [], 0
+        for line in iter(lambda: file.readline(LONGEST_HEADER), b""):
+            lines.append(line)
+            size += len(line)
+            if size > LONGEST_HEADER:
+                raise ImageError(f"{path.name}: a NRRD header may have {LONGEST_HEADER} bytes: is the file whole?")
+            if not line.decode("ascii", "ignore").rstrip():
+                break
+    try:
+        return dict(nrrd.read_header(lines)), size
+    except Exception as error:  # pynrrd has a way of its own to fail for every field
+        raise ImageError(f"{path.name}: cannot be read ({error}): is the file whole?") from error
+
+
+def data_file(header: dict[str, Any]) -> str | None:
+    """The file that a NRRD header says its voxels lie in, as pynrrd looks for it; None where they follow the header."""
+    said = header.get("datafile", header.get("data file"))
+    return None if said is None else str(said)
+
+
+def _named(path: Path, said: str, rest: str) -> list[Path]:
+    """The files of a header that names one, lists them in its last lines (`rest`), or gives a pattern."""
+    if said.upper().startswith("LIST"):
+        return [_within(path, line.strip()) for line in rest.splitlines() if line.strip()]
     if "%" in said:  # a pattern with first, last and step
         pattern = _within(path, said.split()[0]).name
         numbered = re.compile(re.sub(r"%0?\d*d", r"\\d+", re.escape(pattern).replace(r"\%", "%")))

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 
 from lib.imaging.dicom_headers import Frame, frames_of, functional_group, read_header
 from lib.imaging.dicom_pixels import read_pixels
+from lib.imaging.dicom_sizes import check_series
 from lib.imaging.errors import ImageError
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ def read_instances(paths: Sequence[Path], volume: int = 0) -> Volume:
         raise ImageError(
             f"{_some(without)}: no pixel data, so this is no image: choose a series with images, or send it again whole"
         )
+    check_series([path for path, _ in read], [header for _, header in read])
     read = without_copies(read)
     files, headers = [path for path, _ in read], [header for _, header in read]
     arranged = arrange(headers, volume)

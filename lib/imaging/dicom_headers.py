@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 
+from lib.imaging.dicom_sizes import check_deflated
 from lib.imaging.errors import ImageError
 
 CENTIMETRES = 3  # an ultrasound region's physical unit
@@ -42,9 +42,10 @@ class Frame:
 
 def read_header(path: Path) -> Dataset:
     """A file's header without its pixels. Raises ImageError."""
+    check_deflated(path)
     try:
         return pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # a broken header fails in as many ways as there are bytes
         raise ImageError(f"{path.name}: cannot be read as DICOM ({error}): send or copy it again") from error
 
 

@@ -21,6 +21,7 @@ from lib.imaging.errors import ImageError
 from lib.imaging.nifti import compressed_nifti_bytes, nifti_bytes, nifti_head, read_nifti
 from lib.imaging.nrrd_files import nrrd_bytes, nrrd_head, read_nrrd
 from lib.imaging.raw import LPS_TO_RAS, Raw, affine_of, sitk
+from lib.imaging.sizes import check_size
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 DETACHED = (".hdr", ".nhdr", ".mhd")  # headers whose voxels lie in a file beside them
@@ -38,7 +39,7 @@ def read_raw(path: Path, frame: int = 0) -> Raw:
     Raises:
         ImageError: missing, broken, of another format, or without that frame.
     """
-    if not path.exists():
+    if not path.is_dir() and not path.is_file():  # a pipe would never end
         raise ImageError(f"{path.name}: no such file or folder: check the study list")
     reader = _read_series if path.is_dir() else _READERS[suffix_of(path, IMAGE_SUFFIXES)]
     try:
@@ -85,6 +86,9 @@ def png_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header
     return buffer.getvalue()
 
 
+ITK_SIZES: dict[int, int] = {sitk.sitkUInt8: 1, sitk.sitkInt8: 1, sitk.sitkUInt16: 2, sitk.sitkInt16: 2,
+                             sitk.sitkUInt32: 4, sitk.sitkInt32: 4, sitk.sitkFloat32: 4}  # fmt: skip
+
 WRITERS: dict[str, Callable[[np.ndarray, np.ndarray, nibabel.Nifti1Header | None], bytes]] = {
     ".nii": nifti_bytes,
     ".nii.gz": compressed_nifti_bytes,
@@ -99,7 +103,12 @@ def _read_pair(path: Path, frame: int = 0) -> Raw:
 
 
 def _read_itk(path: Path, frame: int = 0) -> Raw:
-    image = sitk.ReadImage(str(path))
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    shape = [*reader.GetSize(), reader.GetNumberOfComponents()]
+    check_size(path, shape, ITK_SIZES.get(reader.GetPixelID(), 8), [path, *companions(path)])
+    image = reader.Execute()
     channels, axes = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
     array = sitk.GetArrayFromImage(image)  # axes from slowest to fastest, then channels
     array = array.transpose(*reversed(range(axes)), *range(axes, array.ndim))
@@ -116,6 +125,7 @@ def _read_itk(path: Path, frame: int = 0) -> Raw:
 
 def _read_picture(path: Path, frame: int = 0) -> Raw:
     with PIL.Image.open(path) as picture:
+        check_size(path, [*picture.size, len(picture.getbands())], 4 if picture.mode in "IF" else 2)
         if (count := getattr(picture, "n_frames", 1)) > 1:
             raise ImageError(f"{path.name}: allowed is one picture a file, got {count}: split them")
         # ITK, and with it the viewers, give a picture the identity in LPS for want of a place in a patient.

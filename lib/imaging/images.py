@@ -7,6 +7,7 @@ resamples: what is turned to fit a grid is turned by whole axes.
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from lib.imaging.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, WRITERS, read_ra
 from lib.imaging.label_maps import on_grid_of, segments_of, whole_labels
 from lib.imaging.nifti import compressed_nifti_bytes
 from lib.imaging.raw import Raw, upright
+from lib.imaging.sizes import MB, at_most
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -34,6 +36,7 @@ __all__ = [
     "write_label",
 ]
 
+SMALL_LABEL, LABEL_BYTES = 64 * MB, 64  # of voxels that a label map may unpack to, and for each voxel of its image
 LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, Pillow's own choice
 
 
@@ -126,7 +129,8 @@ def read_label(path: str | Path, like: Image | None = None) -> np.ndarray:
 def read_named_label(path: str | Path, like: Image | None = None) -> tuple[np.ndarray, dict[int, str]]:
     """As `read_label`, with {value: structure} of what the file itself names; empty for most formats."""
     path = Path(path)
-    raw = read_raw(path)
+    with at_most(max(SMALL_LABEL, like.array.size * LABEL_BYTES)) if like is not None else nullcontext():
+        raw = read_raw(path)
     try:
         if raw.frames > 1:
             raise ImageError(f"a label must be one volume, got {raw.frames}: export one of them")

@@ -11,16 +11,24 @@ import numpy as np
 
 from lib.imaging.errors import ImageError
 from lib.imaging.raw import Raw, place_of
+from lib.imaging.sizes import MB, check_size
 
 ITK_IO = "NiftiImageIO"
+VERSION_1, VERSION_2 = 348, 540  # bytes of a header, which it begins with
+LONGEST_EXTENSIONS = 16 * MB
 
 
 def read_nifti(path: Path, frame: int = 0) -> Raw:
     """One volume of a NIfTI file, or of a pair by its .hdr. Raises ImageError, and what nibabel raises."""
+    _check_extensions(path)
     file: Any = nibabel.load(path)
     if not isinstance(file, nibabel.Nifti1Pair):
         raise ImageError(f"{path.name}: {type(file).__name__} inside a file named NIfTI: convert it to NIfTI")
     spatial, further = file.shape[:3], [size for size in file.shape[3:] if size != 1]
+    proxy: Any = file.dataobj
+    itemsize = file.get_data_dtype().itemsize if (proxy.slope, proxy.inter) == (1, 0) else 8
+    voxels = Path(str(file.file_map["image"].filename))
+    check_size(path, spatial, itemsize, [voxels])  # of a series one volume at a time is read
     place = place_of(path, ITK_IO, file.affine, spatial)
     told: dict[str, Any] = {"others": place.others, "header": _header_as_stored(file), "note": place.note}
     if file.get_data_dtype().names:  # NIfTI's RGB types
@@ -65,6 +73,20 @@ def nifti_head(shape: tuple[int, ...], kind: np.dtype, header: nibabel.Nifti1Hea
 def compressed_nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
     """As `nifti_bytes`, gzipped without a time stamp: equal labels give equal files."""
     return gzip.compress(nifti_bytes(mask, affine, header), compresslevel=6, mtime=0)
+
+
+def _check_extensions(path: Path) -> None:
+    """Refuse a header whose extensions, which nibabel reads whole, are packed zeros. Raises ImageError."""
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
+        start = stream.read(VERSION_2)
+    size = int.from_bytes(start[:4], "little")
+    order = "<" if size in (VERSION_1, VERSION_2) else ">"
+    place, form = (168, "i8") if VERSION_2 in (size, int.from_bytes(start[:4], "big")) else (108, "f4")
+    offset = np.frombuffer(start[place : place + int(form[1])], order + form)
+    if not len(offset) or not 0 <= offset[0] <= LONGEST_EXTENSIONS:
+        raise ImageError(
+            f"{path.name}: cannot be read (voxels must begin within {LONGEST_EXTENSIONS} bytes): is the file whole?"
+        )
 
 
 def _volume(file: Any, frame: int, count: int, path: Path) -> np.ndarray:

@@ -6,6 +6,8 @@ the number that the file holds. Only where a file leaves open what its direction
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import re
 from pathlib import Path
@@ -15,8 +17,10 @@ import nibabel
 import nrrd
 import numpy as np
 
+from lib.imaging.detached import data_file, read_nrrd_header
 from lib.imaging.errors import ImageError
 from lib.imaging.raw import LPS_TO_RAS, Raw, Segment, place_of
+from lib.imaging.sizes import check_size, inflated
 
 ITK_IO = "NrrdImageIO"
 SPACES = {  # to RAS; a file that names no space means LPS in practice
@@ -28,12 +32,15 @@ SPACES = {  # to RAS; a file that names no space means LPS in practice
     "las": np.diag([-1.0, 1.0, 1.0, 1.0]),
 }
 SPATIAL_KINDS = ("domain", "space", "none", "???")
+UNPACK: dict[str, Any] = {"gzip": gzip.open, "gz": gzip.open, "bzip2": bz2.open, "bz2": bz2.open}
+LARGEST_NUMBER = 8  # bytes
+MOST_LINES = 10_000
 SERIES_KINDS = ("list", "time")  # an axis of volumes; every other kind is one of colours or components
 
 
 def read_nrrd(path: Path, frame: int = 0) -> Raw:
     """One volume of a NRRD file, or a segmentation with its layers last. Raises ImageError, and what pynrrd raises."""
-    array, header = nrrd.read(str(path), index_order="F")
+    array, header = _read(path)
     in_space = _axes_in_space(header, array.ndim)
     others = np.flatnonzero(~in_space).tolist()
     if len(others) > 1:
@@ -49,6 +56,30 @@ def read_nrrd(path: Path, frame: int = 0) -> Raw:
             raise ImageError(f"{path.name}: frame must be 0 to {count - 1}, for it holds {count} volumes; got {frame}")
         return Raw(array[..., frame], place.affine, frames=count, **told)
     return Raw(array, place.affine, channels=array.shape[-1] if others else 0, **told)
+
+
+def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """What pynrrd reads of a file, which would unpack all that there is; here no more than the header tells of."""
+    header, size = read_nrrd_header(path)
+    said, encoding = data_file(header), str(header.get("encoding"))
+    source = path if said is None else path.parent / said  # `companions` let it through
+    most = check_size(path, [int(side) for side in header["sizes"]], LARGEST_NUMBER, [source])
+    skipped = int(header.get("lineskip", header.get("line skip", 0)))
+    if skipped > MOST_LINES:
+        raise ImageError(f"{path.name}: {MOST_LINES} lines may be skipped, got {skipped}: is the file whole?")
+    with source.open("rb") as file:
+        file.seek(size if said is None else 0)
+        if encoding not in UNPACK:
+            attached = {key: value for key, value in header.items() if key not in ("datafile", "data file")}
+            return nrrd.read_data(attached, file, None, "F"), header
+        for _ in range(skipped):
+            file.readline()
+        if int(header.get("byteskip", header.get("byte skip", 0))) > 0:
+            raise ImageError(f"{path.name}: packed voxels must be skipped by lines: save it again without byte skip")
+        data = io.BytesIO(inflated(UNPACK[encoding](file), most, path))
+    fields = ("type", "dimension", "sizes", "endian", "block size")
+    plain = {**{key: header[key] for key in fields if key in header}, "encoding": "raw", "byte skip": -1}
+    return nrrd.read_data(plain, data, None, "F"), header
 
 
 def nrrd_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:

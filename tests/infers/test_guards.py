@@ -48,9 +48,11 @@ def test_form_fields_must_be_objects():
 def test_of_an_uploads_name_only_the_suffix_is_used(name, suffix):
     with received(UploadFile(io.BytesIO(b"content"), filename=name)) as path:
         assert path.read_bytes() == b"content"
-        assert path.name.startswith("oneprompt-")
-        assert path.name.endswith(suffix)
-    assert not path.exists()
+        assert path.name == f"upload{suffix}"
+        assert [path] == list(path.parent.iterdir())
+        assert path.parent.name.startswith("oneprompt-")
+        assert path.parent.stat().st_mode & 0o077 == 0  # for nobody else on this machine
+    assert not path.parent.exists()
 
 
 class Torn(io.BytesIO):

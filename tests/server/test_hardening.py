@@ -116,6 +116,25 @@ def test_no_file_of_the_machine_is_read_by_its_path(server: Server, folder: Path
     assert server.request("POST", "/infer/oneprompt_click", params=query).status_code == 400
 
 
+def test_no_upload_shows_a_file_of_the_machine_as_a_picture(server: Server, folder: Path) -> None:
+    before = files_below(folder)
+    secret = folder / "secret.bin"
+    secret.write_bytes(bytes(range(64)))
+    nrrd = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 4 4\nencoding: raw\ndata file: {secret}\n\n"
+    meta = f"ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\nElementDataFile : {secret}\n"
+    click = {"params": json.dumps({"foreground": [[2, 2, 2]], "label": "organ"})}
+    for name, content in (("a.nrrd", nrrd), ("a.nhdr", nrrd), ("a.mha", meta), ("a.mhd", meta)):
+        file = (name, content.encode())
+        tries = [
+            server.request("PUT", "/datastore/image", params={"image": "leak"}, files={"file": file}),
+            server.request("PUT", "/datastore/label", params={"image": "s0"}, files={"label": file}),
+            server.request("POST", "/infer/oneprompt_click", data=click, files={"file": file}),
+        ]
+        assert [answer.status_code for answer in tries] == [400] * 3, [answer.text for answer in tries]
+    secret.unlink()
+    assert files_below(folder) == before
+
+
 def test_archives_that_leave_their_folder_are_refused(server: Server, folder: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
