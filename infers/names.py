@@ -1,12 +1,15 @@
 """Names and numbers of structures: which value of a saved label means which structure, and one stable index a name.
 
-A saved label's values mean what its own `label_info` says, never what another study's values meant. Indices in the
-app's answers come from one map that only ever grows, so a client that remembers an index stays right.
+A saved label's values mean what the nearest source says (`choose_names`): what came with it, what its file says, what is
+recorded about it, and only then the study list. Values that fit nothing known are asked about, for a structure of a
+made-up name would fight with the known ones. Indices in the app's answers come from one map that only ever grows, so a
+client that remembers an index stays right. Names that differ in capitals or blanks alone are one structure.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -21,6 +24,7 @@ from infers.records import RecordError, read_record, write_record
 logger = logging.getLogger(__name__)
 
 LARGEST_INDEX = 254  # OHIF takes masks as bytes and keeps 255 for "leave this voxel as it is"
+GENERIC = re.compile(r"label_\d+")  # the name of a structure that nobody named
 NO_STRUCTURES = frozenset({"background", "foreground_scribbles", "background_scribbles"})
 
 
@@ -54,6 +58,72 @@ def names_by_value(values: Iterable[int], params: Mapping[str, Any], configured:
         f"label_info must name every value of the label: it holds {values}, label_info names "
         f"{dict(sorted(by_index.items())) or list(by_order.values())}; send one {{'name', 'idx'}} for each structure"
     )
+
+
+def choose_names(
+    values: Iterable[int],
+    params: Mapping[str, Any],
+    sources: Iterable[Mapping[int, str]],
+    labels: LabelMap,
+) -> dict[int, str]:
+    """What each value of one label map means, by the nearest source that names all of them.
+
+    Args:
+        values: the values other than 0 in the label map.
+        params: what came with it, as for `names_by_value`; where it names structures, it decides.
+        sources: {value: structure} by the label's own file and by records about it, the nearest first.
+        labels: the study list's structures.
+
+    Returns:
+        {value: structure}, structures spelled as the list knows them.
+
+    Raises:
+        ClientError: as `names_by_value`; two values of one structure; or 409 with the choices, where nothing names the
+            values and the list knows other structures by name.
+    """
+    values = sorted({int(value) for value in values})
+    if _entries(params) or labels.configured:
+        naming = None if _entries(params) else _first_that_fits(values, sources)
+        naming = naming or names_by_value(values, params, labels.configured)
+    else:
+        by_index = {index: name for name, index in labels.names.items()}
+        known = _first_that_fits(values, [*sources, by_index])
+        if known is None and (told := [name for name in labels.names if not GENERIC.fullmatch(name)]):
+            raise ClientError(
+                f"nothing says what the label's values {values} are, and the study list knows "
+                f"{ {name: index for name, index in labels.names.items() if name in told} }: send label_info "
+                '[{"name": ..., "idx": value}, ...] with the label, or for a file that lies there already with '
+                "PUT /datastore/label/info",
+                409,
+            )
+        naming = known or {value: by_index.get(value, f"label_{value}") for value in values}
+    naming = {value: labels.spelled(name) for value, name in naming.items()}
+    if len(set(naming.values())) < len(naming):
+        raise ClientError(f"each structure must have one value, got {naming}: names differ in more than capitals")
+    return naming
+
+
+def names_beside(label: Path) -> dict[int, str]:
+    """{value: structure} of the record beside a label, NAME.json beside NAME.nii.gz, as `scripts.predict` writes it.
+
+    Its `labels` are {structure: value} or {value: structure}; whatever else such a file holds says nothing.
+    """
+    record = label.with_name(label.name.split(".nii")[0].split(".nrrd")[0] + ".json")
+    try:
+        said = read_record(record)
+    except (OSError, RecordError):
+        return {}
+    labels = said.get("labels") if isinstance(said, Mapping) else None
+    pairs = labels.items() if isinstance(labels, Mapping) else ()
+    turned = (pair if isinstance(pair[1], int) else pair[::-1] for pair in pairs)
+    return {int(value): str(name) for name, value in turned if str(value).isdigit() and int(value) > 0}
+
+
+def _first_that_fits(values: Sequence[int], sources: Iterable[Mapping[int, str]]) -> dict[int, str] | None:
+    for source in sources:
+        if all(source.get(value) for value in values):
+            return {value: source[value] for value in values}
+    return None
 
 
 def _entries(params: Mapping[str, Any]) -> list[tuple[str, int | None]]:
@@ -96,6 +166,12 @@ class LabelMap:
             known = {name: self._all[name] for name in self.configured} if self.configured else self._all
             return dict(sorted(known.items(), key=lambda item: item[1]))
 
+    def spelled(self, name: str) -> str:
+        """A structure's name as the list knows it, whatever capitals and blanks it comes with."""
+        plain = " ".join(name.split())
+        known = {_folded(each): each for each in reversed(self.names)}
+        return known.get(_folded(plain), plain)
+
     def check(self, names: Iterable[str]) -> None:
         """Refuse names that cannot be structures here.
 
@@ -117,7 +193,7 @@ class LabelMap:
         Raises:
             ClientError: as `check`, or too many structures.
         """
-        names = list(names)
+        names = [self.spelled(name) for name in names]
         self.check(names)
         if any(name not in self.names for name in names):
             self._add(names)
@@ -126,7 +202,7 @@ class LabelMap:
 
     def with_new(self, names: Iterable[str]) -> dict[str, int]:
         """{name: index} of these names; a new name gets the index it would be given, but it is not remembered."""
-        names = list(names)
+        names = [self.spelled(name) for name in names]
         self.check(names)
         known = self.names
         for name in names:
@@ -174,6 +250,10 @@ class LabelMap:
             logger.error("%s is broken, it is kept as %s and made anew: %s", self.path, aside.name, error)
             self.path.replace(aside)
             self._all, self._read_stamp = dict(self._all), None
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.split()).casefold()
 
 
 def _indices(found: Any) -> dict[str, int]:

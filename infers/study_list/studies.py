@@ -22,7 +22,7 @@ import numpy as np
 
 from infers.errors import ClientError, NotFound
 from infers.label_records import AUTOMATIC, FINAL, LabelRecord, Provenance, Statement
-from infers.names import LabelMap, names_by_value
+from infers.names import LabelMap, choose_names, names_beside
 from infers.store.datastore import StoredLabel
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.predicted_quality import PredictedQuality
@@ -276,14 +276,26 @@ class Studies:
         Raises:
             ClientError, ImageError: what is wrong and what to do.
         """
-        label = read_label(path, self.image(image_id))
+        label, own = read_named_label(path, self.image(image_id))
         values = np.unique(label)
         values = values[values != 0].tolist()
         if not values:
             raise ClientError("the label is empty: paint at least one structure before submitting it")
-        naming = names_by_value(values, statement.naming, self.labels.configured)
+        naming = choose_names(values, statement.naming, self._naming_sources(image_id, path, own), self.labels)
         self.labels.learn(naming.values())
         return {name: value for value, name in naming.items()}
+
+    def _naming_sources(self, image_id: str, path: Path, own: Mapping[int, str]) -> Iterator[Mapping[int, str]]:
+        """{value: structure} that may be meant in a label without names, the nearest source first: its own file, a
+        record beside it, the label that it replaces, and the mask that this app made."""
+        yield own
+        yield names_beside(path)
+        for tag in (FINAL, AUTOMATIC):
+            label = self.store.label(image_id, tag)
+            if label is not None and (label.path != path or tag == AUTOMATIC):
+                made = label.record.made_by(self.models)
+                names = label.record.structures if made is None else made.label_names
+                yield {value: name for name, value in (names or {}).items()}
 
     def labelled(self) -> list[LabelledStudy]:
         """Every usable template, to learn from."""
