@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ from infers.study_list.strategies import strategies
 from infers.study_list.studies import MODEL, SPECIALIST, Studies
 from infers.study_list.template_check import TemplateHealth
 from infers.tasks.list_unet import ListUNetTask
-from infers.tasks.oneprompt import Engine, tasks
+from infers.tasks.oneprompt import Engine, is_marked, tasks
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.versions import FOLDER, Versions
@@ -207,6 +208,12 @@ class Assembly:
             image_id = request["image"]
         if image_id is not None:
             request |= {"image_id": image_id, "image": str(self.image_path(image_id))}
+        if image_id is not None and request.get("frame"):
+            # Masks and labels of a study are those of its first volume: another one is answered and not kept
+            if request.get("save_label") or is_marked(request):
+                raise ClientError("only the first volume of a study has labels: leave `frame` out to save a result")
+            del request["image_id"]
+            image_id = None
         stamp = self.datastore.image_stamp(image_id) if image_id is not None else ""
         path, params = task(request)
         tag, label = request.get("label_tag") or AUTOMATIC, path
@@ -220,11 +227,13 @@ class Assembly:
         """Store a label that a client submitted; a final one is checked first and becomes a template."""
         safe_name("tag", tag)
         self.image_path(image_id)
-        record = LabelRecord(statement, author=user)
-        if tag == FINAL:
-            record = replace(record, structures=self.studies.check_label(image_id, path, statement))
-        before = self.datastore.records(image_id).get(FORMER)
-        self.datastore.save(image_id, path, tag, record)
+        plain = self.studies.as_label_map(image_id, path, statement) if tag == FINAL else nullcontext((path, statement))
+        with plain as (path, statement):
+            record = LabelRecord(statement, author=user)
+            if tag == FINAL:
+                record = replace(record, structures=self.studies.check_label(image_id, path, statement))
+            before = self.datastore.records(image_id).get(FORMER)
+            self.datastore.save(image_id, path, tag, record)
         former = self.datastore.records(image_id).get(FORMER)
         answer = self._app.on_save_label(image_id, image_id) if tag == FINAL else {}
         if former and former != before:

@@ -29,7 +29,10 @@ BREAKS = {
     "numpy": ("<2", "numpymaxflow and pydicom-seg are built for NumPy 1"),
 }
 
-IMAGE_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+IMAGE_EXTENSIONS = (
+    ".nii.gz", ".nii", ".nrrd", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".mha", ".mhd", ".nhdr", ".hdr",
+)  # fmt: skip
+SEGMENTATION_EXTENSIONS = (".seg.nrrd", ".dcm")  # labels that are no images
 IMAGE_PATTERNS = tuple(f"*{extension}" for extension in IMAGE_EXTENSIONS)
 MLFLOW_FILE = "mlflow.db"
 

@@ -1,7 +1,7 @@
 """Names and numbers of structures: which value of a saved label means which structure, and one stable index a name.
 
-A saved label's values mean what the nearest source says (`choose_names`): what came with it, what its file says, what is
-recorded about it, and only then the study list. Values that fit nothing known are asked about, for a structure of a
+A saved label's values mean what the nearest source says (`choose_names`): what came with it, what its file says, what
+is recorded about it, and only then the study list. Values that fit nothing known are asked about, for a structure of a
 made-up name would fight with the known ones. Indices in the app's answers come from one map that only ever grows, so a
 client that remembers an index stays right. Names that differ in capitals or blanks alone are one structure.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nibabel
+import nrrd
 import numpy as np
 
 from lib.networks import NetworkConfig
@@ -35,4 +36,26 @@ def organ_volume(seed: int, shape: tuple[int, ...] = (24, 20, 8)) -> tuple[np.nd
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     """Save an array as NIfTI and return the path."""
     nibabel.save(nibabel.Nifti1Image(array, affine), path)
+    return path
+
+
+def segmentation(path: Path, mask: np.ndarray, affine: np.ndarray, name: str = "Kidney", value: int = 4) -> Path:
+    """One structure as 3D Slicer saves it: cropped to what it shows, with its name and place in the header."""
+    low = np.array([indices.min() for indices in np.nonzero(mask)])
+    high = np.array([indices.max() + 1 for indices in np.nonzero(mask)])
+    origin = affine[:3, :3] @ low + affine[:3, 3]
+    lps = np.diag([-1.0, -1, 1])
+    header = {
+        "space": "left-posterior-superior",
+        "space directions": (lps @ affine[:3, :3]).T,
+        "space origin": lps @ origin,
+        "kinds": ["domain"] * 3,
+        "Segment0_ID": "Segment_1",
+        "Segment0_Name": name,
+        "Segment0_LabelValue": str(value),
+        "Segment0_Layer": "0",
+        "Segmentation_ReferenceImageExtentOffset": " ".join(map(str, low)),
+    }
+    cropped = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    nrrd.write(str(path), (cropped * value).astype(np.uint8), header, index_order="F")
     return path

@@ -100,12 +100,13 @@ def _add_inference(router: APIRouter, app: Any) -> None:
         file: Upload | None = None,
         label: Upload | None = None,
         output: Output | None = None,
+        frame: int = 0,
         user: User = USER,
     ) -> Any:
         request = json_object(params, "params")
         for key in ("image", "session", "label_file", "image_id", "save_label", "label_tag"):
             request.pop(key, None)  # said by the address, or not at all
-        request |= {"model": model, "user": user.username}
+        request |= {"model": model, "user": user.username, "frame": frame}
         if is_marked(request):
             check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{USE_AS_TEMPLATE}, which saves a label,")
         with ExitStack() as uploads:

@@ -1,10 +1,8 @@
-"""Labels as DICOM SEG and back, so that every viewer and archive can read what was segmented here.
+"""Labels as DICOM SEG, so that every viewer and archive can read what was segmented here.
 
 Written with highdicom: one binary segment a structure, on the frames of the series itself, so that tilted and uneven
-series are exact. Segments may overlap there; a label map, which is what is stored here, holds one structure a voxel, so
-segments that are read are painted the largest first and a lesion stays visible in its organ. Who made it is said twice:
-in each segment's algorithm type and identification, and in the series' name, which is what a study list shows.
-Read frame by frame where the frames are the series' own, else through the segments' geometry alone.
+series are exact. Who made it is said twice: in each segment's algorithm type and identification, and in the series'
+name, which is what a study list shows. Read by `lib.imaging.dicom_seg`.
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ from typing import Any
 import highdicom
 import numpy as np
 import pydicom
-import pydicom_seg
-import SimpleITK
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
@@ -29,7 +25,7 @@ from pydicom.sr.codedict import codes
 
 from lib import VERSION
 from lib.imaging.dicom import Arrangement, arrange, without_copies
-from lib.imaging.dicom_headers import Frame, frames_of, functional_group, read_header
+from lib.imaging.dicom_headers import Frame, functional_group, read_header
 from lib.imaging.formats import is_dicom
 from lib.imaging.images import Image, ImageError
 
@@ -42,7 +38,6 @@ ANATOMY = CodedConcept("123037004", "SCT", "Anatomical Structure")
 OWN_CODES = "99ONEPROMPT"  # the scheme of structures that the dictionary does not know; 99 marks a private one
 RAS_TO_LPS = np.diag([-1.0, -1, 1, 1])
 SAME_PLACE = 0.1  # voxels
-SAME_SIDE = 1e-3  # of a voxel's shortest side
 _LONGEST_LO, _LONGEST_PARAMETER = 64, 1000  # characters
 _SIDES = ("left", "right")
 
@@ -115,40 +110,6 @@ def write_segments(
         raise ImageError(f"the series' headers do not allow a DICOM SEG: {error}") from error
     seg.SeriesDescription = AUTOMATIC_SERIES if kind == "AUTOMATIC" else FINAL_SERIES
     return seg
-
-
-def read_seg(seg: Dataset, image: Image, series: Sequence[Dataset] = ()) -> tuple[np.ndarray, dict[str, int]]:
-    """A DICOM SEG of any maker as a label map on an image's grid.
-
-    Args:
-        seg: the segmentation.
-        image: the image.
-        series: the instances that the image was made of, where its slices do not lie as evenly as its affine says.
-
-    Returns:
-        Integers (I, J, K), and {structure: value}. Where segments overlap the smaller one is kept.
-
-    Raises:
-        ImageError: it cannot be read, or has no voxel on the image.
-    """
-    try:
-        masks = _own_frames(seg, image, series)
-        masks = _by_geometry(seg, image) if masks is None else masks
-    except Exception as error:  # pydicom-seg and pydicom raise whatever a broken file makes them stumble over
-        raise ImageError(f"the segmentation {seg.get('SeriesInstanceUID', '')} cannot be read: {error}") from error
-    label, sizes = np.zeros(image.array.shape, np.uint8), {name: int(mask.sum()) for name, mask in masks.items()}
-    values = {name: value for value, name in enumerate(masks, start=1)}
-    for name in sorted(masks, key=lambda name: -sizes[name]):
-        label[masks[name]] = values[name]
-    names = {name: value for name, value in values.items() if (label == value).any()}
-    if not names:
-        raise ImageError(
-            f"the segmentation {seg.SeriesInstanceUID} has no voxel on the image it refers to: it was drawn on another "
-            "series, or says so wrongly; store it again with the right reference"
-        )
-    if sum(sizes.values()) > np.count_nonzero(label):
-        logger.warning("segments of %s overlap: where they do, the smaller one is kept", seg.SeriesInstanceUID)
-    return label, names
 
 
 def read_headers(folder: Path) -> list[Dataset]:
@@ -232,76 +193,6 @@ def _with_shared_plane(header: Dataset, frame: Frame) -> Dataset:
         pydicom.Sequence([measures]),
     )
     return header
-
-
-def _own_frames(seg: Dataset, image: Image, series: Sequence[Dataset]) -> dict[str, np.ndarray] | None:
-    """{structure: mask} of a SEG whose frames are slices of the image; None where they are not."""
-    if image.array.ndim != 3 or (int(seg.Columns), int(seg.Rows)) != image.array.shape[:2]:
-        return None
-    arranged = arrange(series) if series else None
-    lps = RAS_TO_LPS @ image.affine
-    places = lps[:3, 3] + np.arange(image.array.shape[2])[:, None] * lps[:3, 2]
-    if arranged is not None and arranged.placed and len(arranged.frames) == len(places):
-        places = np.array([frame.position for frame in arranged.frames])
-    segments = {int(item.SegmentNumber): _name(item, int(item.SegmentNumber)) for item in seg.SegmentSequence}
-    masks = {name: np.zeros(image.array.shape, bool) for name in segments.values()}
-    near = SAME_PLACE * min(image.spacing)
-    pixels = np.atleast_3d(seg.pixel_array) if seg.get("NumberOfFrames", 1) != 1 else seg.pixel_array[None]
-    for frame, plane in zip(frames_of(0, seg), pixels, strict=True):
-        if frame.position is None or not np.allclose(
-            frame.directions * frame.spacing, lps[:3, :2], rtol=0, atol=SAME_SIDE * min(image.spacing)
-        ):
-            return None
-        away = np.linalg.norm(places - frame.position, axis=1)
-        if away.min() > near:
-            return None
-        k = int(away.argmin())
-        for number in _numbers(seg, frame.number, segments):
-            masks[segments[number]][:, :, k] |= _is_set(seg, plane, number).T
-    return masks
-
-
-def _numbers(seg: Dataset, frame: int, segments: Mapping[int, str]) -> list[int]:
-    """The segments that a frame speaks of: one, or all in a label map."""
-    if seg.get("SegmentationType") == "LABELMAP":
-        return list(segments)
-    return [int(functional_group(seg, frame, "SegmentIdentificationSequence").ReferencedSegmentNumber)]
-
-
-def _is_set(seg: Dataset, plane: np.ndarray, number: int) -> np.ndarray:
-    if seg.get("SegmentationType") == "LABELMAP":
-        return plane == number
-    if seg.get("SegmentationType") == "FRACTIONAL":
-        return plane * 2.0 >= float(seg.MaximumFractionalValue)
-    return plane > 0
-
-
-def _by_geometry(seg: Dataset, image: Image) -> dict[str, np.ndarray]:
-    """{structure: mask} of a SEG with frames of its own."""
-    found = pydicom_seg.SegmentReader().read(seg)
-    masks: dict[str, np.ndarray] = {}
-    for number in sorted(found.available_segments):
-        name = _name(found.segment_infos[number], number)
-        mask = _resampled(found.segment_image(number), image)
-        masks[name] = masks[name] | mask if name in masks else mask
-    return masks
-
-
-def _resampled(segment: SimpleITK.Image, image: Image) -> np.ndarray:
-    """Which of the image's voxels have their middle in the segment."""
-    lps = RAS_TO_LPS @ image.affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    grid = SimpleITK.Image([int(n) for n in image.array.shape], SimpleITK.sitkUInt8)
-    grid.SetSpacing(spacing.tolist())
-    grid.SetOrigin(lps[:3, 3].tolist())
-    grid.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    moved = SimpleITK.Resample(segment, grid, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor, 0)
-    return SimpleITK.GetArrayFromImage(moved).T > 0
-
-
-def _name(info: Dataset, number: int) -> str:
-    name = str(info.get("SegmentLabel") or info.get("SegmentDescription") or "").strip()
-    return name or f"segment_{number}"
 
 
 def _series_number(instance: Dataset, kind: str) -> int:

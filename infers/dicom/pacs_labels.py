@@ -19,10 +19,11 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from infers.dicom.dicomseg import AUTOMATIC_SERIES, Maker, read_seg, write_seg
+from infers.dicom.dicomseg import AUTOMATIC_SERIES, Maker, write_seg
 from infers.label_records import LabelRecord
 from infers.names import names_by_value
 from infers.store.datastore import StoredLabel
+from lib.imaging.dicom_seg import read_seg
 from lib.imaging.images import Image, ImageError
 
 logger = logging.getLogger(__name__)

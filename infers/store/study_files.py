@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from infers.environment import IMAGE_PATTERNS
+from infers.environment import IMAGE_PATTERNS, SEGMENTATION_EXTENSIONS
 from infers.errors import ClientError
 from infers.guards import safe_name
 from infers.store.locked import STATE_FOLDER, LockedDatastore
@@ -94,8 +94,7 @@ class StudyFiles(LockedDatastore):
     def _to_id(self, file: str) -> tuple[str, str]:
         if file in self._series:
             return file, SERIES
-        for pattern in self._extensions:
-            extension = pattern.lstrip("*")
+        for extension in (*SEGMENTATION_EXTENSIONS, *(pattern.lstrip("*") for pattern in self._extensions)):
             if file.lower().endswith(extension) and len(file) > len(extension):
                 return file[: -len(extension)], file[-len(extension) :]
         return os.path.splitext(file)
@@ -111,7 +110,7 @@ class StudyFiles(LockedDatastore):
         found = {}
         try:
             for name in sorted(os.listdir(path)):
-                if not name.startswith(".") and self._matches(name):
+                if not name.startswith(".") and self._matches(name, path != self._datastore.image_path()):
                     if reason := self._unusable(Path(path), name):
                         self._note(Path(path) / name, reason)
                     else:
@@ -139,8 +138,12 @@ class StudyFiles(LockedDatastore):
             logger.warning("%s: %s", name, reason)
         self._unreadable[name] = reason
 
-    def _matches(self, name: str) -> bool:
-        return name.lower().endswith(tuple(pattern.lstrip("*") for pattern in self._extensions))
+    def _matches(self, name: str, label: bool) -> bool:
+        """Whether a file's name says that it is an image, or a label."""
+        images = tuple(pattern.lstrip("*") for pattern in self._extensions)
+        if name.lower().endswith(SEGMENTATION_EXTENSIONS):
+            return label
+        return name.lower().endswith(images)
 
     def _reconcile_datastore(self) -> None:
         self._unreadable = {}
@@ -189,7 +192,7 @@ class StudyFiles(LockedDatastore):
         known = self._tags(image_id).get(tag)
         folder = Path(self._datastore.label_path(tag))
         for file in sorted(folder.glob(f"{glob.escape(image_id)}.*")):
-            if self._matches(file.name) and self._to_id(file.name)[0] == image_id:
+            if self._matches(file.name, True) and self._to_id(file.name)[0] == image_id:
                 info = read_sidecar(self._sidecar(image_id, tag), file)
                 return info if info is not None else dict(known.info) if known else {}
         return None

@@ -12,8 +12,8 @@ import json
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,7 +27,7 @@ from infers.store.datastore import StoredLabel
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.predicted_quality import PredictedQuality
 from lib.finetuning.course import LabelledStudy
-from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
+from lib.imaging.images import LABEL_SUFFIXES, Image, ImageError, read_image, read_label, read_named_label, write_label
 from lib.inference.control import Control
 from lib.inference.templates import Summary, Template, TemplateBank, thumbnail
 from lib.segmenters import registry
@@ -267,6 +267,28 @@ class Studies:
         self.store.save(image_id, path, tag, record)
         return True
 
+    @contextmanager
+    def as_label_map(self, image_id: str, path: Path, statement: Statement) -> Iterator[tuple[Path, Statement]]:
+        """A label as a file that every client opens, with the names that the file itself brought.
+
+        DICOM SEG, 3D Slicer's segmentations and formats that no mask is written in become NIfTI on the image's grid;
+        a plain label map stays the file that it is.
+
+        Raises:
+            ImageError: it cannot be read, or lies elsewhere.
+        """
+        image = self.image(image_id)
+        label, names = read_named_label(path, image)
+        if not names and path.name.lower().endswith(LABEL_SUFFIXES):
+            yield path, statement
+            return
+        if names and not statement.naming:
+            statement = replace(statement, label_names={name: value for value, name in names.items()})
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / f"label{MASK_SUFFIX}"
+            write_label(plain, label, image)
+            yield plain, statement
+
     def check_label(self, image_id: str, path: Path, statement: Statement) -> dict[str, int]:
         """Check a label that somebody submits as final: on the image's grid, not empty, with known names.
 
@@ -335,7 +357,8 @@ class Studies:
         if label.record.structures is not None:
             return dict(label.record.structures)
         checksum = _template_checksum(label)
-        seen = checksum + self.store.image_stamp(image_id)  # what was wrong with the label may have been the image
+        # What was wrong with the label may have been the image, or that the list did not know its structures yet
+        seen = checksum + self.store.image_stamp(image_id) + _digest(self.labels.names)
         known, problem = self._names.get(checksum), self._problems.get(image_id)
         if known is not None:
             return known

@@ -33,6 +33,7 @@ from lib.imaging.prompts import Prompt
 from lib.segmenters.contract import Prediction
 
 CLIENT_AXIS = 2  # the k axis, through which both clients scroll their first view
+NAMES = ("label", "selected_label_name")  # keys of a request that hold a structure's name
 USE_AS_TEMPLATE = "use_as_template"
 POINTS = "vista3d"  # a type that MONAI Label has no name for
 
@@ -70,7 +71,9 @@ class OnePromptTask(InferTask):
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Answer a request: (path of a temporary mask file, what a client is told about it)."""
         started = time.monotonic()
-        image = read_image(request["image"])
+        spelled = self.engine.labels.spelled
+        request = {**request, **{key: spelled(str(request[key])) for key in NAMES if request.get(key)}}
+        image = read_image(request["image"], whole_frame(request))
         prediction = numbered_for(request, self.predict(request, image))
         params = result_params(prediction, self.engine.labels.names)
         params["centroids"] = centroids(prediction)
@@ -98,7 +101,7 @@ class InteractiveTask(OnePromptTask):
 
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
         engine = self.engine
-        prompts = self.prompts(request, image)
+        prompts = {engine.labels.spelled(name): prompt for name, prompt in self.prompts(request, image).items()}
         labels = engine.labels.with_new(prompts)
         flat = self.dimension == 2 and image.array.ndim == 3
         marked = is_marked(request) and request.get("image_id")
@@ -189,6 +192,14 @@ def numbered_for(request: Mapping[str, Any], prediction: Prediction) -> Predicti
     return dataclasses.replace(prediction, mask=mask, labels=dict.fromkeys(prediction.labels, 1))
 
 
+def whole_frame(request: Mapping[str, Any]) -> int:
+    """Which volume of a file with several is meant: the first, unless the request says another. Raises ClientError."""
+    frame = request.get("frame") or 0
+    if not isinstance(frame, int) or isinstance(frame, bool) or frame < 0:
+        raise ClientError(f"frame must be a whole number from 0, got {frame!r}")
+    return frame
+
+
 def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> Prediction:
     """The structures that a request asks for, by the templates; a copy of the stored mask where that has them all."""
     image_id, known = request.get("image_id"), engine.labels.names
@@ -221,7 +232,8 @@ def _uploaded(request: Mapping[str, Any], image: Image) -> Any:
     values = [int(value) for value in np.unique(label) if value]
 
     def names(labels: LabelMap) -> dict[str, int]:
-        return {name: value for value, name in names_by_value(values, request, labels.configured).items()}
+        named = names_by_value(values, request, labels.configured)
+        return {labels.spelled(name): value for value, name in named.items()}
 
     return label, names
 

@@ -14,10 +14,14 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
 
+from lib.imaging.dicom_headers import read_header
+from lib.imaging.dicom_seg import is_seg, read_seg
 from lib.imaging.errors import ImageError
 from lib.imaging.files import write_atomically
-from lib.imaging.formats import IMAGE_SUFFIXES, LABEL_SUFFIXES, WRITERS, read_raw, suffix_of
+from lib.imaging.formats import DICOM_SUFFIXES, IMAGE_SUFFIXES, LABEL_SUFFIXES, WRITERS, read_raw, suffix_of
 from lib.imaging.label_maps import on_grid_of, segments_of, whole_labels
 from lib.imaging.nifti import compressed_nifti_bytes
 from lib.imaging.raw import Raw, upright
@@ -129,6 +133,9 @@ def read_label(path: str | Path, like: Image | None = None) -> np.ndarray:
 def read_named_label(path: str | Path, like: Image | None = None) -> tuple[np.ndarray, dict[int, str]]:
     """As `read_label`, with {value: structure} of what the file itself names; empty for most formats."""
     path = Path(path)
+    if like is not None and path.is_file() and (seg := _segmentation(path)) is not None:
+        label, values = read_seg(seg, like)
+        return label, {value: name for name, value in values.items()}
     with at_most(max(SMALL_LABEL, like.array.size * LABEL_BYTES)) if like is not None else nullcontext():
         raw = read_raw(path)
     try:
@@ -168,6 +175,13 @@ def write_label(path: str | Path, mask: np.ndarray, like: Image) -> None:
         raise ImageError(f"{path.name}: a label must have its image's shape {like.array.shape}, got {mask.shape}")
     encode = WRITERS[suffix_of(path, LABEL_SUFFIXES)]
     write_atomically(path, encode(mask, like.affine, like.nifti_header))
+
+
+def _segmentation(path: Path) -> Dataset | None:
+    """A file as DICOM SEG, if it is one."""
+    if not path.name.lower().endswith(DICOM_SUFFIXES) or not is_seg(read_header(path)):
+        return None
+    return pydicom.dcmread(path)
 
 
 def _checked_grey(array: np.ndarray) -> np.ndarray:

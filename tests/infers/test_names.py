@@ -3,7 +3,7 @@ import json
 import pytest
 
 from infers.errors import ClientError
-from infers.names import LARGEST_INDEX, LabelMap, names_by_value
+from infers.names import LARGEST_INDEX, LabelMap, choose_names, names_beside, names_by_value
 
 
 def info(*names, key="idx"):
@@ -106,3 +106,65 @@ def test_a_torn_map_is_kept_aside_and_grows_again_with_what_the_labels_say(tmp_p
     assert labels.names["tumour"] == 4
     labels.restore({"tumour": 9}, ["liver"])
     assert labels.names["tumour"] == 4  # an index that is known stays
+
+
+@pytest.fixture
+def labels(tmp_path):
+    labels = LabelMap(tmp_path / "labels.json")
+    labels.learn(["liver", "spleen"])
+    return labels
+
+
+def test_the_nearest_source_that_names_every_value_decides(labels):
+    near, far = {1: "left kidney"}, {1: "heart", 2: "lung"}
+    told = {"label_info": info("stomach", "colon")}
+    assert choose_names([1], told, [near, far], labels) == {1: "stomach"}
+    assert choose_names([1], {}, [near, far], labels) == {1: "left kidney"}
+    assert choose_names([1, 2], {}, [near, far], labels) == {1: "heart", 2: "lung"}
+    assert choose_names([1, 2], {}, [near], labels) == {1: "liver", 2: "spleen"}
+
+
+def test_values_that_fit_nothing_known_are_asked_about_with_the_choices(labels):
+    with pytest.raises(ClientError, match=r"values \[1, 5\].*'liver': 1, 'spleen': 2.*label_info") as caught:
+        choose_names([1, 5], {}, [{1: "liver"}], labels)
+    assert caught.value.status == 409
+
+
+def test_the_first_labels_of_a_list_without_names_are_numbered(tmp_path):
+    labels = LabelMap(tmp_path / "labels.json")
+    assert choose_names([2, 7], {}, [], labels) == {2: "label_2", 7: "label_7"}
+    labels.learn(["label_2", "label_7"])
+    assert choose_names([3, 7], {}, [], labels) == {3: "label_3", 7: "label_7"}
+
+
+def test_an_unnamed_value_keeps_its_number_where_the_list_counts_otherwise(tmp_path):
+    labels = LabelMap(tmp_path / "labels.json")
+    labels.learn(["label_2"])  # its index is 1
+    assert choose_names([2], {}, [], labels) == {2: "label_2"}
+
+
+@pytest.mark.parametrize("name", ["Liver", " liver ", "LIVER"])
+def test_names_that_differ_in_capitals_or_blanks_are_one_structure(labels, name):
+    assert choose_names([1], {"label_info": [{"name": name, "idx": 1}]}, [], labels) == {1: "liver"}
+    assert labels.learn([name]) == {"liver": 1}
+    assert labels.with_new([name]) == {"liver": 1}
+    assert labels.learn(["left   Kidney"]) == {"left Kidney": 3}
+
+
+def test_two_values_of_one_structure_are_refused(labels):
+    told = {"label_info": [{"name": "Liver", "idx": 1}, {"name": "liver ", "idx": 2}]}
+    with pytest.raises(ClientError, match="one value"):
+        choose_names([1, 2], told, [], labels)
+
+
+@pytest.mark.parametrize("said", [{"liver": 1, "spleen": 2}, {"1": "liver", "2": "spleen", "0": "background"}])
+def test_a_record_beside_a_label_names_its_values(tmp_path, said):
+    (tmp_path / "s1.json").write_text(json.dumps({"labels": said}))
+    assert names_beside(tmp_path / "s1.nii.gz") == {1: "liver", 2: "spleen"}
+    assert names_beside(tmp_path / "s2.nii.gz") == {}
+
+
+@pytest.mark.parametrize("text", ["no json", "[]", '{"labels": [1]}', '{"labels": {"a": "b"}}'])
+def test_a_file_beside_a_label_that_is_no_record_says_nothing(tmp_path, text):
+    (tmp_path / "s1.json").write_text(text)
+    assert names_beside(tmp_path / "s1.nrrd") == {}

@@ -19,7 +19,8 @@ import pytest
 import requests
 from dicomweb_client import DICOMwebClient
 
-from infers.dicom.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, Maker, read_headers, read_seg, write_seg
+from infers.dicom.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, Maker, read_headers, write_seg
+from lib.imaging.dicom_seg import read_seg
 from lib.imaging.images import read_label
 from scripts.servers.orthanc import Orthanc
 from tests.ohif.conftest import PHANTOMS, Phantom

@@ -17,13 +17,13 @@ from infers.dicom.dicomseg import (
     AUTOMATIC_SERIES,
     FINAL_SERIES,
     read_headers,
-    read_seg,
     structure_code,
     write_seg,
     write_segments,
 )
 from lib.imaging.dicom import arrange
-from lib.imaging.images import ImageError, read_image
+from lib.imaging.dicom_seg import read_seg
+from lib.imaging.images import ImageError, read_image, read_named_label
 from scripts.phantoms.dicom_series import write_series
 from tests import dicom_samples as samples
 
@@ -240,3 +240,25 @@ def test_a_broken_segmentation_is_named(case, written):
 def test_known_structures_have_their_snomed_code(name, meaning):
     code = structure_code(name)
     assert (code.meaning, code.scheme_designator) == (meaning, "SCT")
+
+
+@pytest.mark.parametrize("structures", [{"liver": 1}, {"liver": 1, "spleen": 2}])
+def test_a_segmentation_is_read_as_a_label_with_the_names_of_its_segments(tmp_path, structures):
+    folder = samples.write(tmp_path / "s", samples.oblique())
+    image = read_image(folder)
+    label = np.zeros(image.array.shape, np.uint8)
+    label[2:6, 3:7, 1:4] = 1
+    label[7:9, 1:3, 2:5] = len(structures)
+    write_seg(read_headers(folder), image, label, structures, by=By.MANUAL).save_as(tmp_path / "a.dcm")
+    read, names = read_named_label(tmp_path / "a.dcm", image)
+    assert names == {value: name for name, value in structures.items()}
+    np.testing.assert_array_equal(read, label)
+
+
+def test_a_segmentation_of_unevenly_spaced_slices_needs_nothing_but_the_image(tmp_path):
+    folder = samples.incomplete(tmp_path / "s")
+    image = read_image(folder)
+    label = np.zeros(image.array.shape, np.uint8)
+    label[2:6, 3:7, 1:4] = 1
+    write_seg(read_headers(folder), image, label, {"liver": 1}, by=By.MANUAL).save_as(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(read_named_label(tmp_path / "a.dcm", image)[0], label)

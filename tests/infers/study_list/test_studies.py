@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from infers.errors import ClientError
-from infers.label_records import AUTOMATIC, FINAL, ON_BOARD
+from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, LabelRecord, Statement
 from infers.study_list.studies import Studies, result_params
+from lib.imaging.images import read_label
 from lib.imaging.volumes import Stack
 from lib.segmenters.contract import Prediction
 from lib.segmenters.second_opinion import SecondOpinion
 from tests.infers.fakes import FakePredictor, make_studies
-from tests.samples import organ_volume, write_nifti
+from tests.samples import organ_volume, segmentation, write_nifti
 
 
 @pytest.fixture
@@ -205,3 +206,65 @@ def test_a_mask_of_older_weights_answers_until_it_is_made_again(folder):
     assert still.automatic("s1", image, older_weights=True) is None
     save(newer, "s2", "one.nii.gz", None)  # another template is another matter
     assert newer.automatic("s1", image, older_weights=True) is None
+
+
+def named(studies):
+    save(studies, "s0", "one.nii.gz", [{"name": "liver", "idx": 1}])
+    image = studies.image("s1")
+    studies.store_automatic("s1", image, studies.segment("s1", image))
+    return studies.store.label("s1", AUTOMATIC).path
+
+
+def test_the_apps_own_mask_that_comes_back_without_names_has_those_of_its_record(folder):
+    studies = make_studies(str(folder), FakePredictor())
+    mask = named(studies)
+    assert studies.check_label("s1", mask, Statement()) == {"liver": 1}
+    (folder / "labels" / FINAL / "s1.nii.gz").write_bytes(mask.read_bytes())
+    studies.store.refresh()
+    studies.templates()
+    assert studies.bank.get("s1").structures == ("liver",)
+    assert studies.labels.names == {"liver": 1}
+
+
+def test_a_label_over_a_named_one_has_its_names(folder):
+    studies = make_studies(str(folder), FakePredictor())
+    named(studies)
+    label = folder.parent / "two.nii.gz"
+    names = {"spleen": 2}
+    studies.store.save("s2", label, FINAL, LabelRecord(structures=names))
+    assert studies.check_label("s2", label, Statement()) == names
+
+
+def test_a_label_in_the_folder_whose_values_fit_nothing_is_a_problem_until_it_is_named(folder):
+    studies = make_studies(str(folder), FakePredictor())
+    named(studies)
+    write_nifti(folder / "labels" / FINAL / "s2.nii.gz", organ_volume(0)[1] * 9)
+    studies.store.refresh()
+    assert "s2" not in studies.templates()
+    assert "label_info" in studies.problems["s2"]
+    told = Statement(label_info=[{"name": "Liver", "idx": 9}])
+    studies.store.amend("s2", FINAL, lambda record: record.described(told, "me"))
+    assert "s2" in studies.templates()
+    assert studies.bank.get("s2").structures == ("liver",)
+    assert "s2" not in studies.problems
+
+
+def test_a_segmentation_of_3d_slicer_in_the_folder_names_its_structures(folder):
+    studies = make_studies(str(folder), FakePredictor())
+    segmentation(folder / "labels" / FINAL / "s2.seg.nrrd", organ_volume(0)[1], studies.image("s2").affine)
+    studies.store.refresh()
+    assert studies.templates().keys() == {"s2"}
+    assert studies.bank.get("s2").structures == ("Kidney",)
+
+
+def test_a_segmentation_is_saved_as_a_label_map_with_its_names(folder):
+    studies = make_studies(str(folder), FakePredictor())
+    mask = organ_volume(0)[1]
+    segmentation(folder.parent / "a.seg.nrrd", mask, studies.image("s2").affine)
+    with studies.as_label_map("s2", folder.parent / "a.seg.nrrd", Statement()) as (path, statement):
+        assert path.name.endswith(".nii.gz")
+        assert statement.label_names == {"Kidney": 4}
+        np.testing.assert_array_equal(read_label(path, studies.image("s2")), mask * 4)
+    with studies.as_label_map("s2", folder.parent / "one.nii.gz", Statement()) as (path, statement):
+        assert path == folder.parent / "one.nii.gz"
+        assert statement == Statement()
