@@ -346,7 +346,7 @@ class Assembly:
         served = self.model.weights_hash
         versions = [{**record, "served": record["hash"] == served} for record in self.versions.all()]
         base = {"hash": self.model.base_hash, "served": served == self.model.base_hash}
-        specialist = {**self.trainings.status(SPECIALIST), "offered": self.specialist.told()}
+        specialist = {**self.trainings.status(SPECIALIST), "offered": self.specialist.status()}
         specialist |= {"from_labels": self.config.specialist, "labelled": len(self.studies.templates())}
         return {
             **self.trainings.status(),
@@ -359,7 +359,7 @@ class Assembly:
         if not done and (self.specialist.current is not None) != use:
             raise NotFound("there is no specialist: train one first, with POST /train/" + SPECIALIST)
         self._weights_changed()
-        return self.specialist.told()
+        return self.specialist.status()
 
     def serve_version(self, name: str) -> dict[str, Any]:
         """Roll back or forward to a version, or to `base`."""

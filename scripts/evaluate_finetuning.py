@@ -39,7 +39,7 @@ from lib.learning.adapters import MODES
 from lib.learning.datasets import Dataset, read_dataset
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network, weights_hash
-from lib.segmenters.list_unet import ListUNet, load_specialist, save_specialist
+from lib.segmenters.list_unet import ListUNet, load_list_unet, save_list_unet
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.store import FinishedRows
@@ -137,16 +137,16 @@ class _Trainer:
         """The specialist beside a One-Prompt to which what is held out is new."""
 
         def read(path: Path) -> tuple[ListUNet, Mapping[str, Any]]:
-            found = load_specialist(path)
+            found = load_list_unet(path)
             return found, found.record
 
         def write(path: Path, found: ListUNet, told: Mapping[str, Any]) -> None:
-            save_specialist(path, dataclasses.replace(found, record=told))
+            save_list_unet(path, dataclasses.replace(found, record=told))
 
         def train() -> tuple[ListUNet, bool, str]:
             studies = parts_of(self.plan.studies)
             course = run(ListUNetTraining(beside, studies, settings, seed=self.plan.seed))
-            return course.specialist, *course.verdict()
+            return course.list_unet, *course.verdict()
 
         return self._learnt([settings, weights_hash(beside)], train, read, write)
 
@@ -212,7 +212,7 @@ def measure(
         "published": any(own.better for own in learnt.values()),
         "reason": "; ".join(own.reason for own in learnt.values()),
         "won": [name for name, own in learnt.items() if own.better],
-        "share": beside.share if beside else 0,
+        "share": beside.weight if beside else 0,
         "queries": len(queries),
         "cpu_seconds": round(sum(own.cpu_seconds for own in learnt.values()), 1),
         "weights": parent,

@@ -75,7 +75,7 @@ class ListUNetTrainer(CourseTrainer):
         told = self._record(PUBLISHED if better else CANDIDATE, reason, weights_hash(course.parent))
         offered = self._specialist.current
         if better:
-            made = dataclasses.replace(course.specialist, record={"created": round(time.time(), 3), **told})
+            made = dataclasses.replace(course.list_unet, record={"created": round(time.time(), 3), **told})
             self._specialist.publish(made)
         elif offered and course.finished and course.after.dice and not course.verdict()[0] and self._usual(request):
             older = offered.record.get("studies", {})

@@ -229,7 +229,7 @@ class Studies:
         prediction = self._predictor().segment(image, list(chosen.values()), labels, control=control, second=second)
         prediction.provenance.update({"key": key, "basis": self._basis(choice)})
         if specialist and heard:
-            made_with = {"weights": specialist.hash, "share": specialist.share, "structures": heard}
+            made_with = {"weights": specialist.hash, "share": specialist.weight, "structures": heard}
             prediction.provenance["specialist"] = made_with
         return prediction
 

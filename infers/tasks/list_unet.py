@@ -25,7 +25,7 @@ class ListUNetTask(OnePromptTask):
 
     def info(self) -> dict[str, Any]:
         """MONAI Label's description; the labels are those that it learnt."""
-        told = self.served.told()
+        told = self.served.status()
         known = self.engine.labels.names
         labels = {name: known[name] for name in told.get("structures", ()) if name in known}
         count = told.get(WON_FROM)

@@ -30,14 +30,13 @@ from lib.imaging.transforms import resize_label
 from lib.imaging.volumes import Stack
 from lib.inference.templates import Template, TemplateBank
 from lib.learning.training import StepResult, TrainingConfig
-from lib.networks import OnePrompt
+from lib.networks import OnePrompt, list_unet
 from lib.networks.checkpoints import weights_hash
+from lib.networks.list_unet import ListUNetConfig, ListUNetNetwork
 from lib.segmenters.list_unet import (
-    FILTERS,
     PATCH,
     ListUNet,
     logits_of,
-    make_network,
     neighbours,
     of_channels,
     slices_of,
@@ -62,8 +61,8 @@ class ListUNetSettings:
         most_asked: studies of a phase that both are asked about.
         most_slices: slices of all studies that are kept in memory.
         most_templates: templates that One-Prompt answers from, chosen as in serving.
-        shares: weights of its logits that are tried; One-Prompt's have the rest.
-        nearly: a smaller share may have so much less Dice than the best one, because few studies were asked about.
+        tried_weights: weights of its logits that are tried; One-Prompt's have the rest.
+        nearly: a smaller weight may have so much less Dice than the best one, because few studies were asked about.
         least_gain: Dice that both together must be better by.
         sure: standard errors that the gain must be larger than, because few questions agree by chance; not asked of the
             halves of a single study.
@@ -82,7 +81,7 @@ class ListUNetSettings:
     most_asked: int = 4
     most_slices: int = 2000
     most_templates: int = 4
-    shares: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    tried_weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     nearly: float = 0.01
     least_gain: float = 0.01
     sure: float = 2.0
@@ -191,9 +190,9 @@ class Material:
 class ListUNetLearner(nn.Module):
     """A network whose forward pass is a whole training step, so that PyTorch's distributed wrapper sees it."""
 
-    def __init__(self, structures: int) -> None:
+    def __init__(self, structures: Sequence[str]) -> None:
         super().__init__()
-        self.network = make_network(structures)
+        self.network = ListUNetNetwork(ListUNetConfig(tuple(structures)))
         self._loss = DiceCELoss(sigmoid=True, batch=True)
 
     def forward(
@@ -242,35 +241,33 @@ class ListUNetTraining(Course):
         self.settings, self.device = settings, device
         self.parent = parent.eval().to(device)
         torch.manual_seed(seed)
-        self._learn_with(
-            ListUNetLearner(len(self.names)).to(device), settings.training(self.phase_epochs * settings.steps)
-        )
+        self._learn_with(ListUNetLearner(self.names).to(device), settings.training(self.phase_epochs * settings.steps))
         most = max(8, settings.most_slices // len(self.studies))
         self._material = [Material.of(study.read(), self.names, most, study.half is None) for study in self.studies]
         self._augmentation = _augmentation()
         self._dice: list[float] = []
 
     @property
-    def specialist(self) -> ListUNet:
+    def list_unet(self) -> ListUNet:
         """A copy of what has been learnt up to now, of those structures that both were compared on."""
         names = self._learnt()
         return self._with([name for name in names if name in self.after.dice] or names)
 
     @property
     def chosen(self) -> int:
-        """The smallest share that is nearly as good as the best one, of those that may be published if there are any;
+        """The smallest weight that is nearly as good as the best one, of those that may be published if there are any;
         the largest before anything was asked."""
         if not self.before.dice:
-            return len(self.settings.shares)
+            return len(self.settings.tried_weights)
         tried = self.results[1:]
         allowed = [n for n, found in enumerate(tried) if self._compared(found)[0]] or range(len(tried))
         least = max(tried[n].mean_dice for n in allowed) - self.settings.nearly
         return 1 + next(n for n in allowed if tried[n].mean_dice >= least)
 
     @property
-    def best_share(self) -> float:
-        """The chosen one of the shares."""
-        return self.settings.shares[self.chosen - 1]
+    def best_weight(self) -> float:
+        """The chosen one of the weights."""
+        return self.settings.tried_weights[self.chosen - 1]
 
     @property
     def examined_on(self) -> str:
@@ -280,7 +277,7 @@ class ListUNetTraining(Course):
     @property
     def identity(self) -> Sequence[Any]:
         """One-Prompt, whose answers it is tried beside, and the settings."""
-        return ["specialist", FILTERS, weights_hash(self.parent), dataclasses.asdict(self.settings)]
+        return ["specialist", list_unet.FILTERS, weights_hash(self.parent), dataclasses.asdict(self.settings)]
 
     def verdict(self) -> tuple[bool, str]:
         """Whether One-Prompt is better with it, and why."""
@@ -334,7 +331,7 @@ class ListUNetTraining(Course):
 
     def _with(self, names: Sequence[str]) -> ListUNet:
         channels = [self.names.index(name) for name in names]
-        return ListUNet(of_channels(self.learner.network, channels), tuple(names), self.best_share, {})
+        return ListUNet(of_channels(self.learner.network, channels), self.best_weight, {})
 
     def _examine(self) -> list[Examined]:
         settings, phase = self.settings, self.phase
@@ -346,13 +343,13 @@ class ListUNetTraining(Course):
         bank.refresh({id: study.checksum for id, study in learnt.items()})
         judged = SegmenterSettings(templates_per_query=settings.most_templates, quality_slices=0)
         predictor, own = SliceSegmenter(self.parent, self.device, judged), self._with(self._learnt())
-        results = [Examined()] * (1 + len(settings.shares))
+        results = [Examined()] * (1 + len(settings.tried_weights))
         for place in phase.asked[: settings.most_asked]:  # one by one, because volumes are large
             query = self.studies[place].read()
             alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
             templates = list({template.id: template for some in alike for template in some}.values())
             said = own.opinion(query.image)
-            seconds = [None, *(dataclasses.replace(said, weight=share) for share in settings.shares)]
+            seconds = [None, *(dataclasses.replace(said, weight=weight) for weight in settings.tried_weights)]
             for number, dice in enumerate(answers_dice(predictor, templates, query, seconds)):
                 found = Examined({name: (value,) for name, value in dice.items() if name in own.structures})
                 results[number] = results[number].joined(found)

@@ -1,8 +1,9 @@
-"""Versions of the served weights on disk: each a whole file with its record inside, the last ones within a disk budget.
+"""Versions of a model's weights on disk, whatever its network, the last ones within a disk budget.
 
-A version is `HASH.safetensors`, named by its weights' hash. Its provenance is its record: parent, data, what it was
-examined on and what came out, when, and whether it was published. Publishing copies a version over the one file that
-the server watches, in one rename; taking it away means the configured weights.
+Each is a whole file with its record inside: `HASH.safetensors`, named by its weights' hash. Its record is its
+provenance: parent, data, what it was examined on and what came out, when, and whether it was published. Publishing
+copies a version over the one file that the server watches, in one rename; taking it away means the configured weights,
+or none where a model has none of its own.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from lib.imaging.files import write_atomically
-from lib.networks import OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, save_network, weights_hash
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class Versions:
     def __init__(self, folder: Path, published: Path, most: int = 10, room: int = 2**30) -> None:
         self.folder, self.published, self._most, self._room = folder, published, most, room
 
-    def add(self, network: OnePrompt, record: Mapping[str, Any]) -> str:
+    def add(self, network: nn.Module, record: Mapping[str, Any]) -> str:
         """Keep a network with its record (JSON-able, with a `state`); returns its hash. Older versions may go.
 
         A candidate with the very weights of a version that is there already leaves that one's record as it is.
@@ -97,25 +99,34 @@ class Versions:
     def publish(self, name: str) -> None:
         """Make a version the published one. Raises VersionError, CheckpointError (a damaged file), OSError."""
         path = self.path(name)
-        if weights_hash(load_network(path)) != name:
+        if weights_hash(load_network(path, "cpu", nn.Module)) != name:
             raise CheckpointError(
                 f"{path} does not hold the weights that its name says: it was changed, and is not served"
             )
         write_atomically(self.published, path.read_bytes())
 
     def withdraw(self) -> None:
-        """Take the published weights away, which are kept as a version; the configured ones are served then."""
+        """Take the published weights away, which are kept as a version; the configured ones, or none, serve then."""
         if self.published.exists():
-            network = load_network(self.published)
-            if not self._file(weights_hash(network)).exists():  # published by an upload of an older release
-                self.add(network, {"state": UPLOADED, **read_provenance(self.published)})
-            self.published.unlink()
+            self.adopt(self.published)
+
+    def adopt(self, path: Path) -> None:
+        """Make a file from outside a version, also one of an older release; one that cannot be read is set aside."""
+        try:
+            network = load_network(path, "cpu", nn.Module)
+            if not self._file(weights_hash(network)).exists():
+                self.add(network, {"state": UPLOADED, **read_provenance(path)})
+        except CheckpointError as error:
+            logger.warning("%s is set aside: %s", path, error)
+            path.replace(path.with_suffix(".unreadable"))
+            return
+        path.unlink()
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
     def _prune(self, newest: str) -> None:
-        served = weights_hash(load_network(self.published)) if self.published.exists() else None
+        served = weights_hash(load_network(self.published, "cpu", nn.Module)) if self.published.exists() else None
         kept = self.all()
         old = [record for record in kept if record["hash"] not in (served, newest)]
         old.sort(key=lambda record: (record.get("state") != CANDIDATE, float(record.get("created", 0))))

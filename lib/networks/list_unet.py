@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from monai.networks.nets.dynunet import DynUNet
+
+FILTERS = (16, 32, 64, 96, 128)
+NEIGHBOURS = 1
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class ListUNetConfig:
     """
 
     structures: tuple[str, ...]
-    filters: tuple[int, ...] = (16, 32, 64, 96, 128)
-    neighbours: int = 1
+    filters: tuple[int, ...] = field(default_factory=lambda: FILTERS)
+    neighbours: int = NEIGHBOURS
     name: str = "list-unet"
 
     def __post_init__(self) -> None:

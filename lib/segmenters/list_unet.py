@@ -1,8 +1,9 @@
 """A network for the structures of one study list: it needs no template and no prompt, and knows nothing else.
 
-A plain U-Net (MONAI's DynUNet) that sees fine detail knows what One-Prompt, which sees every slice on 128 x 128 pixels,
-cannot see: vessels and membranes above all (docs/finetuning.md). It never answers alone: its logits and One-Prompt's
-are averaged. It is trained beside (`lib.finetuning.list_unet_training`) and heard where both together are better.
+A plain U-Net (`lib.networks.list_unet`) that sees fine detail knows what One-Prompt, which sees every slice on
+128 x 128 pixels, cannot see: vessels and membranes above all (docs/finetuning.md). It never answers alone: its logits
+and One-Prompt's are averaged (`ListUNetSegmenter`). It is trained beside (`lib.finetuning.list_unet_training`) and used
+where both together are better.
 
 It works slice by slice, in the plane that `lib.imaging.volumes.Stack` chooses, with the two neighbouring slices as
 further channels. A study whose label has only some of the structures says nothing about the others, as a template.
@@ -11,8 +12,8 @@ further channels. A study whose label has only some of the structures says nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,40 +21,26 @@ from typing import Any
 import numpy as np
 import torch
 from monai.inferers.utils import sliding_window_inference
-from monai.networks.nets.dynunet import DynUNet
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from lib.imaging.files import write_atomically
 from lib.imaging.images import Image
+from lib.imaging.prompts import Prompt
 from lib.imaging.transforms import normalise, resize_plane
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
-from lib.networks.checkpoints import CheckpointError, hash_of
+from lib.inference.templates import Template
+from lib.networks.checkpoints import CheckpointError, hash_of, load_network, read_provenance, save_network
+from lib.networks.list_unet import NEIGHBOURS, ListUNetNetwork
+from lib.segmenters.contract import Capabilities, Prediction
+from lib.segmenters.registry import LIST_UNET_MODEL
 from lib.segmenters.second_opinion import SecondOpinion
+from lib.segmenters.slice_segmenter import SliceSegmenter
 
-FORMAT = "oneprompt-specialist-2"
 PATCH = 128  # side of what the network sees at once, in pixels
 LONGEST = (128, 256)  # a slice's longer side is brought between these, which bounds the time for large ones
-FILTERS = (16, 32, 64, 96, 128)
-NEIGHBOURS = 1  # slices on either side
 BATCH = 8
 CERTAIN = 30.0  # logits are kept in 16 bits, and nothing is surer than this
-
-
-def make_network(structures: int) -> DynUNet:
-    """An untrained network: (B, 3, H, W) to logits (B, K, H, W)."""
-    levels = len(FILTERS)
-    return DynUNet(
-        spatial_dims=2,
-        in_channels=1 + 2 * NEIGHBOURS,
-        out_channels=structures,
-        kernel_size=[3] * levels,
-        strides=[1, *([2] * (levels - 1))],
-        upsample_kernel_size=[2] * (levels - 1),
-        filters=FILTERS,
-    )
+WEIGHT = "share"  # in the record of a file: the network's weight beside One-Prompt
 
 
 def working_shape(shape: Sequence[int]) -> tuple[int, int]:
@@ -88,29 +75,32 @@ def logits_of(network: nn.Module, slices: Sequence[np.ndarray]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ListUNet:
-    """A trained network and what it says.
+    """A trained network and its weight beside One-Prompt.
 
     Attributes:
         network: in evaluation mode, on its device.
-        structures: names of its channels.
-        share: weight of its logits beside One-Prompt's, 0 to 1.
+        weight: of its logits beside One-Prompt's, 0 to 1.
         record: JSON-able provenance: studies, scores before and after, and so on.
     """
 
-    network: nn.Module
-    structures: tuple[str, ...]
-    share: float
+    network: ListUNetNetwork
+    weight: float
     record: Mapping[str, Any]
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Names of the network's channels."""
+        return self.network.config.structures
 
     @cached_property
     def hash(self) -> str:
-        """12 hexadecimal digits that change with any weight, the structures and the share."""
-        return hash_of(json.dumps([self.structures, self.share]), self.network)
+        """12 hexadecimal digits that change with any of the network's weights, the structures and `weight`."""
+        return hash_of(json.dumps([self.structures, self.weight]), self.network)
 
     def opinion(
         self, image: Image, names: Collection[str] | None = None, control: Control = Control()
     ) -> SecondOpinion:
-        """What it says of an image.
+        """Its logits on an image.
 
         Args:
             names: structures wanted, of those that it knows; None for all.
@@ -123,20 +113,76 @@ class ListUNet:
         for start in range(0, len(slices), BATCH):
             control.advance(start / len(slices))
             some = np.arange(start, min(start + BATCH, len(slices)))
-            found = logits_of(self.network, list(slices[neighbours(some, len(slices))])).numpy()
-            logits[:, some] = found[:, channels].swapaxes(0, 1).clip(-CERTAIN, CERTAIN)
-        said = {self.structures[channel]: volume for channel, volume in zip(channels, logits, strict=True)}
-        return SecondOpinion(stack, said, self.share)
+            own = logits_of(self.network, list(slices[neighbours(some, len(slices))])).numpy()
+            logits[:, some] = own[:, channels].swapaxes(0, 1).clip(-CERTAIN, CERTAIN)
+        volumes = {self.structures[channel]: volume for channel, volume in zip(channels, logits, strict=True)}
+        return SecondOpinion(stack, volumes, self.weight)
 
 
-def of_channels(network: nn.Module, channels: Sequence[int]) -> DynUNet:
-    """A copy of a network of `make_network` with some of its structures alone, in evaluation mode on its device."""
+class ListUNetSegmenter:
+    """One-Prompt with a list-specific U-Net beside it; a `lib.segmenters.contract.Segmenter`.
+
+    Structures that the U-Net did not learn are answered by the templates alone, and so are prompts.
+
+    Args:
+        by_templates: One-Prompt.
+        unet: on the same device.
+    """
+
+    def __init__(self, by_templates: SliceSegmenter, unet: ListUNet) -> None:
+        self.by_templates, self.unet = by_templates, unet
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """One-Prompt's under a name of its own."""
+        return replace(self.by_templates.capabilities, name=LIST_UNET_MODEL.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of both networks."""
+        return f"{self.by_templates.fingerprint}+{self.unet.hash}"
+
+    def segment(
+        self,
+        image: Image,
+        templates: Sequence[Template],
+        labels: Mapping[str, int],
+        *,
+        control: Control = Control(),
+    ) -> Prediction:
+        """See `Segmenter`."""
+        names = sorted(set(self.unet.structures) & set(labels))
+        if not names:
+            return self.by_templates.segment(image, templates, labels, control=control)
+        second = self.unet.opinion(image, names, control.part(0, 0.1))
+        prediction = self.by_templates.segment(image, templates, labels, control=control.part(0.1, 1), second=second)
+        used = {"weights": self.unet.hash, WEIGHT: self.unet.weight, "structures": names}
+        record = {**prediction.provenance, "model": LIST_UNET_MODEL.name, "specialist": used}
+        return replace(prediction, provenance=record)
+
+    def interact(
+        self,
+        image: Image,
+        prompts: Mapping[str, Prompt],
+        labels: Mapping[str, int],
+        *,
+        axis: int | None = None,
+        only_slice: bool = False,
+        control: Control = Control(),
+    ) -> Prediction:
+        """See `Segmenter`."""
+        return self.by_templates.interact(image, prompts, labels, axis=axis, only_slice=only_slice, control=control)
+
+
+def of_channels(network: ListUNetNetwork, channels: Sequence[int]) -> ListUNetNetwork:
+    """A copy of a network with some of its structures alone, in evaluation mode on its device."""
     some = torch.as_tensor(channels)
     weights = {
         name: value[some.to(value.device)].clone() if name.startswith("output_block.") else value.clone()
         for name, value in network.state_dict().items()
     }
-    copy = make_network(len(channels)).to(next(network.parameters()).device)
+    structures = tuple(network.config.structures[channel] for channel in channels)
+    copy = ListUNetNetwork(replace(network.config, structures=structures)).to(next(network.parameters()).device)
     copy.load_state_dict(weights)
     copy.requires_grad_(False).eval()
     return copy
@@ -148,40 +194,15 @@ def winners(logits: Tensor) -> Tensor:
     return torch.where(highest > 0, place + 1, 0).to(torch.int32)
 
 
-def save_specialist(path: Path, specialist: ListUNet) -> None:
-    """Write weights, structures and record, whole or not at all."""
-    # copies, because DynUNet holds each tensor under two names
-    weights = specialist.network.state_dict()
-    tensors = {name: value.detach().float().cpu().contiguous().clone() for name, value in weights.items()}
-    told = {
-        "structures": list(specialist.structures),
-        "share": specialist.share,
-        "record": dict(specialist.record),
-    }
-    write_atomically(path, save(tensors, {"format": FORMAT, "told": json.dumps(told)}))
+def save_list_unet(path: Path, unet: ListUNet) -> None:
+    """Write network, weight and record, whole or not at all."""
+    save_network(path, unet.network, {**unet.record, WEIGHT: unet.weight})
 
 
-def load_specialist(path: Path, device: str = "cpu") -> ListUNet:
-    """Read a specialist. Raises CheckpointError for anything else."""
+def load_list_unet(path: Path, device: str = "cpu") -> ListUNet:
+    """Read a list-specific U-Net. Raises CheckpointError for anything else."""
+    network, record = load_network(path, device, ListUNetNetwork), read_provenance(path)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = dict(_copies(file)) if metadata.get("format") == FORMAT else {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} must be a specialist of format {FORMAT!r}, got {metadata.get('format')!r}")
-    try:
-        told = json.loads(metadata["told"])
-        network = make_network(len(told["structures"]))
-        network.load_state_dict(tensors)
-        structures, share = tuple(map(str, told["structures"])), float(told["share"])
-        record = dict(told["record"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} was written for another version of the network: {error}") from error
-    return ListUNet(network.requires_grad_(False).eval().to(device), structures, share, record)
-
-
-def _copies(file: Any) -> Iterator[tuple[str, Tensor]]:
-    # tensors of a mapped file end the process when somebody overwrites that file in place
-    return ((name, file.get_tensor(name).clone()) for name in file.keys())
+        return ListUNet(network, float(record.pop(WEIGHT)), record)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} was written for another version of the network: {error!r}") from error

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-import lib.segmenters.list_unet
+import lib.networks.list_unet
 from lib.finetuning.list_unet_training import ListUNetSettings
 from scripts.evaluate_finetuning import main, quality_line, report
 from tests.samples import organ_volume, write_nifti
@@ -46,7 +46,7 @@ def test_each_list_and_number_of_labels_is_a_row_that_is_measured_once(
 @pytest.fixture
 def quick_specialist(monkeypatch):
     """A specialist of seconds."""
-    monkeypatch.setattr(lib.segmenters.list_unet, "FILTERS", (4, 8, 8))
+    monkeypatch.setattr(lib.networks.list_unet, "FILTERS", (4, 8, 8))
     quick = ListUNetSettings(epochs=1, steps=30, batch=2, rate=0.01)
     monkeypatch.setattr("scripts.evaluate_finetuning.ListUNetSettings", lambda: quick)
 

@@ -22,7 +22,8 @@ from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.training_record import write_record
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import save_network
-from lib.segmenters.list_unet import ListUNet, make_network
+from lib.networks.list_unet import ListUNetConfig, ListUNetNetwork
+from lib.segmenters.list_unet import ListUNet
 from tests.samples import TINY, organ_volume, write_nifti
 from tests.server.browser import chromium
 from tests.server.conftest import Server
@@ -371,7 +372,7 @@ def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Se
     torch.manual_seed(5)
     name = next(iter(server.status()["labels"]))
     record = {"studies": dict.fromkeys("abc", "x"), "state": "published", "parent": "0123", "examined_on": "others"}
-    ServedListUNet(specialist_folder).publish(ListUNet(make_network(1).eval(), (name,), 0.5, record))
+    ServedListUNet(specialist_folder).publish(ListUNet(ListUNetNetwork(ListUNetConfig((name,))).eval(), 0.5, record))
     write_record(specialist_folder, state="published", reason="it won", epoch=2, epochs=2)
     offered = server.get("/oneprompt/training")["specialist"]["offered"]["hash"]
     board.browser.refresh()

@@ -1,7 +1,7 @@
 import pytest
 from monailabel.config import settings
 
-import lib.segmenters.list_unet
+import lib.networks.list_unet
 from lib.finetuning.course import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
@@ -15,7 +15,7 @@ QUICK = ListUNetSettings(epochs=1, steps=40, batch=2, rate=0.01)
 @pytest.fixture
 def make(tiny_weights, tmp_path, monkeypatch):
     """A trainer of a thin network on some studies."""
-    monkeypatch.setattr(lib.segmenters.list_unet, "FILTERS", (4, 8, 8))
+    monkeypatch.setattr(lib.networks.list_unet, "FILTERS", (4, 8, 8))
     monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_ENABLED", False)
     monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
@@ -40,7 +40,7 @@ def run(trainer, **request):
 def test_what_beats_one_prompt_is_offered_with_its_record(make, tmp_path):
     trainer = make(2)
     stats = run(trainer)
-    offered = ServedListUNet(tmp_path / "models").told()
+    offered = ServedListUNet(tmp_path / "models").status()
     assert offered["structures"] == ["organ"]
     assert offered["after"]["dice"] > offered["before"]["dice"]  # of an untrained One-Prompt
     assert offered["studies"] == {"s0": "c0", "s1": "c1"}
@@ -69,14 +69,14 @@ def test_what_is_not_better_is_not_offered_and_takes_one_from_fewer_labels_with_
     assert served.hash == first  # a client's own numbers say nothing about it
     monkeypatch.setattr("trainers.list_unet.ListUNetTraining.verdict", lambda self: (False, "not better"))
     run(make(3))
-    assert served.told() == {"hash": None, "withdrawn": True}
+    assert served.status() == {"hash": None, "withdrawn": True}
     assert "the one from 2 labelled studies is withdrawn" in read_record(served.path.parent)["reason"]
 
 
 def test_a_single_study_is_learnt_from_by_halves_and_named_once(make):
     trainer = make(1)
     stats = run(trainer)
-    offered = ServedListUNet(trainer.models).told()
+    offered = ServedListUNet(trainer.models).status()
     assert offered["studies"] == {"s0": "c0"}
     assert offered["won_from"] == 1
     assert offered["examined_on"] == "halves of the one study"

@@ -114,7 +114,7 @@ def test_a_stored_mask_counts_only_while_it_is_what_would_be_made_now(folder):
 class Corner:
     """A specialist that finds its structure in the first corner of every image."""
 
-    structures, share = ("liver", "elsewhere"), 0.75
+    structures, weight = ("liver", "elsewhere"), 0.75
 
     def __init__(self, hash):
         self.hash = hash

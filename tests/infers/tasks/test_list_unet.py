@@ -24,7 +24,7 @@ def task(tmp_path):
     )
     offered = SimpleNamespace(structures=("spleen",))
     served = SimpleNamespace(
-        current=offered, path=tmp_path / "s.safetensors", told=lambda: {"structures": ["spleen"], "won_from": 6}
+        current=offered, path=tmp_path / "s.safetensors", status=lambda: {"structures": ["spleen"], "won_from": 6}
     )
     return ListUNetTask(engine, served)
 

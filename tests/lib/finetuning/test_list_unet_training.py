@@ -41,9 +41,9 @@ def test_it_learns_the_structure_and_an_untrained_one_prompt_is_better_with_it_o
     assert [point["phase"] for point in course.curve] == ["fold 1 of 2", "fold 2 of 2", "all studies"]
     assert course.after.mean_dice > 0.55
     assert len(course.after.dice["organ"]) == 3
-    made = course.specialist
-    assert made.share in QUICK.shares
-    assert course.after == course.results[1 + QUICK.shares.index(made.share)]
+    made = course.list_unet
+    assert made.weight in QUICK.tried_weights
+    assert course.after == course.results[1 + QUICK.tried_weights.index(made.weight)]
     assert course.after.mean_dice > max(found.mean_dice for found in course.results[1:]) - QUICK.nearly
     query, template = (study.read() for study in studies[:2])
     predictor = SliceSegmenter(course.parent, settings=SegmenterSettings(quality_slices=0))
@@ -54,7 +54,7 @@ def test_it_learns_the_structure_and_an_untrained_one_prompt_is_better_with_it_o
 def test_the_same_seed_gives_the_same_specialist(studies, tiny_weights):
     quick = dataclasses.replace(QUICK, steps=3)
     once, again = (run(ListUNetTraining(load_network(tiny_weights), studies[:2], quick)) for _ in range(2))
-    assert once.specialist.hash == again.specialist.hash
+    assert once.list_unet.hash == again.list_unet.hash
     assert once.curve == again.curve
 
 
@@ -68,7 +68,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(studies, tiny_weights
     resumed = fresh()
     assert load_progress(path, resumed)
     assert resumed.epoch == 3
-    assert run(resumed).specialist.hash == whole.specialist.hash
+    assert run(resumed).list_unet.hash == whole.list_unet.hash
 
 
 def test_a_checkpoint_that_says_less_than_is_needed_leaves_the_course_as_it_was(studies, tiny_weights, tmp_path):
@@ -81,9 +81,9 @@ def test_a_checkpoint_that_says_less_than_is_needed_leaves_the_course_as_it_was(
     del told["results"]
     begun.state = lambda: (tensors, told)
     save_progress(tmp_path / "progress.safetensors", begun)
-    before = fresh.specialist.hash
+    before = fresh.list_unet.hash
     assert not load_progress(tmp_path / "progress.safetensors", fresh)
-    assert (fresh.epoch, fresh.curve, fresh.specialist.hash) == (0, [], before)
+    assert (fresh.epoch, fresh.curve, fresh.list_unet.hash) == (0, [], before)
 
 
 def test_a_single_study_is_held_out_by_halves_that_show_about_as_much_of_the_label(studies, tiny_weights):
@@ -127,7 +127,7 @@ def test_a_structure_in_one_half_alone_is_neither_learnt_as_background_nor_compa
     quick = dataclasses.replace(QUICK, steps=1, least_gain=-1.0, sure=-100.0, most_loss=1.0)
     course = run(ListUNetTraining(load_network(tiny_weights), parts_of([study]), quick))
     assert set(course.before.dice) == set(course.after.dice) == {"rod"}
-    assert course.specialist.structures == ("rod",)
+    assert course.list_unet.structures == ("rod",)
 
 
 def test_a_gain_that_one_question_alone_makes_is_no_gain():
@@ -142,7 +142,7 @@ def test_a_gain_that_one_question_alone_makes_is_no_gain():
 
 def test_halves_of_a_single_study_are_too_few_for_a_standard_error(studies, tiny_weights):
     network = load_network(tiny_weights)
-    found = [Examined({"a": (0.5, 0.5)}), *[Examined({"a": (0.52, 0.7)})] * len(QUICK.shares)]
+    found = [Examined({"a": (0.5, 0.5)}), *[Examined({"a": (0.52, 0.7)})] * len(QUICK.tried_weights)]
     for own, better in ((studies[:2], False), (parts_of(studies[:1]), True)):
         course = ListUNetTraining(network, own, QUICK)
         course.results = found
@@ -263,7 +263,7 @@ def test_a_structure_that_no_label_learnt_from_has_is_left_to_one_prompt(studies
     course.begin_epoch()
     course.step(course.learner, [course.draw()])
     course.end_epoch()
-    assert course.specialist.structures == ("organ",)
+    assert course.list_unet.structures == ("organ",)
     assert course.before.dice == course.after.dice == {}
     assert not course.verdict()[0]
 

@@ -5,14 +5,17 @@ import pytest
 import torch
 
 from lib.finetuning.served_list_unet import WON_FROM, ServedListUNet
-from lib.segmenters.list_unet import ListUNet, make_network
+from lib.networks.list_unet import ListUNetConfig, ListUNetNetwork
+from lib.segmenters.list_unet import ListUNet, save_list_unet
 
 
 @pytest.fixture(scope="module")
 def made():
     torch.manual_seed(0)
     return ListUNet(
-        make_network(1).eval(), ("organ",), 0.5, {"studies": {"a": "1", "b": "2", "c": "3"}, "reason": "won"}
+        ListUNetNetwork(ListUNetConfig(("organ",))).eval(),
+        0.5,
+        {"studies": {"a": "1", "b": "2", "c": "3"}, "reason": "won"},
     )
 
 
@@ -20,13 +23,13 @@ def test_what_is_published_is_offered_at_once_and_says_from_how_many_labels_on_i
     served = ServedListUNet(tmp_path / "specialist")
     other = ServedListUNet(tmp_path / "specialist")  # as the server, while a training process publishes
     assert served.current is None
-    assert other.told() == {"hash": None, "withdrawn": False}
+    assert other.status() == {"hash": None, "withdrawn": False}
     served.publish(made)
     assert other.hash == made.hash
-    assert other.told()[WON_FROM] == 3
-    served.publish(ListUNet(made.network, made.structures, made.share, {"studies": dict.fromkeys("abcdef", "x")}))
-    assert other.told()[WON_FROM] == 3  # it has won ever since
-    assert len(other.told()["studies"]) == 6
+    assert other.status()[WON_FROM] == 3
+    served.publish(ListUNet(made.network, made.weight, {"studies": dict.fromkeys("abcdef", "x")}))
+    assert other.status()[WON_FROM] == 3  # it has won ever since
+    assert len(other.status()["studies"]) == 6
 
 
 def test_a_withdrawn_one_can_be_used_again(made, tmp_path):
@@ -35,9 +38,25 @@ def test_a_withdrawn_one_can_be_used_again(made, tmp_path):
     assert not served.use_again()
     served.publish(made)
     assert served.withdraw()
-    assert served.told() == {"hash": None, "withdrawn": True}
+    assert served.status() == {"hash": None, "withdrawn": True}
     assert served.use_again()
     assert served.hash == made.hash
+
+
+def test_one_that_a_former_release_withdrew_can_be_used_again(made, tmp_path):
+    save_list_unet(tmp_path / "withdrawn.safetensors", made)
+    served = ServedListUNet(tmp_path)
+    assert served.status() == {"hash": None, "withdrawn": True}
+    assert served.use_again()
+    assert served.hash == made.hash
+
+
+def test_what_was_published_stays_a_version(made, tmp_path):
+    served = ServedListUNet(tmp_path)
+    served.publish(made)
+    [version] = served.versions.all()
+    assert version["state"] == "published"
+    assert version["reason"] == "won"
 
 
 def test_a_broken_file_offers_nothing(made, tmp_path, caplog):
