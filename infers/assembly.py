@@ -57,6 +57,8 @@ from lib.imaging import sizes
 from lib.imaging.images import Image, read_image, read_label, write_image
 from lib.inference.control import Control
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
+from lib.segmenters.contract import Segmenter
+from lib.segmenters.list_unet import ListUNetSegmenter
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
@@ -101,11 +103,11 @@ class Assembly:
         self.studies = Studies(
             self.datastore,
             self.labels,
-            lambda: self.model.predictor,
+            self._segmenter,
             self.config.templates,
             looks,
             refreshed=self.config.auto_propagate,
-            specialist=lambda: self.specialist.current,
+            by_templates=lambda: self.model.segmenter,
         )
         self._restore_labels()
         folders = {MODEL: self.models, SPECIALIST: self.specialist.path.parent}
@@ -129,6 +131,11 @@ class Assembly:
         )
         self._tasks: dict[str, Any] = {}
         self._app: Any = None
+
+    def _segmenter(self) -> Segmenter:
+        """What segments the list now."""
+        by_templates, unet = self.model.segmenter, self.specialist.current
+        return ListUNetSegmenter(by_templates, unet) if unet else by_templates
 
     # What main.py registers
 

@@ -66,7 +66,7 @@ class Provenance:
             templates=_texts(params.get("templates")),
             label_names=_values(params.get("label_names")) or {},
             structures=_values(params.get("structures")),
-            details={key: value for key, value in params.items() if key not in _PROVENANCE_KEYS},
+            details={key: value for key, value in params.items() if key not in {*_PROVENANCE_KEYS, "model"}},
         )
 
     def to_json(self) -> dict[str, Any]:

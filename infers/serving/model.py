@@ -29,7 +29,7 @@ BASE = "base"  # provenance key of published weights: the hash of the configured
 
 
 class ServedModel:
-    """Gives the predictor for the current weights.
+    """Gives the segmenter for the current weights.
 
     Args:
         base: weights file of the configuration (`--conf weights`, or the ones that ship).
@@ -63,15 +63,15 @@ class ServedModel:
         self._seen: tuple[int, ...] | None = None
 
     @property
-    def predictor(self) -> SliceSegmenter:
-        """The predictor for the weights that are on disk now; while somebody else loads them, that of the old ones."""
+    def segmenter(self) -> SliceSegmenter:
+        """The segmenter with the weights that are on disk now; while somebody else loads them, that of the old ones."""
         self._refresh(wait=False)
         return self._served[0]
 
     @property
     def weights_hash(self) -> str:
         """Hash of the weights that the next request will use."""
-        return self.predictor.weights_hash
+        return self.segmenter.weights_hash
 
     def weights_on_disk(self) -> str:
         """The same once what is on disk is loaded; waits for that, so not for a request."""
@@ -81,7 +81,7 @@ class ServedModel:
     @property
     def path(self) -> Path:
         """The file of these weights."""
-        _ = self.predictor
+        _ = self.segmenter
         return self._served[1]
 
     def publish(self, path: Path, versions: Versions) -> None:

@@ -84,7 +84,7 @@ class Corrections:
                 continue
             image = self._studies.image(image_id)
             # Not by a specialist, which has learnt this very label
-            prediction = self._studies.segment(image_id, image, control=control, with_specialist=False)
+            prediction = self._studies.segment(image_id, image, control=control, by_templates_alone=True)
             template = self._studies.bank.get(image_id)
             made = Provenance.from_json(MODEL, prediction.provenance)
             case = _compared(template, prediction.mask, prediction.labels, made)

@@ -31,8 +31,8 @@ from lib.imaging.images import LABEL_SUFFIXES, Image, ImageError, read_image, re
 from lib.inference.control import Control
 from lib.inference.templates import Summary, Template, TemplateBank, thumbnail
 from lib.segmenters import registry
-from lib.segmenters.contract import Prediction
-from lib.segmenters.list_unet import ListUNet
+from lib.segmenters.contract import Prediction, Segmenter
+from lib.segmenters.fingerprints import digest, mask_fingerprint, template_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +70,12 @@ class Studies:
     Args:
         store: the datastore.
         labels: names and indices of the structures.
-        predictor: gives the predictor for the current weights.
+        segmenter: gives the model that segments the list, with its current weights.
         most_templates: how many templates one study is segmented with.
         looks: what the studies look like.
         refreshed: masks are made again by themselves; until then those of older weights answer.
-        specialist: gives the network that One-Prompt is better with on this list, if there is one.
+        by_templates: gives the model for what templates alone say, where `segmenter` has learnt from the list's own
+            labels; by default the same.
         models: names of the models whose masks are this app's own: only those are replaced or removed.
     """
 
@@ -82,16 +83,16 @@ class Studies:
         self,
         store: Store,
         labels: LabelMap,
-        predictor: Callable[[], Any],
+        segmenter: Callable[[], Segmenter],
         most_templates: int,
         looks: Descriptors,
         refreshed: bool = True,
-        specialist: Callable[[], ListUNet | None] = lambda: None,
+        by_templates: Callable[[], Segmenter] | None = None,
         models: Collection[str] = MODELS,
     ) -> None:
         self.store, self.labels, self.looks = store, labels, looks
-        self._predictor, self._most, self._refreshed = predictor, most_templates, refreshed
-        self._specialist, self.models = specialist, models
+        self._segmenter, self._by_templates = segmenter, by_templates or segmenter
+        self._most, self._refreshed, self.models = most_templates, refreshed, models
         self.quality = PredictedQuality()
         self._lock = threading.RLock()
         self._names: dict[str, dict[str, int]] = {}  # by record checksum
@@ -123,15 +124,15 @@ class Studies:
 
     def key(self) -> str:
         """Changes with the templates, the weights and the structures' indices: some masks may be out of date then."""
-        return self._state(self._specialist())
+        return self._state(self._segmenter())
 
-    def _state(self, specialist: ListUNet | None) -> str:
-        return _digest([self.templates(), *self._weights(specialist), self.labels.names, self._most])
+    def _state(self, segmenter: Segmenter) -> str:
+        return digest([self.templates(), segmenter.fingerprint, self.labels.names, self._most])
 
     def keys(self) -> Callable[[str], str | None]:
         """A function from a study to the key of the mask that it would get now; None where nobody looked at it yet."""
-        specialist = self._specialist()
-        state = self._state(specialist)
+        segmenter = self._segmenter()
+        state = self._state(segmenter)
         with self._lock:
             if self._keys[0] != state:
                 self._keys = (state, {})
@@ -139,7 +140,8 @@ class Studies:
 
         def key_of(image_id: str) -> str | None:
             if image_id not in known and (look := self.looks.get(image_id)) is not None:
-                known[image_id] = self._key(self._choice(image_id, look, self.labels.names), specialist)
+                choice = self._choice(segmenter, image_id, look, self.labels.names)
+                known[image_id] = mask_fingerprint(self._template_fingerprint(choice), segmenter.fingerprint)
             return known.get(image_id)
 
         return key_of
@@ -153,7 +155,7 @@ class Studies:
         """Ids of studies whose mask is missing, in the list's order, then of those whose mask may be out of date, worst
         predicted first."""
         key_of = self.keys()
-        if not self.bank.ids:
+        if not self.bank.ids and self._segmenter().capabilities.most_templates:
             return []
         needing = [image_id for image_id in self.store.list_images() if self._needs(image_id, key_of)]
         return sorted(needing, key=self._predicted)
@@ -185,8 +187,8 @@ class Studies:
         if made.fingerprint == self.key_now(image_id, image):
             return mask
         if older_weights and self._refreshed:
-            choice = self._choice(image_id, self.looks.of(image_id, image), self.labels.names)
-            return mask if made.template_fingerprint == self._basis(choice) else None
+            choice = self._choice(self._segmenter(), image_id, self.looks.of(image_id, image), self.labels.names)
+            return mask if made.template_fingerprint == self._template_fingerprint(choice) else None
         return None
 
     def segment(
@@ -195,16 +197,16 @@ class Studies:
         image: Image,
         only: Mapping[str, int] | None = None,
         control: Control = Control(),
-        with_specialist: bool = True,
+        by_templates_alone: bool = False,
     ) -> Prediction:
-        """Segment an image by the bank's templates.
+        """Segment an image: by the bank's templates, or by what the model knows.
 
         Args:
             image_id: the study, so that it is not its own template while there are others; None for an upload.
             image: the image itself.
             only: structures wanted, {name: index}; None for all that have a template.
             control: follows the work and may end it.
-            with_specialist: hear the specialist on what it learnt, if there is one.
+            by_templates_alone: leave out a model that has learnt from the list's own labels.
 
         Raises:
             ClientError: no template has any of the structures.
@@ -212,26 +214,21 @@ class Studies:
         self.templates()
         wanted = dict(self.labels.names if only is None else only)
         look = self.looks.of(image_id, image) if image_id else thumbnail(image)
-        choice = self._choice(image_id, look, wanted)
-        specialist = self._specialist() if with_specialist else None  # once: it may be withdrawn meanwhile
-        key = self._key(choice, specialist)
-        chosen = {id: self.bank.get(id) for ids in choice.values() for id in ids}
-        if not chosen:
+        segmenter = (self._by_templates if by_templates_alone else self._segmenter)()  # once: it may change meanwhile
+        choice = self._choice(segmenter, image_id, look, wanted)
+        if not choice:
             raise ClientError(
                 "there is no template yet"
                 + (f" for {', '.join(only)}" if only else "")
                 + ": save one study first (segment it with the interactive models or by hand and submit the label)",
                 status=409,
             )
+        templates = self._template_fingerprint(choice)
+        fingerprints = {"key": mask_fingerprint(templates, segmenter.fingerprint), "basis": templates}
+        chosen = {id: self.bank.get(id) for ids in choice.values() for id in ids}
         labels = {name: wanted[name] for name in choice}
-        heard = sorted(set(specialist.structures) & set(labels)) if specialist else []
-        second = specialist.opinion(image, heard, control) if specialist and heard else None
-        prediction = self._predictor().segment(image, list(chosen.values()), labels, control=control, second=second)
-        prediction.provenance.update({"key": key, "basis": self._basis(choice)})
-        if specialist and heard:
-            made_with = {"weights": specialist.hash, "share": specialist.weight, "structures": heard}
-            prediction.provenance["specialist"] = made_with
-        return prediction
+        prediction = segmenter.segment(image, list(chosen.values()), labels, control=control)
+        return replace(prediction, provenance={**prediction.provenance, **fingerprints})
 
     def is_of_image(self, image_id: str, made: Provenance) -> bool:
         """Whether a mask was made from the image as it is now, as far as is known."""
@@ -261,7 +258,8 @@ class Studies:
         Raises:
             ClientError: a tag for labels that people submit.
         """
-        record = LabelRecord(provenance=replace(Provenance.from_json(MODEL, params), image_stamp=stamp))
+        model = str(params.get("model") or MODEL)
+        record = LabelRecord(provenance=replace(Provenance.from_json(model, params), image_stamp=stamp))
         if tag == AUTOMATIC:
             return self.store.save_automatic(image_id, path, record, self.models)
         self.store.save(image_id, path, tag, record)
@@ -358,7 +356,7 @@ class Studies:
             return dict(label.record.structures)
         checksum = _template_checksum(label)
         # What was wrong with the label may have been the image, or that the list did not know its structures yet
-        seen = checksum + self.store.image_stamp(image_id) + _digest(self.labels.names)
+        seen = checksum + self.store.image_stamp(image_id) + digest(self.labels.names)
         known, problem = self._names.get(checksum), self._problems.get(image_id)
         if known is not None:
             return known
@@ -390,21 +388,22 @@ class Studies:
             return Summary((), np.zeros(0))
         return Summary(tuple(self._structures(image_id, label)) if label else (), look)
 
-    def _choice(self, image_id: str | None, look: np.ndarray, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """{structure: ids of its templates for a study that looks like this} of the structures that have any."""
-        found = {name: self.bank.choose(look, name, self._most, without=image_id) for name in names}
+    def _choice(
+        self, segmenter: Segmenter, image_id: str | None, look: np.ndarray, names: Iterable[str]
+    ) -> dict[str, tuple[str, ...]]:
+        """{structure: ids of its templates for a study that looks like this} of the structures that can be segmented.
+
+        A model that takes no templates can segment its vocabulary, the others what a template shows.
+        """
+        able = segmenter.capabilities
+        known = [name for name in names if able.vocabulary is None or name in able.vocabulary]
+        if not able.most_templates:
+            return dict.fromkeys(known, ())
+        found = {name: self.bank.choose(look, name, self._most, without=image_id) for name in known}
         return {name: ids for name, ids in found.items() if ids}
 
-    def _key(self, choice: Mapping[str, tuple[str, ...]], specialist: ListUNet | None) -> str:
-        return _digest([self._basis(choice), *self._weights(specialist)])
-
-    def _weights(self, specialist: ListUNet | None) -> list[str]:
-        """Hashes of the networks that masks are made with."""
-        return [self._predictor().weights_hash, *([specialist.hash] if specialist else [])]
-
-    def _basis(self, choice: Mapping[str, tuple[str, ...]]) -> str:
-        names, records = self.labels.names, self.bank.records
-        return _digest([[name, names.get(name), [[id, records.get(id)] for id in ids]] for name, ids in choice.items()])
+    def _template_fingerprint(self, choice: Mapping[str, tuple[str, ...]]) -> str:
+        return template_fingerprint(self.labels.names, choice, self.bank.records)
 
 
 def result_params(prediction: Prediction, known: Mapping[str, int]) -> dict[str, Any]:
@@ -427,10 +426,6 @@ def result_params(prediction: Prediction, known: Mapping[str, int]) -> dict[str,
         "quality": dict(prediction.quality),
         **{key: value for key, value in prediction.provenance.items() if key != "quality"},
     }
-
-
-def _digest(parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _template_checksum(label: StoredLabel) -> str:

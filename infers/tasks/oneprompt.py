@@ -1,4 +1,4 @@
-"""The MONAI Label tasks, all on one predictor and one network in memory.
+"""The MONAI Label tasks, all on one segmenter and one network in memory.
 
 `oneprompt` answers from the templates (a copy of the stored mask where that is up to date), the others from what the
 client prompts on the image itself. Clicks have two kinds of task because OHIF says which structure they are for only to
@@ -111,7 +111,7 @@ class InteractiveTask(OnePromptTask):
                 "that nobody clicked: use oneprompt_click (in OHIF oneprompt_points), or submit a label"
             )
         with engine.gate.interactive():
-            prediction = engine.model.predictor.interact(
+            prediction = engine.model.segmenter.interact(
                 image, prompts, labels, axis=slice_axis(request, CLIENT_AXIS) if flat else None, only_slice=flat
             )
         if marked:

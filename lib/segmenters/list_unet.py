@@ -32,6 +32,7 @@ from lib.inference.templates import Template
 from lib.networks.checkpoints import CheckpointError, hash_of, load_network, read_provenance, save_network
 from lib.networks.list_unet import NEIGHBOURS, ListUNetNetwork
 from lib.segmenters.contract import Capabilities, Prediction
+from lib.segmenters.fingerprints import JOIN
 from lib.segmenters.registry import LIST_UNET_MODEL
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.slice_segmenter import SliceSegmenter
@@ -140,7 +141,7 @@ class ListUNetSegmenter:
     @property
     def fingerprint(self) -> str:
         """Of both networks."""
-        return f"{self.by_templates.fingerprint}+{self.unet.hash}"
+        return JOIN.join((self.by_templates.fingerprint, self.unet.hash))
 
     def segment(
         self,

@@ -14,20 +14,27 @@ from infers.store.datastore import StudyStore
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.studies import MODEL, Studies
 from lib.imaging.images import Image
+from lib.imaging.prompts import Prompt, PromptError
 from lib.inference.control import Control
 from lib.inference.templates import Template
-from lib.segmenters.contract import Prediction
+from lib.segmenters.contract import Capabilities, Prediction, Segmenter
 from lib.segmenters.second_opinion import SecondOpinion
 
 
 class FakePredictor:
     """Answers with everything above the grey value 3, and can be made to wait or to fail."""
 
+    capabilities = Capabilities("oneprompt", 2)
+
     def __init__(self, weights_hash: str = "first") -> None:
         self.weights_hash = weights_hash
         self.asked: list[int] = []  # number of templates of each call
         self.fails: Callable[[Image], bool] = lambda image: False
         self.between_batches: Callable[[], None] = lambda: None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.weights_hash
 
     def segment(
         self,
@@ -53,6 +60,26 @@ class FakePredictor:
             mask, dict(labels), {}, {"templates": [t.id for t in templates], "weights": self.weights_hash}
         )
 
+    def interact(
+        self,
+        image: Image,
+        prompts: Mapping[str, Prompt],
+        labels: Mapping[str, int],
+        *,
+        axis: int | None = None,
+        only_slice: bool = False,
+        control: Control = Control(),
+    ) -> Prediction:
+        raise PromptError("this model takes no prompts")
+
+
+class FakeClosedSet(FakePredictor):
+    """Knows some structures, and takes no templates."""
+
+    def __init__(self, *vocabulary: str) -> None:
+        super().__init__()
+        self.capabilities = Capabilities("uniseg", 3, most_templates=0, vocabulary=vocabulary)
+
 
 class StoppedWhen(Control):
     """Stops the work when a condition holds."""
@@ -65,7 +92,7 @@ class StoppedWhen(Control):
         return self._condition()
 
 
-def make_studies(folder: str, predictor: FakePredictor, *configured: str, most: int = 4) -> Studies:
+def make_studies(folder: str, predictor: Segmenter, *configured: str, most: int = 4) -> Studies:
     """Studies of a folder with that predictor."""
     store = StudyStore(folder)
     looks = Descriptors(store, store.state / "looks.npz")

@@ -31,12 +31,12 @@ def versions(model, tmp_path):
 
 
 def test_published_weights_are_served_from_the_next_request_on(model):
-    before = model.predictor
+    before = model.segmenter
     assert before.weights_hash == model.base_hash
     after = publish(model.published, model.base_hash)
     assert model.weights_hash == after != before.weights_hash
     assert model.path == model.published
-    assert model.predictor is model.predictor
+    assert model.segmenter is model.segmenter
     newer = publish(model.published, model.base_hash, seed=2)
     assert model.weights_hash == newer
 
@@ -105,10 +105,10 @@ def test_who_asks_while_weights_are_loaded_is_answered_by_the_old_ones(tiny_weig
     model_hash = weights_hash(load_network(tiny_weights))
     model = ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu", slowly)
     after = publish(model.published, model.base_hash)
-    loading = threading.Thread(target=lambda: model.predictor)
+    loading = threading.Thread(target=lambda: model.segmenter)
     loading.start()
     assert entered.wait(10)
-    assert model.predictor.weights_hash == model.base_hash  # at once
+    assert model.segmenter.weights_hash == model.base_hash  # at once
     threading.Timer(0.2, leave.set).start()
     assert model.weights_on_disk() == after  # who waits is told of the new ones
     loading.join()

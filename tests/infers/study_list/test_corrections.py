@@ -128,10 +128,10 @@ def test_templates_without_a_mask_are_segmented_by_the_others_once_and_kept(stud
     for number in range(3):
         save(studies, number)
     corrections.check_templates(Control())
-    asked = len(studies._predictor().asked)
+    asked = len(studies._segmenter().asked)
     assert (asked, studies.quality.cases()) == (3, {"organ": 3})
     corrections.check_templates(Control())
-    assert len(studies._predictor().asked) == asked
+    assert len(studies._segmenter().asked) == asked
     again = Corrections(studies, tmp_path / "checks.json", PLAIN)
     again.learn(Control())
     assert studies.quality.cases() == {"organ": 3}
@@ -156,7 +156,7 @@ def test_one_template_and_no_template_have_nothing_to_check(studies, corrections
     save(studies, 0)
     corrections.check_templates(Control())
     assert studies.quality.cases() == {}
-    assert studies._predictor().asked == []
+    assert studies._segmenter().asked == []
 
 
 def test_a_record_from_before_there_were_estimates_says_what_it_always_said():

@@ -9,8 +9,9 @@ from infers.study_list.studies import Studies, result_params
 from lib.imaging.images import read_label
 from lib.imaging.volumes import Stack
 from lib.segmenters.contract import Prediction
+from lib.segmenters.list_unet import ListUNetSegmenter
 from lib.segmenters.second_opinion import SecondOpinion
-from tests.infers.fakes import FakePredictor, make_studies
+from tests.infers.fakes import FakeClosedSet, FakePredictor, make_studies
 from tests.samples import organ_volume, segmentation, write_nifti
 
 
@@ -129,9 +130,14 @@ class Corner:
 def test_a_specialist_is_heard_on_what_it_learnt_and_named_in_the_record_of_the_masks(folder):
     plain = make_studies(str(folder), FakePredictor())
     save(plain, "s0", "one.nii.gz", [{"name": "liver", "idx": 1}])
-    offered = []
+    offered, alone = [], FakePredictor()
     studies = Studies(
-        plain.store, plain.labels, lambda: FakePredictor(), 4, plain.looks, specialist=lambda: next(iter(offered), None)
+        plain.store,
+        plain.labels,
+        lambda: ListUNetSegmenter(alone, offered[0]) if offered else alone,
+        4,
+        plain.looks,
+        by_templates=lambda: alone,
     )
     image = studies.image("s1")
     before = studies.segment("s1", image)
@@ -145,11 +151,25 @@ def test_a_specialist_is_heard_on_what_it_learnt_and_named_in_the_record_of_the_
     after = studies.segment("s1", image)
     assert np.argwhere(after.mask == 1).max() == 1
     assert after.provenance["specialist"] == {"weights": "one", "share": 0.75, "structures": ["liver"]}
-    assert "specialist" not in studies.segment("s1", image, with_specialist=False).provenance
+    assert "specialist" not in studies.segment("s1", image, by_templates_alone=True).provenance
     studies.store_automatic("s1", image, after)
     assert studies.automatic("s1", image)
     offered[:] = [Corner("another")]
     assert studies.automatic("s1", image) is None
+
+
+def test_a_model_of_a_closed_vocabulary_segments_the_list_without_templates(folder):
+    model = FakeClosedSet("liver", "spleen")
+    studies = make_studies(str(folder), model, "kidney", "liver")
+    assert studies.pending() == ["s0", "s1", "s2"]
+    image = studies.image("s1")
+    made = studies.segment("s1", image)
+    assert (dict(made.labels), model.asked) == ({"liver": 2}, [0])
+    studies.store_automatic("s1", image, made)
+    assert studies.automatic("s1", image)
+    assert studies.pending() == ["s0", "s2"]
+    with pytest.raises(ClientError, match="no template yet for kidney"):
+        studies.segment("s1", image, {"kidney": 1})
 
 
 def test_accepted_masks_are_told_apart_from_labels_that_somebody_drew(folder):

@@ -35,7 +35,7 @@ def points(tmp_path):
     )
     labels = LabelMap(tmp_path / "labels.json", ("liver", "spleen"))
     engine = SimpleNamespace(
-        studies=studies, labels=labels, gate=PriorityLock(), model=SimpleNamespace(predictor=Clicked()), acceptance=None
+        studies=studies, labels=labels, gate=PriorityLock(), model=SimpleNamespace(segmenter=Clicked()), acceptance=None
     )
     found = tasks(engine)
     return found["oneprompt_points"], found["oneprompt_points_slice"]
