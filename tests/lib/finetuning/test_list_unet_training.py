@@ -149,15 +149,15 @@ def test_halves_of_a_single_study_are_too_few_for_a_standard_error(studies, tiny
         assert course.verdict()[0] is better
 
 
-def test_the_smallest_share_that_is_nearly_the_best_is_chosen_of_those_that_may_be_published(studies, tiny_weights):
+def test_the_smallest_weight_that_is_nearly_the_best_is_chosen_of_those_that_may_be_published(studies, tiny_weights):
     course = ListUNetTraining(load_network(tiny_weights), studies, QUICK)
-    assert course.best_share == 1.0  # nothing was asked yet
+    assert course.best_weight == 1.0  # nothing was asked yet
 
     def share(*found):
         # eight times the same answer, and two structures: what they gain is as sure as their difference is small
         course.results = [Examined({"a": (0.8,) * 8, "b": (0.5,) * 8})]
         course.results += [Examined({"a": (a,) * 8, "b": (b,) * 8}) for a, b in found]
-        return course.best_share, course.verdict()[0]
+        return course.best_weight, course.verdict()[0]
 
     assert share((0.8, 0.55), (0.8, 0.62), (0.8, 0.63), (0.8, 0.6)) == (0.5, True)
     assert share((0.8, 0.51), (0.8, 0.515), (0.8, 0.526), (0.8, 0.5)) == (0.75, True)  # the smaller gain too little
