@@ -25,12 +25,12 @@ from monai.inferers.inferer import SimpleInferer
 from monailabel.config import settings as monailabel_settings
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Dataset
 
 from lib.finetuning.course import Course, LabelledStudy, Settings, phase_epochs, phases_of
 from lib.finetuning.course_checkpoint import load_progress, save_progress
 from lib.finetuning.training_record import FAILED, RUNNING, read_record, update_record, write_record
 from lib.learning.training import segmentation_loss
+from trainers.items import Items, OneLook, apart
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class CourseTrainer(BasicTrainTask):
         self, context: Context, datalist: Sequence[LabelledStudy], is_train: bool, replace_rate: float = 0.0
     ) -> tuple[Any, Sequence[LabelledStudy]]:
         count = int(context.request["steps_per_epoch"]) * int(context.train_batch_size)
-        return (_Items(self.course, count) if is_train else _OneLook()), datalist
+        return (Items(self.course, count) if is_train else OneLook()), datalist
 
     # How it is learnt
 
@@ -184,7 +184,7 @@ class CourseTrainer(BasicTrainTask):
         """One optimiser step on one batch of episodes."""
 
         def update(engine: Any, batch: Mapping[str, Any]) -> list[dict[str, float]]:
-            result = self.course.step(engine.network, _items(self.course.kind, batch))
+            result = self.course.step(engine.network, apart(self.course.kind, batch))
             return [{"loss": float(result.loss.detach()), "dice": float(dice)} for dice in result.dice]
 
         return update
@@ -322,36 +322,6 @@ class CourseTrainer(BasicTrainTask):
         if stats and "total_time" not in stats and read_record(self.models).get("seconds") is not None:
             stats["total_time"] = str(datetime.timedelta(seconds=int(read_record(self.models)["seconds"])))
         return stats
-
-
-class _Items(Dataset):
-    """The items of an epoch, drawn when asked for."""
-
-    def __init__(self, course: Course, count: int) -> None:
-        self._course, self._count = course, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self._course.draw()
-        return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-
-
-class _OneLook(Dataset):
-    """One item: the course asks all its questions at once."""
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"index": index}
-
-
-def _items(kind: type, batch: Mapping[str, Any]) -> list[Any]:
-    """What the loader joined, apart again."""
-    columns = (values if isinstance(values, list) else np.asarray(values) for values in batch.values())
-    return [kind(*one) for one in zip(*columns, strict=True)]
 
 
 def _mean_dice(output: Sequence[Mapping[str, float]]) -> float:

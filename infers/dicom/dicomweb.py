@@ -27,6 +27,7 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from infers.dicom.connection import connect
 from infers.dicom.dicomseg import read_headers
 from infers.dicom.pacs_labels import AS_STORED, PacsLabels, SegSeries, final_seg
 from infers.errors import ClientError, NotFound, reason_of
@@ -60,7 +61,6 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         self._fetching: dict[str, threading.Lock] = {}
         self._pacs_labels = PacsLabels(client)
         self._looking = False
-        self._strangers: set[str] = set()  # series that segmentations refer to and that are not there
         DICOMWebDatastore.__init__(
             self,
             client=client,
@@ -269,19 +269,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
             self.label(image_id, FINAL)
 
     def _segmentations(self) -> dict[str, list[SegSeries]]:
-        return self._recall("segmentations", self._ask_segmentations)
-
-    def _ask_segmentations(self) -> dict[str, list[SegSeries]]:
-        found, listed = self._pacs_labels.search(), set(self.list_images())
-        for image_id in found.keys() - listed - self._strangers:
-            self._strangers.add(image_id)
-            logger.warning(
-                "the segmentation %s refers to series %s, which is not on the DICOMweb server: it is left out until "
-                "that series is stored there too",
-                found[image_id][-1].uid,
-                image_id,
-            )
-        return {image_id: segs for image_id, segs in found.items() if image_id in listed}
+        return self._recall("segmentations", lambda: self._pacs_labels.of(self.list_images()))
 
     def _fetch_newer(self, image_id: str) -> None:
         """Take over the newest of the server's segmentations of an image, unless the label that is here is newer."""
@@ -363,24 +351,4 @@ def open_dicomweb(url: str, state: Path) -> DICOMwebStore:
 
     Nothing is asked yet: a server that is away when this one starts is used when it is there.
     """
-    session = _ImpatientSession()
-    if settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
-        session.auth = (settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD)
-    client = DICOMwebClientX(
-        url=url,
-        session=session,
-        qido_url_prefix=settings.MONAI_LABEL_QIDO_PREFIX,
-        wado_url_prefix=settings.MONAI_LABEL_WADO_PREFIX,
-        stow_url_prefix=settings.MONAI_LABEL_STOW_PREFIX,
-    )
-    client.set_http_retry_params(retry=False)  # whoever asked can ask again; half a minute of waiting helps nobody
-    return DICOMwebStore(client, state)
-
-
-class _ImpatientSession(requests.Session):
-    """Waits for an answer as long as the proxy does; by itself it would wait for ever."""
-
-    def request(self, *arguments: Any, **options: Any) -> requests.Response:
-        if options.get("timeout") is None:
-            options["timeout"] = settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT
-        return super().request(*arguments, **options)
+    return DICOMwebStore(connect(url), state)

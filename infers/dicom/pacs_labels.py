@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class PacsLabels:
         self._known: dict[str, SegSeries | None] = {}
         self._unusable: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
+        self._strangers: set[str] = set()  # series that segmentations refer to and that are not there
         self._lock = threading.Lock()
 
     def search(self) -> dict[str, list[SegSeries]]:
@@ -64,6 +65,19 @@ class PacsLabels:
             if seg and not seg.automatic and seg.uid not in self._unusable:
                 found[seg.image].append(seg)
         return {image: sorted(segs, key=lambda seg: (seg.made, seg.uid)) for image, segs in found.items()}
+
+    def of(self, images: Collection[str]) -> dict[str, list[SegSeries]]:
+        """As `search`, of these image series alone; says of others, once, that they are not there."""
+        found = self.search()
+        for image in found.keys() - set(images) - self._strangers:
+            self._strangers.add(image)
+            logger.warning(
+                "the segmentation %s refers to series %s, which is not on the DICOMweb server: it is left out until "
+                "that series is stored there too",
+                found[image][-1].uid,
+                image,
+            )
+        return {image: segs for image, segs in found.items() if image in images}
 
     def fetch(
         self, seg: SegSeries, image: Image, series: Sequence[Dataset]

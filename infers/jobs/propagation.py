@@ -118,7 +118,7 @@ class Propagation:
                 self._failed = {} if resume else self._failed
                 self._news += 1
                 self._condition.notify_all()
-            return self._status
+            return replace(self._status, idle=self.idle())
 
     def cancel(self) -> JobStatus:
         """Stop the run that is under way after the batch it is at; what is done stays."""
@@ -130,7 +130,7 @@ class Propagation:
                 self._status = replace(self._status, state="cancelling")
                 self._note.touch()
                 self._condition.notify_all()
-            return self._status
+            return replace(self._status, idle=self.idle())
 
     def undo(self) -> list[str]:
         """Take every mask away that this app made, stop, and stay so until somebody asks for the job again.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from requests_toolbelt import MultipartDecoder
 
+from tests.infers.fakes import wait_until
 from tests.samples import AFFINE, organ_volume, write_nifti
 from tests.server.conftest import Server
 
@@ -213,8 +213,7 @@ def test_batch_inference_on_a_cpu_gives_the_same_masks(server: Server, tmp_path:
     server.wait_for_masks(templates=2)  # the job notices, too
     answer = server.request("POST", "/batch/infer/oneprompt", json={"label_tag": "batch"})
     assert answer.status_code == 200, answer.text
-    while server.get("/batch/infer")["status"] in ("SUBMITTED", "RUNNING"):
-        time.sleep(0.2)
+    wait_until(lambda: server.get("/batch/infer")["status"] not in ("SUBMITTED", "RUNNING"), 120)
     assert server.get("/batch/infer")["status"] == "DONE"
     after = nibabel.load(server.mask("s4", tmp_path, tag="batch")).get_fdata()
     np.testing.assert_array_equal(after, before)
@@ -233,7 +232,7 @@ def test_a_marked_result_never_replaces_a_submitted_label(server: Server, folder
     params = {"label_info": [{"name": "organ", "id": 1}], "use_as_template": True}
     answer = server.infer("oneprompt_scribbles", "s0", params, label=folder / "label3.nii.gz")
     assert answer.status_code == 200, answer.text
-    time.sleep(1.5)
+    wait_until(lambda: "the result for s0 does not replace the label" in server.log.read_text())
     assert server.mask("s0", tmp_path, "final").read_bytes() == (folder / "label0.nii.gz").read_bytes()
 
 

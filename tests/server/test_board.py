@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -415,7 +414,7 @@ def test_the_whole_job_is_undone_after_a_question_and_run_again(board: Board, se
 @needs_browser
 def test_nothing_overflows_on_a_tablet_and_the_contrast_is_readable(board: Board) -> None:
     board.browser.set_window_size(768, 1024)
-    time.sleep(0.2)
+    board.wait(lambda: board.browser.execute_script("return innerWidth") == 768)
     assert board.browser.execute_script("return document.documentElement.scrollWidth - innerWidth") <= 0
     assert worst_contrast(board) >= 4.5
     board.browser.set_window_size(1280, 900)

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -242,8 +241,8 @@ def test_an_unknown_structure_is_refused_where_structures_are_fixed(server: Serv
 
 def test_without_auto_propagate_nothing_runs_until_asked(server: Server, folder: Path) -> None:
     assert server.save_label("s0", folder / "label0.nii.gz", ["organ"]).status_code == 200
-    time.sleep(1.0)
     status = server.status()
+    assert (status["job"]["state"], status["job"]["run"], status["job"]["idle"]) == ("idle", 0, True)
     assert status["templates"] == ["s0"]
     assert status["studies"]["s1"]["status"] == "unlabelled"
     assert status["labels"] == {"organ": 1, "lesion": 2}

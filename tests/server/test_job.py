@@ -77,10 +77,10 @@ def test_a_cancelled_job_stops_and_goes_on_when_asked(server: Server, folder: Pa
     server.save_label("s2", folder / "label2.nii.gz", ["organ"])  # every mask is to be made again
     assert server.request("DELETE", "/oneprompt/job").status_code == 202
     status = server.wait_for(lambda status: status["job"]["state"] == "cancelled")
-    done = status["job"]["done"]
-    assert done < status["job"]["total"]
-    time.sleep(1.0)
-    assert server.status()["job"]["state"] == "cancelled"
+    assert status["job"]["done"] < status["job"]["total"]
+    shutil.copy(folder / "studies" / "s0.nii.gz", folder / "first" / "new.nii.gz")  # news do not wake it
+    status = server.wait_for(lambda status: "new" in status["studies"] and status["job"]["idle"])
+    assert status["job"]["state"] == "cancelled"
     assert server.request("POST", "/oneprompt/job").status_code == 202
     status = server.wait_for_masks(templates=3)
     assert status["job"]["run"] >= 2
