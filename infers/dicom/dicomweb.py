@@ -35,13 +35,13 @@ from infers.guards import safe_name
 from infers.label_records import AUTOMATIC, FINAL, LabelRecord, Statement
 from infers.store.datastore import StoredLabel, StudyStore, is_still
 from infers.store.dicom_files import NO_IMAGES
+from infers.store.watch import keep_looking
 from lib.imaging.dicom import arrange
 from lib.imaging.images import ImageError, read_image, read_label, write_image, write_label
 
 logger = logging.getLogger(__name__)
 
 COPY_SUFFIX = ".nii.gz"
-AWAY = "away"
 LOOK_AGAIN = 10.0  # seconds between looks for what others stored on the server
 
 
@@ -160,7 +160,8 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         StudyStore.on_change(self, listener)
         if not self._looking:
             self._looking = True
-            threading.Thread(target=self._look, name="dicomweb-watch", daemon=True).start()
+            looking = (self._contents, self._tell, LOOK_AGAIN)
+            threading.Thread(target=keep_looking, args=looking, name="dicomweb-watch", daemon=True).start()
 
     def forget(self) -> None:
         """Ask the server anew the next time: something was stored there."""
@@ -319,21 +320,13 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
             return replace(record, dicom_seg_seen=seen, dicom_seg_problem=reason)
         return replace(record, dicom_seg_seen=(*seen, str(seg.SeriesInstanceUID)), dicom_seg_problem=None)
 
-    def _look(self) -> None:
-        """Tell the listeners when the server's series or segmentations are others than before."""
-        before: Any = None
-        while True:
-            try:
-                now = (self.list_images(), {image: segs[-1].uid for image, segs in self._segmentations().items()})
-                if before is not None and now != before:
-                    for listener in self._listeners:
-                        listener()
-                before = now
-            except Exception as error:  # the server may be away for a while: that must not end the looking
-                if before != AWAY:
-                    logger.warning("it cannot be asked what is new: %s", reason_of(error))
-                before = AWAY  # so that its return is news: work that failed meanwhile goes on
-            time.sleep(LOOK_AGAIN)
+    def _contents(self) -> Any:
+        """What the listeners are told of where it is other than before."""
+        return self.list_images(), {image: segs[-1].uid for image, segs in self._segmentations().items()}
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def _recall(self, what: str, ask: Callable[[], Any]) -> Any:
         with self._memory_lock:

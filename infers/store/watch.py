@@ -1,14 +1,18 @@
-"""Notices when somebody else adds or removes files in a study folder."""
+"""Notices when somebody else changes what is in a study folder or on a server."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+
+from infers.errors import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +31,31 @@ def if_other(look: Callable[[], object], changed: Callable[[], None]) -> Callabl
             last = now
 
     return compare
+
+
+_AWAY = object()
+
+
+def keep_looking(look: Callable[[], object], changed: Callable[[], None], pause: float) -> NoReturn:
+    """Call `changed` whenever `look` gives something else than before, or works again after it failed; never returns.
+
+    Args:
+        look: asks a server, which may be away for a while.
+        changed: has work that failed meanwhile go on.
+        pause: seconds between looks.
+    """
+    before: object = None
+    while True:
+        try:
+            now = look()
+            if before is not None and now != before:
+                changed()
+            before = now
+        except Exception as error:
+            if before is not _AWAY:
+                logger.warning("it cannot be asked what is new: %s", reason_of(error))
+            before = _AWAY
+        time.sleep(pause)
 
 
 class FolderWatch(FileSystemEventHandler):

@@ -17,6 +17,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 600  # importing PyTorch, MONAI and MONAI Label on a busy machine
+PATIENCE = 600  # far more than any answer takes, for a busy machine
 
 
 class Server:
@@ -106,13 +107,13 @@ class Server:
         """GET /oneprompt/status."""
         return self.get("/oneprompt/status")
 
-    def wait_for(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
+    def wait_for(self, condition: Callable[[dict[str, Any]], bool], seconds: float = PATIENCE) -> dict[str, Any]:
         """Ask for the status until the condition holds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if condition(status := self.status()):
                 return status
-            time.sleep(0.05)
+            time.sleep(0.2)
         raise AssertionError(f"waited in vain: {status}\n{self.log.read_text()[-4000:]}")
 
     def wait_for_masks(self, templates: int) -> dict[str, Any]:
