@@ -44,6 +44,7 @@ from lib.finetuning.versions import VersionError
 from lib.imaging.images import ImageError
 from lib.imaging.prompts import PromptError
 from lib.inference.templates import TemplateError
+from lib.networks.answers import AnswerError
 from lib.networks.checkpoints import CheckpointError
 
 STOCK = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, logs, session)
@@ -78,6 +79,7 @@ def install(server: FastAPI, app: Any) -> None:
         ServerUnreachable,
         requests.RequestException,
         MONAILabelException,
+        AnswerError,
     ):
         server.add_exception_handler(kind, _answer)
     if not settings.MONAI_LABEL_CORS_ORIGINS:
@@ -138,6 +140,8 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": error.detail}, error.status)
     if isinstance(error, VersionError):
         return JSONResponse({"detail": str(error)}, 404)
+    if isinstance(error, AnswerError):
+        return JSONResponse({"detail": str(error)}, 500)
     if isinstance(error, ServerUnreachable):
         return JSONResponse({"detail": str(error)}, 502)
     if isinstance(error, requests.RequestException):

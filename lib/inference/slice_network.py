@@ -22,6 +22,7 @@ from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.transforms import normalise, resize_image
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
+from lib.networks.answers import finite
 from lib.networks.contract import Features, SliceModel
 
 
@@ -137,8 +138,7 @@ class SliceNetwork:
             query_maps = self._stacked_maps([silence if q.query_maps is None else q.query_maps for q in batch])
         with torch.inference_mode(), self._autocast():
             logits = self.network.decode(query, template, template_maps, query_maps)
-        answers: np.ndarray = logits[:, 0].float().cpu().numpy()
-        return answers
+        return finite(logits[:, 0].float().cpu().numpy())
 
     def _stacked(self, features: Sequence[Features]) -> Features:
         if all(one is features[0] for one in features):  # a shared side need not be copied for each question

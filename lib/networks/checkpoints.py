@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from lib.imaging.files import write_atomically
+from lib.networks.answers import not_finite
 from lib.networks import OnePrompt
 from lib.networks.architectures import ARCHITECTURES, LIST_UNET, ONE_PROMPT, Architecture, architecture_of
 from lib.networks.contract import SliceModel
@@ -145,6 +146,8 @@ def _read(path: str | Path, tensors: bool = True) -> tuple[_Header, dict[str, to
             values = {name: file.get_tensor(name).clone() for name in file.keys()} if tensors else {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    if wrong := not_finite(values, path):
+        raise CheckpointError(wrong)
     try:
         return _header(path, metadata), values
     except (ValueError, KeyError, TypeError) as error:

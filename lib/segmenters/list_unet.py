@@ -29,6 +29,7 @@ from lib.imaging.transforms import normalise, resize_plane
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
 from lib.inference.templates import Template
+from lib.networks.answers import finite
 from lib.networks.checkpoints import CheckpointError, hash_of, load_network, read_provenance, save_network
 from lib.networks.list_unet import NEIGHBOURS, ListUNetNetwork
 from lib.segmenters.contract import Capabilities, Prediction
@@ -71,7 +72,9 @@ def logits_of(network: nn.Module, slices: Sequence[np.ndarray]) -> Tensor:
     # Instance normalisation sees as much of an image as it did in training
     found = sliding_window_inference(images, (PATCH, PATCH), BATCH, network, overlap=0.5, mode="gaussian")
     assert isinstance(found, Tensor)
-    return found.float().cpu()
+    found = found.float().cpu()
+    finite(found.numpy())
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -290,6 +290,18 @@ def test_uploaded_weights_that_do_not_fit_change_nothing(server: Server, tmp_pat
     assert server.status()["weights"] == before
 
 
+def test_weights_that_are_no_numbers_are_not_served(server: Server, tmp_path: Path) -> None:
+    before = server.status()["weights"]
+    network = OnePrompt(TINY)
+    next(network.parameters()).data.fill_(float("nan"))
+    save_network(tmp_path / "nan.safetensors", network, {})
+    content = (tmp_path / "nan.safetensors").read_bytes()
+    answer = server.request("PUT", "/model/oneprompt", files={"file": ("nan.safetensors", content)})
+    assert answer.status_code == 400
+    assert "no numbers" in answer.json()["detail"]
+    assert server.status()["weights"] == before
+
+
 def test_fitting_weights_are_served_at_once_and_can_be_taken_back(server: Server, tmp_path: Path) -> None:
     before = server.status()["weights"]
     save_network(tmp_path / "other.safetensors", OnePrompt(TINY), {})

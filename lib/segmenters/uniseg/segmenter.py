@@ -21,6 +21,7 @@ from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
 from lib.inference.slice_network import computes_in_bfloat16
 from lib.inference.templates import Template
+from lib.networks.answers import finite
 from lib.networks.uniseg import UniSeg
 from lib.segmenters.contract import Capabilities, Prediction
 from lib.segmenters.provenance import provenance
@@ -250,6 +251,7 @@ def _windows(shape: Sequence[int], window: Sequence[int]) -> int:
 
 def _largest(logits: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
     """Logits (K, d, h, w) to uint8 numbers of the most probable class (D, H, W), one class at a time."""
+    finite(logits.float().cpu().numpy())
     probabilities = logits.softmax(dim=0)
     best = resized(probabilities[0], shape)
     number = torch.zeros(shape, dtype=torch.uint8)

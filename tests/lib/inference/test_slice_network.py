@@ -7,6 +7,7 @@ from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.volumes import Stack
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.networks import NetworkConfig, OnePrompt
+from lib.networks.answers import AnswerError
 from tests.lib.fakes import SIZE, GreyNetwork, Recorder
 
 
@@ -122,3 +123,13 @@ def test_bfloat16_answers_nearly_as_float32():
 def test_unknown_precision_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="auto, float32 or bfloat16, got 'half'"):
         SliceNetwork(GreyNetwork(), "cpu", precision="half")
+
+
+def test_an_answer_that_is_no_number_is_an_error_and_no_empty_mask():
+    network = small_network()
+    tool = SliceNetwork(network, "cpu", precision="float32")
+    features = tool.encode(stack(), [0])[0]
+    maps = mask_maps(np.eye(SIZE) > 0, tool.size)
+    next(parameter for name, parameter in network.named_parameters() if "decoder" in name).data.fill_(np.nan)
+    with pytest.raises(AnswerError, match="no numbers"):
+        list(tool.answers([Question(features, features, maps)]))

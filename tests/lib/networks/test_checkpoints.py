@@ -164,3 +164,12 @@ def test_a_disk_that_fills_in_the_middle_of_a_checkpoint_leaves_the_last_good_on
 
 def test_shipped_weights_have_their_place_beside_the_app():
     assert checkpoints.SHIPPED_WEIGHTS.parts[-4:-1] == ("apps", "oneprompt", "weights")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused_with_their_name(network, tmp_path, value):
+    name, weights = next((n, w) for n, w in network.named_parameters() if w.ndim > 1)
+    weights.data.view(-1)[3] = value
+    save_network(tmp_path / "weights.safetensors", network, {})
+    with pytest.raises(CheckpointError, match=f"no numbers, in {name}"):
+        load_network(tmp_path / "weights.safetensors")
