@@ -19,8 +19,8 @@ from safetensors.torch import save
 from torch import nn
 
 from lib.imaging.files import write_atomically
-from lib.networks.answers import not_finite
 from lib.networks import OnePrompt
+from lib.networks.answers import not_finite
 from lib.networks.architectures import ARCHITECTURES, LIST_UNET, ONE_PROMPT, Architecture, architecture_of
 from lib.networks.contract import SliceModel
 
