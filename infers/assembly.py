@@ -246,6 +246,9 @@ class Assembly:
         if former and former != before:
             whose = {"user": former.author, "client_id": former.statement.client_id, "ts": former.saved}
             answer = {**(answer or {}), "replaced": {**whose, "kept_as": FORMER}}
+        final = self.datastore.records(image_id).get(FINAL)
+        if tag == FINAL and final and final.dicom_seg_problem:  # saved here, but not where others look for it
+            answer = {**(answer or {}), "dicom_seg_problem": final.dicom_seg_problem}
         return {**(answer or {}), "image": image_id, "label": image_id}
 
     def describe_label(self, image_id: str, tag: str, statement: Statement, user: str | None) -> None:

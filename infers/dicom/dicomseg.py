@@ -23,6 +23,7 @@ from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
+from infers.dicom.headers import completed
 from lib import VERSION
 from lib.imaging.dicom import Arrangement, arrange, without_copies
 from lib.imaging.dicom_headers import Frame, functional_group, read_header
@@ -81,7 +82,7 @@ def write_segments(
     present = {name: mask for name, mask in masks.items() if mask.any()}
     if not present:
         raise ImageError("the label is empty: a DICOM SEG needs at least one segment")
-    ordered, slices = _sources(series, image)
+    ordered, slices = _sources(completed(series), image)
     # highdicom wants (frames, rows, columns, segments), frames as the instances are given
     pixels = np.stack([mask[:, :, slices].T for mask in present.values()], axis=-1).astype(np.uint8)
     kind = "AUTOMATIC" if by is SegmentAlgorithmTypeValues.AUTOMATIC else "FINAL"
@@ -173,13 +174,29 @@ def arranged_on(series: Sequence[Dataset], image: Image) -> Arrangement:
 def _sources(series: Sequence[Dataset], image: Image) -> tuple[list[Dataset], list[int]]:
     """The instances in the order of the slices, and for each of their frames the slice (k) that it is."""
     arranged = arranged_on(series, image)
+    distance = round(float(np.linalg.norm(arranged.affine[:3, 2])), 6)
     if len(series) > 1:
-        return [series[frame.instance] for frame in arranged.frames], list(range(len(arranged.frames)))
+        if any(int(header.get("NumberOfFrames") or 1) > 1 for header in series):
+            raise ImageError(
+                "a DICOM SEG refers to single images or to one object of many, and this series has several objects of "
+                "many: save its label as NIfTI or NRRD"
+            )
+        ordered = [_with_thickness(series[frame.instance], distance) for frame in arranged.frames]
+        return ordered, list(range(len(arranged.frames)))
     place = {frame.number: k for k, frame in enumerate(arranged.frames)}
-    return [_with_shared_plane(series[0], arranged.frames[0])], [place[number] for number in sorted(place)]
+    header = _with_thickness(series[0], distance)
+    return [_with_shared_plane(header, arranged.frames[0], distance)], [place[number] for number in sorted(place)]
 
 
-def _with_shared_plane(header: Dataset, frame: Frame) -> Dataset:
+def _with_thickness(header: Dataset, distance: float) -> Dataset:
+    """A header with a thickness of slices, without which highdicom writes none of their sizes: their distance."""
+    if not header.get("SliceThickness"):
+        header = copy.copy(header)
+        header.SliceThickness = distance
+    return header
+
+
+def _with_shared_plane(header: Dataset, frame: Frame, distance: float) -> Dataset:
     """A header as highdicom wants a multi-frame object's: what all frames share is said at one place."""
     if "SharedFunctionalGroupsSequence" not in header:
         return header
@@ -190,10 +207,18 @@ def _with_shared_plane(header: Dataset, frame: Frame) -> Dataset:
     shared = header.SharedFunctionalGroupsSequence[0]
     shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = (
         pydicom.Sequence([plane]),
-        pydicom.Sequence([measures]),
+        pydicom.Sequence([_with_thickness(measures, distance)]),
     )
     return header
 
 
+def whole_number(said: Any) -> int:
+    """A number of a header, 0 where it is none."""
+    try:
+        return int(float(str(said)))
+    except (ValueError, OverflowError):
+        return 0
+
+
 def _series_number(instance: Dataset, kind: str) -> int:
-    return 1000 * (2 if kind == "FINAL" else 1) + int(instance.get("SeriesNumber") or 0) % 1000
+    return 1000 * (2 if kind == "FINAL" else 1) + whole_number(instance.get("SeriesNumber")) % 1000

@@ -8,7 +8,9 @@ whenever a label is saved.
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -42,6 +44,7 @@ from lib.imaging.images import ImageError, read_image, read_label, write_image, 
 logger = logging.getLogger(__name__)
 
 COPY_SUFFIX = ".nii.gz"
+LONGEST_WAIT = 600.0  # seconds between two tries to store a label on the server
 LOOK_AGAIN = 10.0  # seconds between looks for what others stored on the server
 
 
@@ -61,6 +64,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         self._fetching: dict[str, threading.Lock] = {}
         self._pacs_labels = PacsLabels(client)
         self._looking = False
+        self._waits: dict[str, tuple[float, float]] = {}  # image id: seconds to wait, and until when; see `store_again`
         DICOMWebDatastore.__init__(
             self,
             client=client,
@@ -202,8 +206,47 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         )
 
     def problems(self) -> dict[str, str]:
-        """{image id: why a segmentation of it on the server is not its final label}."""
-        return self._pacs_labels.left_out
+        """{image id: why a segmentation of it on the server is not its final label, or its final label not there}."""
+        return {**self._pacs_labels.left_out, **{
+            image_id: f"its final label is only here and not on the DICOMweb server, which is tried again: {reason}"
+            for image_id, reason in self._only_here().items()
+        }}  # fmt: skip
+
+    def store_again(self) -> set[str]:
+        """Send the final labels to the server that it did not take; returns those that it took now.
+
+        Each failure doubles the wait before the next try. A label whose series allows no DICOM SEG is tried again in
+        another process only: nothing else would change that.
+        """
+        done = set()
+        for image_id in self._only_here():
+            wait, due = self._waits.get(image_id, (LOOK_AGAIN, 0.0))
+            if time.monotonic() < due:
+                continue
+            with self._finals:
+                label = StudyStore.label(self, image_id, FINAL)
+                if label is None or label.record.dicom_seg_problem is None:
+                    continue
+                try:
+                    sent = self._sent(image_id, label.path, label.record)
+                except requests.RequestException:
+                    self._waits[image_id] = (min(2 * wait, LONGEST_WAIT), time.monotonic() + wait)
+                    continue
+                except ImageError:
+                    self._waits[image_id] = (wait, math.inf)
+                    continue
+                StudyStore.amend(self, image_id, FINAL, functools.partial(_instead, sent))
+            self._waits.pop(image_id, None)
+            done.add(image_id)
+            logger.info("the final label of %s is on the DICOMweb server now", image_id)
+        return done
+
+    def _only_here(self) -> dict[str, str]:
+        """{image id: why} of the final labels that the server did not take."""
+        with self._lock:
+            finals = {id: obj.labels[FINAL].info for id, obj in self._datastore.objects.items() if FINAL in obj.labels}
+        problems = {id: LabelRecord.from_json(info).dicom_seg_problem for id, info in finals.items()}
+        return {id: problem for id, problem in problems.items() if problem}
 
     def study_uid(self, image_id: str) -> str:
         """StudyInstanceUID of a series, as viewers ask for it. Raises NotFound."""
@@ -307,21 +350,36 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
 
     def _store_seg(self, image_id: str, path: Path, record: LabelRecord) -> LabelRecord:
         """Store a final label on the server; the label's record with what became of that."""
-        seen = tuple(seg.uid for seg in self._pacs_labels.search().get(image_id, []))
         try:
-            image = read_image(self.get_image_uri(image_id))
-            series = read_headers(self._series_folder(image_id))
-            automatic = StudyStore.label(self, image_id, AUTOMATIC)
-            seg = final_seg(series, image, read_label(path, image), record, automatic)
-            self._pacs_labels.store(seg)
+            return self._sent(image_id, path, record)
         except (ImageError, requests.RequestException) as error:
             reason = reason_of(error)
             logger.error("the final label of %s is only here and not on the DICOMweb server: %s", image_id, reason)
-            return replace(record, dicom_seg_seen=seen, dicom_seg_problem=reason)
+            self._waits.pop(image_id, None)
+            return replace(record, dicom_seg_seen=self._seen(image_id), dicom_seg_problem=reason)
+
+    def _sent(self, image_id: str, path: Path, record: LabelRecord) -> LabelRecord:
+        """As `_store_seg`. Raises ImageError, requests.RequestException."""
+        seen = self._seen(image_id)
+        image = read_image(self.get_image_uri(image_id))
+        series = read_headers(self._series_folder(image_id))
+        automatic = StudyStore.label(self, image_id, AUTOMATIC)
+        seg = final_seg(series, image, read_label(path, image), record, automatic)
+        self._pacs_labels.store(seg)
         return replace(record, dicom_seg_seen=(*seen, str(seg.SeriesInstanceUID)), dicom_seg_problem=None)
 
+    def _seen(self, image_id: str) -> tuple[str, ...]:
+        """The server's segmentations of an image; what is known of them where it cannot be asked."""
+        try:
+            return tuple(seg.uid for seg in self._pacs_labels.search().get(image_id, []))
+        except requests.RequestException:
+            here = StudyStore.label(self, image_id, FINAL)
+            return here.record.dicom_seg_seen if here else ()
+
     def _contents(self) -> Any:
-        """What the listeners are told of where it is other than before."""
+        """What the listeners are told of where it is other than before; labels that wait for the server go first."""
+        if self.store_again():
+            self.forget()
         return self.list_images(), {image: segs[-1].uid for image, segs in self._segmentations().items()}
 
     def _tell(self) -> None:
@@ -337,6 +395,10 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         with self._memory_lock:
             self._remembered[what] = (time.monotonic(), answer)
         return answer
+
+
+def _instead(record: LabelRecord, former: LabelRecord) -> LabelRecord:
+    return record
 
 
 def open_dicomweb(url: str, state: Path) -> DICOMwebStore:

@@ -20,7 +20,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from skimage.measure import approximate_polygon, find_contours
 
-from infers.dicom.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, MAKER, Maker, arranged_on
+from infers.dicom.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, MAKER, Maker, arranged_on, whole_number
+from infers.dicom.headers import completed
 from lib import VERSION
 from lib.imaging.dicom_headers import Frame
 from lib.imaging.images import Image, ImageError
@@ -50,6 +51,7 @@ def write_rtstruct(
     present = [name for name, value in sorted(names.items(), key=lambda item: item[1]) if (label == value).any()]
     if not present:
         raise ImageError("the label is empty: an RTSTRUCT needs at least one structure")
+    series = completed(series)
     frames = arranged_on(series, image).frames
     found = _without_structures(series, by)
     numbered = list(enumerate(present, start=1))
@@ -84,7 +86,7 @@ def _without_structures(series: Sequence[Dataset], by: Maker) -> SOPClass:
     found = SOPClass(
         study_instance_uid=first.StudyInstanceUID,
         series_instance_uid=highdicom.UID(),
-        series_number=3000 + int(first.get("SeriesNumber") or 0) % 1000,
+        series_number=3000 + whole_number(first.get("SeriesNumber")) % 1000,
         sop_instance_uid=highdicom.UID(),
         sop_class_uid=RT_STRUCTURE_SET,
         instance_number=1,

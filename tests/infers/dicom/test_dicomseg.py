@@ -4,9 +4,12 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import highdicom
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pydicom
 import pytest
@@ -21,6 +24,8 @@ from infers.dicom.dicomseg import (
     write_seg,
     write_segments,
 )
+from infers.dicom.headers import MAY_BE_EMPTY, completed
+from infers.dicom.rtstruct import write_rtstruct
 from lib.imaging.dicom import arrange
 from lib.imaging.dicom_seg import read_seg
 from lib.imaging.images import ImageError, read_image, read_named_label
@@ -262,3 +267,56 @@ def test_a_segmentation_of_unevenly_spaced_slices_needs_nothing_but_the_image(tm
     label[2:6, 3:7, 1:4] = 1
     write_seg(read_headers(folder), image, label, {"liver": 1}, by=By.MANUAL).save_as(tmp_path / "a.dcm")
     np.testing.assert_array_equal(read_named_label(tmp_path / "a.dcm", image)[0], label)
+
+
+@hypothesis.given(
+    absent=st.sets(st.sampled_from(MAY_BE_EMPTY)),
+    empty=st.sets(st.sampled_from(MAY_BE_EMPTY)),
+    kind=st.sampled_from([samples.write, samples.enhanced]),
+)
+@hypothesis.settings(max_examples=12)
+def test_what_may_be_empty_may_be_absent(absent, empty, kind):
+    with tempfile.TemporaryDirectory() as there:
+        folder = kind(Path(there) / "s")
+        image, series = read_image(folder), read_headers(folder)
+        for header in series:
+            for name in empty:
+                setattr(header, name, None)
+            for name in absent & {element.keyword for element in header}:
+                delattr(header, name)
+        label = np.zeros(image.array.shape, np.uint8)
+        label[2:6, 3:7, 1:4] = 1
+        write_seg(series, image, label, {"liver": 1}, by=By.MANUAL).save_as(Path(there) / "a.dcm")
+        read = pydicom.dcmread(Path(there) / "a.dcm")
+        for name in (absent | empty) & {"PatientName", "PatientBirthDate", "StudyDate", "AccessionNumber", "StudyID"}:
+            assert name in read
+            assert not read[name].value
+        np.testing.assert_array_equal(read_seg(read, image)[0], label)
+        structures = write_rtstruct(series, image, label, {"liver": 1}, by=By.MANUAL)
+        assert "PatientBirthDate" in structures
+
+
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_a_series_without_what_must_be_referred_to_says_what_is_missing(tmp_path, name):
+    folder = samples.write(tmp_path / "s")
+    image, series = read_image(folder), read_headers(folder)
+    for header in series:
+        delattr(header, name)
+    label = np.ones(image.array.shape, np.uint8)
+    for write in (write_seg, write_rtstruct):
+        with pytest.raises(ImageError, match=f"has no {name}"):
+            write(series, image, label, {"liver": 1}, by=By.MANUAL)
+
+
+def test_what_was_filled_is_logged_once_a_series(tmp_path, caplog):
+    folder = samples.write(tmp_path / "s", uid="1.2.3.77")
+    series = read_headers(folder)
+    for header in series:
+        del header.PatientSex
+    with caplog.at_level("INFO"):
+        completed(series)
+        completed(series)
+    assert [record.getMessage() for record in caplog.records].count(
+        "series 1.2.3.77: taken as empty, for it is absent: PatientSex"
+    ) == 1
+    assert "PatientSex" not in series[0]

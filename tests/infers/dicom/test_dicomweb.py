@@ -18,6 +18,7 @@ from infers.jobs.propagation import Propagation
 from infers.label_records import AS_RESULT, AUTOMATIC, FINAL, LabelRecord, Statement
 from infers.names import LabelMap
 from infers.serving.priority_lock import PriorityLock
+from infers.store.datastore import StudyStore
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.studies import MODELS, Studies
 from lib.imaging.images import ImageError, read_image, read_label, write_label
@@ -467,3 +468,50 @@ def test_other_refusals_name_the_server(pacs, tmp_path, status, hint):
     pacs.status = status
     assert hint in (told := problem(pacs.url, tmp_path))
     assert pacs.url in told
+
+
+def refuse(*arguments, **options):
+    raise requests.ConnectionError("away")
+
+
+def test_a_label_that_the_server_did_not_take_is_told_and_sent_again(store, server, tmp_path):
+    server.full = True
+    store.save_label(SERIES[0], str(mask_for(store, SERIES[0], tmp_path)), FINAL, {"label_names": {"organ": 1}})
+    assert "507" in store.problems()[SERIES[0]]
+    assert not store.store_again()
+    server.full = False
+    assert not store.store_again()  # not at once: the first try just failed
+    store._waits.clear()
+    assert store.store_again() == {SERIES[0]}
+    assert store.problems() == {}
+    assert len(server.segs) == 1
+    record = StudyStore.label(store, SERIES[0], FINAL).record
+    assert record.dicom_seg_problem is None
+    assert record.dicom_seg_seen == tuple(server.segs)
+    assert not store.store_again()
+
+
+def test_what_waits_for_the_server_is_sent_by_the_next_process(store, server, tmp_path):
+    server.full = True
+    store.save_label(SERIES[0], str(mask_for(store, SERIES[0], tmp_path)), FINAL, {"label_names": {"organ": 1}})
+    server.full = False
+    assert DICOMwebStore(server, tmp_path / "state").store_again() == {SERIES[0]}
+
+
+def test_a_label_is_saved_while_the_server_is_away(store, server, tmp_path, monkeypatch):
+    mask = mask_for(store, SERIES[0], tmp_path)
+    with monkeypatch.context() as away:
+        away.setattr(server, "search_for_series", refuse)
+        away.setattr(server, "store_instances", refuse)
+        store.save_label(SERIES[0], str(mask), FINAL, {"label_names": {"organ": 1}})
+    assert SERIES[0] in store.problems()
+    assert store.store_again() == {SERIES[0]}
+
+
+def test_a_de_identified_series_gets_its_segmentation(store, server, tmp_path):
+    for instance in server.instances[SERIES[0]]:
+        del instance.PatientBirthDate
+    store.save_label(SERIES[0], str(mask_for(store, SERIES[0], tmp_path)), FINAL, {"label_names": {"organ": 1}})
+    (seg,) = server.segs.values()
+    assert seg.PatientBirthDate is None or seg.PatientBirthDate == ""
+    assert store.problems() == {}
