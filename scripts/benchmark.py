@@ -98,7 +98,7 @@ def measure(network: OnePrompt, size: int, rounds: int) -> dict[str, float]:
                         taken = 1000 * (time.perf_counter() - began) / count
                     if turn:  # the first turn warms up
                         times.setdefault(f"{name}, {precision}", []).append(taken)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def ratios(milliseconds: Mapping[str, float]) -> list[dict[str, Any]]:

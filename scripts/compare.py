@@ -68,7 +68,7 @@ class Option:
 
 def options() -> list[Option]:
     """Everything that is compared, what others are compared to first."""
-    found = [
+    ways = [
         Option("as served", "as served"),
         Option(
             "planes the other way",
@@ -83,8 +83,8 @@ def options() -> list[Option]:
         Option("4 nearest of 8", "4 templates", templates=OF_EIGHT, nearest=4),
     ]
     for kind in (PromptType.BBOX, PromptType.DOODLE, PromptType.CLICK):
-        found.append(Option(kind.value, "as served", kind=kind))
-    return found
+        ways.append(Option(kind.value, "as served", kind=kind))
+    return ways
 
 
 def answered(folder: CaseFolder, task: Task, option: Option, network: OnePrompt) -> Iterator[Record]:
@@ -116,7 +116,7 @@ def _nearest(query: Case, templates: Sequence[Case], count: int) -> list[Case]:
     return sorted(templates, key=lambda case: -float(look @ thumbnail(case.image)))[:count]
 
 
-def compared(records: Sequence[Record], found: Sequence[Option], seed: int = 0) -> list[dict[str, Any]]:
+def compared(records: Sequence[Record], ways: Sequence[Option], seed: int = 0) -> list[dict[str, Any]]:
     """One row for each option over all data sets that both it and its alternative answered, and one for each of them.
 
     Single templates are averaged before they are compared with a group of templates.
@@ -128,7 +128,7 @@ def compared(records: Sequence[Record], found: Sequence[Option], seed: int = 0) 
         cells[record["option"], record["dataset"], record["label"]][record["group"], record["query"]] = record["dice"]
         seconds[record["option"], record["dataset"]].append(record["seconds"])
     rows = []
-    for option in found:
+    for option in ways:
         tasks = [key[1:] for key in cells if key[0] == option.name and (option.against, *key[1:]) in cells]
         if not tasks:
             continue
@@ -171,8 +171,8 @@ def _paired(ours: dict[tuple[str, str], float], others: dict[tuple[str, str], fl
     queries = sorted({query for _, query in ours} & {query for _, query in others})
     groups = sorted({group for group, _ in ours} & {group for group, _ in others})
     if groups:
-        found = [[ours.get((g, q), np.nan) - others.get((g, q), np.nan) for q in queries] for g in groups]
-        return np.array(found)[:, np.isfinite(found).any(axis=0)]
+        differences = [[ours.get((g, q), np.nan) - others.get((g, q), np.nan) for q in queries] for g in groups]
+        return np.array(differences)[:, np.isfinite(differences).any(axis=0)]
     means = [[np.mean([v for (_, q), v in side.items() if q == query]) for query in queries] for side in (ours, others)]
     return np.subtract(*np.array(means))[None]
 
@@ -224,11 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(
         chosen.queries, chosen.volumes, chosen.templates, ((4, 1), (OF_EIGHT, 1)), ((4, 1), (OF_EIGHT, 1))
     )
-    found = [one for one in options() if one.name in (chosen.options or [option.name for option in options()])]
+    ways = [one for one in options() if one.name in (chosen.options or [option.name for option in options()])]
     rows = FinishedRows(chosen.json.with_suffix(".jsonl"))
     source = source_fingerprint(ROOT / "lib", ROOT / "scripts")
     records: list[Record] = []
-    for option in found:
+    for option in ways:
         for folder in (f for f in folders if f.dataset.dims in option.dims):
             for task in tasks_of(folder, settings)[0]:
                 key = repr((source, weights_hash(network), folder.fingerprint, task, option))
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 mean = np.mean([record["dice"] for record in found_now])
                 print(f"{option.name}: {folder.name} {task.values} {mean:.1f}", flush=True)
             folder.forget()
-    results = compared(records, found)
+    results = compared(records, ways)
     write_atomically(chosen.json, json.dumps({"weights": weights_hash(network), "rows": results}, indent=1).encode())
     print("\n" + report(results))
 

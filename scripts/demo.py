@@ -100,9 +100,9 @@ class Demo:
         scores: dict[str, tuple[float | None, float | None]] = {}
         if truth is not None:
             truth = by_name(truth, self.truth.structures(truth), template.names)
-            found = dice_by_label(mask, truth, len(template.names))
+            segmented = dice_by_label(mask, truth, len(template.names))
             copied = dice_by_label(copy_resized(template.label, truth.shape), truth, len(template.names))
-            scores = dict(zip(template.names, zip(found, copied, strict=True), strict=True))
+            scores = dict(zip(template.names, zip(segmented, copied, strict=True), strict=True))
         quality = list(status["studies"][study.id].get("quality", {}).values())
         predicted = float(np.mean(quality)) if quality else None
         result = Result(study.id, template.study.id, seconds, predicted, scores)

@@ -57,8 +57,8 @@ class Answer:
 def answers(network: OnePrompt, family: str, count: int, seed: int = FIRST) -> list[Answer]:
     """`count` answers on tasks of one family, the worst first."""
     predictor = SliceSegmenter(network, "cpu", SegmenterSettings(quality_slices=0))
-    found: list[Answer] = []
-    while len(found) < count:
+    results: list[Answer] = []
+    while len(results) < count:
         task, seed = synthetic_task(np.random.default_rng(seed), SIZE, subjects=2), seed + 1
         if task.family != family:
             continue
@@ -67,26 +67,26 @@ def answers(network: OnePrompt, family: str, count: int, seed: int = FIRST) -> l
             continue
         value = shown[seed % len(shown)]
         template, query = (_case(f"{seed}/{n}", task.images[n], task.labels[n] == value) for n in (0, 1))
-        asked = [template.template(NAMES, PromptType.SEGLAB, 0)]
-        mask = predictor.segment(query.image, asked, LABELS).mask == 1
-        found.append(Answer(template, query, mask, overlap(mask, query.mask(1))))
-    return sorted(found, key=lambda answer: answer.dice)
+        templates = [template.template(NAMES, PromptType.SEGLAB, 0)]
+        mask = predictor.segment(query.image, templates, LABELS).mask == 1
+        results.append(Answer(template, query, mask, overlap(mask, query.mask(1))))
+    return sorted(results, key=lambda answer: answer.dice)
 
 
 def rows(network: OnePrompt, count: int) -> list[list[Panel]]:
     """For each family the template and answer in the middle, and the worst ones; prints what they have."""
-    drawn = []
+    pictures = []
     for family, what in WHAT.items():
-        found = answers(network, family, count)
-        middle, worst = found[len(found) // 2], found[0]
-        print(f"{what}: mean Dice {np.mean([a.dice for a in found]):.2f}, worst {worst.dice:.2f}, {count} tasks")
-        drawn.append(
+        answered = answers(network, family, count)
+        middle, worst = answered[len(answered) // 2], answered[0]
+        print(f"{what}: mean Dice {np.mean([a.dice for a in answered]):.2f}, worst {worst.dice:.2f}, {count} tasks")
+        pictures.append(
             [
                 *(_panel(what, middle.template, middle.template.mask(1)), _answered("middle", middle)),
                 *(_panel("template", worst.template, worst.template.mask(1)), _answered("worst", worst)),
             ]
         )
-    return drawn
+    return pictures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -70,26 +70,26 @@ class Evaluation:
             self.left_out |= refused
 
     def run(self) -> None:
-        """Do what is not finished yet, the dear baselines last."""
+        """Do what is not finished yet, the slow baselines last."""
         total, done = sum(map(len, self._units.values())), 0
-        for dear in (False, True):
+        for slow in (False, True):
             for folder in self.folders:
                 for unit in self._units[folder.name]:
-                    if unit.dear is dear:
+                    if unit.slow is slow:
                         done += 1
                         self._do(unit, f"{done}/{total}")
                 folder.forget()
 
     def _do(self, unit: Unit, count: str) -> None:
-        found = self.rows.get(unit.key)
-        if found is None and time.monotonic() - self.started > self.seconds:
+        records = self.rows.get(unit.key)
+        if records is None and time.monotonic() - self.started > self.seconds:
             self.unfinished.append(unit.name)
             return
         began = time.monotonic()
-        if found is None:
-            found = self.rows.put(unit.key, unit.make())
-            print(f"[{count}] {unit.name}: {_glance(found)}, {time.monotonic() - began:.1f} s", flush=True)
-        self.records += found
+        if records is None:
+            records = self.rows.put(unit.key, unit.make())
+            print(f"[{count}] {unit.name}: {_glance(records)}, {time.monotonic() - began:.1f} s", flush=True)
+        self.records += records
 
     def results(self) -> dict[str, Any]:
         """The numbers of everything that is finished."""
@@ -128,10 +128,10 @@ def _glance(records: Sequence[Record]) -> str:
 def open_folders(data: Path, split: str | None, dims: int | None = None) -> list[CaseFolder]:
     """Read every data set once; names what cannot be used on stderr. Raises DatasetError where there is none."""
     folders = []
-    found = [dataset for dataset in read_datasets(data, split) if dims in (None, dataset.dims)]
-    if not found:
+    datasets = [dataset for dataset in read_datasets(data, split) if dims in (None, dataset.dims)]
+    if not datasets:
         raise DatasetError(f"{data} must hold a data set of {dims} dimensions, got none: leave --dims out")
-    for dataset in found:
+    for dataset in datasets:
         folder = CaseFolder.open(dataset)
         for reason in folder.refused.values():
             print(f"left out: {reason}", file=sys.stderr)

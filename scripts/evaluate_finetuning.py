@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit("--only-final asks nothing, and how much say a specialist has comes from what is asked")
     torch.set_num_threads(options.threads)
     network = load_network(options.weights)
-    rows, found = FinishedRows(options.rows), []
+    rows, records = FinishedRows(options.rows), []
     for name in options.lists:
         dataset = read_dataset(options.data / name)
         if dataset.about.get("split") == "train":
@@ -72,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 [name, labelled, mode, seed, weights_hash(network), *numbers, options.only_final, len(plan.queries)]
             )
             trainer = _Trainer(network, plan, options.only_final, options.networks)
-            found += rows.get(key) or rows.put(key, [measure(trainer, tuning, specialist, rows)])
-            print(_line(found[-1]), flush=True)
-    table = report(found) + quality_line(found)
+            records += rows.get(key) or rows.put(key, [measure(trainer, tuning, specialist, rows)])
+            print(_line(records[-1]), flush=True)
+    table = report(records) + quality_line(records)
     print(table)
     if options.table:
         options.table.write_text(table)
@@ -170,15 +170,15 @@ class _Trainer:
         digest = hashlib.sha256(json.dumps([*key, *depends_on], default=dataclasses.asdict).encode()).hexdigest()[:16]
         path = self._folder / f"{self.plan.name}_{self.plan.labelled}_{digest}.safetensors" if self._folder else None
         if path and path.exists():
-            network, told = read(path)
-            return Learnt(network, bool(told["better"]), str(told["reason"]), float(told["cpu_seconds"]))
+            network, record = read(path)
+            return Learnt(network, bool(record["better"]), str(record["reason"]), float(record["cpu_seconds"]))
         used = time.process_time()
         network, better, reason = train()
-        found = Learnt(network, better, reason, round(time.process_time() - used, 1))
+        outcome = Learnt(network, better, reason, round(time.process_time() - used, 1))
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, network, {"better": better, "reason": reason, "cpu_seconds": found.cpu_seconds})
-        return found
+            save(path, network, {"better": better, "reason": reason, "cpu_seconds": outcome.cpu_seconds})
+        return outcome
 
 
 def measure(
@@ -269,8 +269,8 @@ def _dice(
     seconds = [specialist.opinion(query.image) if specialist else None for query in queries]
 
     def mean(some: Sequence[Template]) -> float:
-        found = template_dice(network, [(some, query) for query in queries], seconds=seconds)
-        return round(100 * Examined(found).mean_dice, 2)
+        scores = template_dice(network, [(some, query) for query in queries], seconds=seconds)
+        return round(100 * Examined(scores).mean_dice, 2)
 
     every = mean(templates)
     return {"all": every, "one": every if len(templates) == 1 else mean(templates[:1])}
@@ -280,18 +280,18 @@ def _judged(
     network: OnePrompt, specialist: ListUNet, templates: Sequence[Template], queries: Sequence[Template]
 ) -> list[tuple[float, float]]:
     """(predicted, true) Dice of every mask that the specialist has a say in, judged as in serving."""
-    predictor, found = SliceSegmenter(network), []
+    predictor, scores = SliceSegmenter(network), []
     for query in queries:
         shown = {name for template in templates for name in template.structures}
-        asked = [name for name in query.structures if name in shown and name in specialist.structures]
-        labels = {name: value for value, name in enumerate(asked, start=1)}
+        names = [name for name in query.structures if name in shown and name in specialist.structures]
+        labels = {name: value for value, name in enumerate(names, start=1)}
         if not labels or query.label is None:
             continue
         prediction = predictor.segment(query.image, templates, labels, second=specialist.opinion(query.image))
         for name, value in labels.items():
             true = overlap(prediction.mask == value, query.label == query.names[name])
-            found.append((round(prediction.quality[name], 4), round(true, 4)))
-    return found
+            scores.append((round(prediction.quality[name], 4), round(true, 4)))
+    return scores
 
 
 def quality_line(rows: Sequence[dict[str, Any]]) -> str:

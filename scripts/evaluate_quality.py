@@ -49,8 +49,8 @@ COLUMNS = {  # of the printed tables: heading, key of the summary, digits
 def table(rows: Sequence[tuple[str, dict[str, Any]]], first: str) -> str:
     """A Markdown table of summaries."""
     lines = [f"| {first} | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
-    for name, found in rows:
-        cells = ["-" if found[key] is None else f"{found[key]:.{digits}f}" for key, digits in COLUMNS.values()]
+    for name, entry in rows:
+        cells = ["-" if entry[key] is None else f"{entry[key]:.{digits}f}" for key, digits in COLUMNS.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -144,9 +144,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (CheckpointError, DatasetError, EstimatorError) as error:
         print(f"{error}", file=sys.stderr)
         return 1
-    found = report(records, estimator, costs)
+    result = report(records, estimator, costs)
     if options.json:
-        write_atomically(options.json, json.dumps(found, indent=1).encode())
+        write_atomically(options.json, json.dumps(result, indent=1).encode())
     if options.curves:
         draw({count: asked(records, estimator, count) for count in CORRECTIONS}, options.curves)
     return 0

@@ -83,19 +83,19 @@ def export_bundle(out: Path, weights: Path, *, replace: bool = False) -> None:
 
 def needed_modules(entry: str = ENTRY) -> set[Path]:
     """The files of `lib`, relative to it, that a module of it imports, directly or not; itself included."""
-    found: set[Path] = set()
+    modules: set[Path] = set()
     waiting = [ROOT / "lib" / f"{entry}.py", ROOT / "lib" / "__init__.py"]
     while waiting:
         path = waiting.pop()
-        if path.relative_to(ROOT / "lib") in found:
+        if path.relative_to(ROOT / "lib") in modules:
             continue
-        found.add(path.relative_to(ROOT / "lib"))
+        modules.add(path.relative_to(ROOT / "lib"))
         waiting.append(path.parent / "__init__.py")
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
                 base = ROOT.joinpath(*str(node.module).split("."))
                 waiting.append(base / "__init__.py" if base.is_dir() else base.with_suffix(".py"))
-    return found
+    return modules
 
 
 def _copy_modules(folder: Path) -> None:

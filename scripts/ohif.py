@@ -67,9 +67,9 @@ def first_study(url: str) -> str:
         DicomServerError: the server cannot be reached, refuses, or has no such study; with what to do.
     """
     for modality in _SHOWN_MODALITIES:
-        found = _search(url, {"ModalitiesInStudy": modality, "limit": 100})
-        if found:
-            return min((_value(study, _PATIENT_ID), _value(study, _STUDY_UID)) for study in found)[1]
+        studies = _search(url, {"ModalitiesInStudy": modality, "limit": 100})
+        if studies:
+            return min((_value(study, _PATIENT_ID), _value(study, _STUDY_UID)) for study in studies)[1]
     raise DicomServerError(
         f"{url} has no study with {' or '.join(_SHOWN_MODALITIES)}, and OHIF shows its MONAI Label mode for no other: "
         "store one there first"

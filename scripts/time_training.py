@@ -82,14 +82,14 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         try:
             time.sleep(options.quiet)
             began, before = time.monotonic(), client.status()["weights"]
-            told = _train(client, server, options.params)
+            record = _train(client, server, options.params)
             ended = time.monotonic()
-            time.sleep(AFTERWARDS if told["state"] == "published" else 0)
+            time.sleep(AFTERWARDS if record["state"] == "published" else 0)
         finally:
             clicks.end()
         served = client.status()["weights"]
     return {
-        **{"labelled": options.labelled, "state": told["state"], "reason": told["reason"]},
+        **{"labelled": options.labelled, "state": record["state"], "reason": record["reason"]},
         **{"weights_before": before, "weights_served": served, "seconds": round(ended - began, 1)},
         **{"clicks": len(clicks.waits), "failures": clicks.failures},
         "wait_before": _waits(clicks.waits, 0, began),
@@ -100,18 +100,18 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def _train(client: Client, server: Server, params: dict[str, Any]) -> dict[str, Any]:
     """Press *Train*; what the server says of it when it is over."""
-    told = client.train(params)
+    record = client.train(params)
     end, shown = time.monotonic() + PATIENCE, -1
-    while told["state"] == "running" or told["queued"]:
+    while record["state"] == "running" or record["queued"]:
         server.check()
         if time.monotonic() > end:
-            raise ServerError(f"the training was not over within {PATIENCE} s: {told}")
-        if "epochs" in told and told["epoch"] != shown:  # its process tells them when it has read the labels
-            shown = told["epoch"]
-            print(f"epoch {shown} of {told['epochs']}", flush=True)
+            raise ServerError(f"the training was not over within {PATIENCE} s: {record}")
+        if "epochs" in record and record["epoch"] != shown:  # its process tells them when it has read the labels
+            shown = record["epoch"]
+            print(f"epoch {shown} of {record['epochs']}", flush=True)
         time.sleep(0.5)
-        told = client.training()
-    return told
+        record = client.training()
+    return record
 
 
 def _waits(waits: Sequence[tuple[float, float]], since: float, until: float) -> dict[str, float]:
@@ -146,16 +146,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         with ended_by_signals(), tempfile.TemporaryDirectory(prefix="oneprompt-training-") as folder:
-            found = json.dumps(run(options, Path(folder)), indent=1)
+            report = json.dumps(run(options, Path(folder)), indent=1)
     except (ServerError, StudyListError, ImageError) as error:
         print(f"time_training: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("time_training: stopped, and the server with it", file=sys.stderr)
         return 130
-    print(found)
+    print(report)
     if options.json:
-        options.json.write_text(found + "\n")
+        options.json.write_text(report + "\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The `oneprompt_specialist` trainer: a network for this study list alone, heard where One-Prompt is better with it."""
+"""The `oneprompt_specialist` trainer: a network for this study list alone, used where One-Prompt is better with it."""
 
 from __future__ import annotations
 

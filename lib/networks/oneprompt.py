@@ -45,7 +45,7 @@ class OnePrompt(nn.Module):
             self.mask_decoder = MaskDecoder(config)
 
     def encode(self, images: Tensor) -> Features:
-        """Normalised grey images (B, 1, S, S), S a multiple of 16, to features fine to coarse; dear, keep them."""
+        """Normalised grey images (B, 1, S, S), S a multiple of 16, to features fine to coarse; slow, keep them."""
         if images.ndim != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3]:
             raise ValueError(f"images must be (B, 1, S, S), got {tuple(images.shape)}")
         if images.shape[-1] % self.config.stride:

@@ -37,8 +37,8 @@ class Estimator:
         members: of each network its layers, {"weights": (out, in), "bias": (out,)}; tanh between them.
         steps: estimates at which the bounds are known, rising.
         low, high: 5 % and 95 % bounds of the true Dice at those.
-        scores: how far the truth lay outside its bounds (inside: negative) where it was fitted, for
-        `lib.quality.calibration`. about: what it was fitted on, with which weights, and how well it did.
+        scores: how far the truth lay outside its bounds (inside: negative) where it was fitted, for the calibration.
+        about: what it was fitted on, with which weights, and how well it did.
     """
 
     features: Sequence[str]

@@ -25,7 +25,7 @@ class Result:
 
     @property
     def dice(self) -> float | None:
-        return mean_dice([found for found, _ in self.labels.values()])
+        return mean_dice([score for score, _ in self.labels.values()])
 
     @property
     def dice_copy(self) -> float | None:

@@ -86,8 +86,8 @@ def _slices(picture: Picture, fractions: Sequence[float]) -> Iterator[_Tile]:
     if turned.axis is None:
         yield _tile(turned.planes(0), window, turned.aspect)
         return
-    found = np.any([array > 0 for array in turned.arrays[1:]], axis=0)
-    for index in _positions(found, turned.axis, fractions):
+    nonempty = np.any([array > 0 for array in turned.arrays[1:]], axis=0)
+    for index in _positions(nonempty, turned.axis, fractions):
         yield _tile(turned.planes(index), window, turned.aspect)
 
 
@@ -95,11 +95,11 @@ def _tile(planes: Sequence[np.ndarray], window: tuple[float, float], aspect: flo
     return _Tile(planes[0], planes[1], planes[2] if len(planes) > 2 else None, window, aspect)
 
 
-def _positions(found: np.ndarray, axis: int, fractions: Sequence[float]) -> list[int]:
-    others = tuple(n for n in range(found.ndim) if n != axis)
-    filled = np.flatnonzero(found.any(axis=others))
+def _positions(nonempty: np.ndarray, axis: int, fractions: Sequence[float]) -> list[int]:
+    others = tuple(n for n in range(nonempty.ndim) if n != axis)
+    filled = np.flatnonzero(nonempty.any(axis=others))
     if not filled.size:
-        filled = np.arange(found.shape[axis])
+        filled = np.arange(nonempty.shape[axis])
     return [int(filled[round(fraction * (filled.size - 1))]) for fraction in fractions]
 
 

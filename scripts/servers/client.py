@@ -216,12 +216,12 @@ class Client:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every study as the review board lists it."""
-        found: list[dict[str, Any]] = []
+        studies: list[dict[str, Any]] = []
         page = pages = 1
         while page <= pages:
             answer = self._json("GET", "/oneprompt/studies", params={"page": page, "per_page": 200, "sort": "name"})
-            found, pages, page = found + answer["studies"], answer["pages"], page + 1
-        return found
+            studies, pages, page = studies + answer["studies"], answer["pages"], page + 1
+        return studies
 
     def accept_above(self, bound: float) -> list[str]:
         """Accept every automatic mask predicted at `bound` or better; ids of those that were."""

@@ -36,7 +36,7 @@ def find_orthanc() -> tuple[Path, Path]:
     program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/local/bin")
     plugin = next((Path(folder) / PLUGIN for folder in _PLUGIN_FOLDERS if (Path(folder) / PLUGIN).exists()), None)
     if program is None or plugin is None:
-        missing = " and ".join(name for name, found in (("Orthanc", program), (PLUGIN, plugin)) if not found)
+        missing = " and ".join(name for name, path in (("Orthanc", program), (PLUGIN, plugin)) if not path)
         raise DicomServerError(
             f"{missing} not found. Install it ({INSTALL}), or name a DICOMweb server that runs already: "
             "--studies http://HOST/dicom-web. docs/ohif.md has the line for a container"

@@ -23,10 +23,10 @@ def draw(answers: Mapping[int, Sequence[Asked]], path: Path) -> None:
     points.set(xlabel="predicted Dice, no correction", ylabel="true Dice", xlim=(0, 1), ylim=(0, 1))
     points.legend(fontsize=6, markerscale=2)
     counts = [count for count in answers if answers[count]]
-    found = [summary(answers[count]) for count in counts]
+    summaries = [summary(answers[count]) for count in counts]
     places = np.arange(len(counts))
     for key, text in (("coverage", "truth in the interval"), ("width", "its width"), ("error", "absolute error")):
-        coverage.plot(places, [one[key] for one in found], "o-", label=text)
+        coverage.plot(places, [one[key] for one in summaries], "o-", label=text)
     coverage.axhspan(0.85, 0.95, color="C0", alpha=0.15)
     coverage.set(xlabel="corrected studies of the list", xticks=places, xticklabels=counts, ylim=(0, 1))
     coverage.legend(fontsize=7)

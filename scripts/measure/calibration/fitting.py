@@ -33,8 +33,8 @@ def fit(records: Sequence[Record], features: Sequence[str], about: dict[str, Any
     records = [record for record in records if "size" in record.evidence]
     estimates, truths = cross_validated(records, features, seed), np.array([record.dice for record in records])
     steps, low, high = _bounds(estimates, truths, _weights(records))
-    found = _trained(records, features, MEMBERS, seed)
-    bare = Estimator(found.features, found.mean, found.scale, found.members, steps, low, high)
+    estimator = _trained(records, features, MEMBERS, seed)
+    bare = Estimator(estimator.features, estimator.mean, estimator.scale, estimator.members, steps, low, high)
     outside = [_score(bare, float(q), float(d)) for q, d in zip(estimates, truths, strict=True)]
     scores = np.quantile(outside, np.linspace(0, 1, KEPT_SCORES)).round(4).tolist()
     about = {
@@ -44,7 +44,9 @@ def fit(records: Sequence[Record], features: Sequence[str], about: dict[str, Any
         "correlation": round(float(np.corrcoef(estimates, truths)[0, 1]), 3),
         "mean_absolute_error": round(float(np.abs(estimates - truths).mean()), 3),
     }
-    return Estimator(found.features, found.mean, found.scale, found.members, steps, low, high, scores, about)
+    return Estimator(
+        estimator.features, estimator.mean, estimator.scale, estimator.members, steps, low, high, scores, about
+    )
 
 
 def cross_validated(records: Sequence[Record], features: Sequence[str], seed: int = 0) -> np.ndarray:

@@ -116,8 +116,8 @@ def synthetic_lists(count: int, queries: int, seed: int, size: int = 160) -> Ite
             for n, (image, label) in enumerate(zip(task.images, task.labels, strict=True))
         ]
         shown = [int(v) for v in np.unique(task.labels[0]) if v and (task.labels[0] == v).sum() >= 4 * SMALLEST]
-        drawn = rng.permutation(shown)[:MOST_STRUCTURES]
-        names = {f"structure {value}": int(value) for value in drawn}
+        values = rng.permutation(shown)[:MOST_STRUCTURES]
+        names = {f"structure {value}": int(value) for value in values}
         yield StudyList(f"synthetic {task.family}", names, studies, [range(templates)], queries, seed)
 
 
@@ -146,8 +146,8 @@ def collect(predictor: SliceSegmenter, studies: StudyList) -> Iterator[Record]:
                 truth[study.label == studies.names[name]] = value
             for name, dice in zip(shown, dice_by_label(prediction.mask, truth, len(shown)), strict=True):
                 if dice is not None:
-                    found = prediction.provenance["evidence"][name]
-                    yield Record(studies.name, label, study.id, name, found, dice)
+                    features = prediction.provenance["evidence"][name]
+                    yield Record(studies.name, label, study.id, name, features, dice)
 
 
 class Collection:

@@ -70,23 +70,23 @@ def _told(
         for record in own:
             if record.study in corrected:
                 continue
-            found = bool(alarms(record.evidence))
-            told = calibration.apply(raw[id(record)]) if "size" in record.evidence else (0.0, 0.0, 0.0)
-            yield Asked(record.list, *told, record.dice, found)
+            alarmed = bool(alarms(record.evidence))
+            estimate = calibration.apply(raw[id(record)]) if "size" in record.evidence else (0.0, 0.0, 0.0)
+            yield Asked(record.list, *estimate, record.dice, alarmed)
 
 
 def summary(answers: Sequence[Asked]) -> dict[str, float | int | None]:
     """Correlation, errors, coverage and what accepting at `GOOD` would do; None where it cannot be said."""
-    said, true = (np.array([getattr(one, key) for one in answers]) for key in ("dice", "truth"))
+    predicted, true = (np.array([getattr(one, key) for one in answers]) for key in ("dice", "truth"))
     inside = [one.low - 1e-9 <= one.truth <= one.high + 1e-9 for one in answers]
     taken = [one for one in answers if one.accepted]
     good = [one for one in answers if one.truth >= GOOD]
     return {
         "masks": len(answers),
         "true": _mean(true),
-        "correlation": _correlation(said, true),
-        "error": _mean(np.abs(said - true)),
-        "auroc": auroc(-said, true < FAILED),
+        "correlation": _correlation(predicted, true),
+        "error": _mean(np.abs(predicted - true)),
+        "auroc": auroc(-predicted, true < FAILED),
         "coverage": _mean(inside),
         "width": _mean([one.high - one.low for one in answers]),
         "accepted": len(taken),

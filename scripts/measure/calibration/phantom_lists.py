@@ -46,7 +46,7 @@ def _cropped(phantom: Phantom, names: list[str], rng: np.random.Generator) -> tu
         return phantom.array, phantom.label
     spacing = np.linalg.norm(phantom.affine[:3, :3], axis=0)
     window = []
-    for found, size in zip(box[0], spacing, strict=True):
+    for span, size in zip(box[0], spacing, strict=True):
         before, after = np.ceil(rng.uniform(*MARGIN, 2) / size).astype(int)
-        window.append(slice(max(0, found.start - before), found.stop + after))
+        window.append(slice(max(0, span.start - before), span.stop + after))
     return phantom.array[tuple(window)], phantom.label[tuple(window)]

@@ -41,7 +41,7 @@ def template_pictures(
     """
     for value, label in folder.dataset.labels.items():
         wanted = {"label": label, "method": methods[0].name, "prompt": "seglab", "templates": 1}
-        for word, record in _worst_and_best(folder, records, wanted, lambda found: found["dice"]):
+        for word, record in _worst_and_best(folder, records, wanted, lambda score: score["dice"]):
             query, template = folder.case(record["query"]), folder.case(record["group"])
             panels = [
                 Panel(f"template: {_file(template)}", template, template.mask(value), template.mask(value)),
@@ -49,8 +49,8 @@ def template_pictures(
             ]
             for method in methods:
                 answer = next(iter(method.answers([Asked(query, (template,), {value: label})], PromptType.SEGLAB)))
-                found = 100 * dice(answer[value], query.mask(value))
-                panels.append(Panel(f"{method.name}: {found:.0f}", query, answer[value], query.mask(value)))
+                score = 100 * dice(answer[value], query.mask(value))
+                panels.append(Panel(f"{method.name}: {score:.0f}", query, answer[value], query.mask(value)))
             title = f"{folder.name} / {label}, one template, {word}: Dice {record['dice']:.0f}"
             yield Picture(title, draw(panels))
 
@@ -87,9 +87,9 @@ def _worst_and_best(
 ) -> list[tuple[str, Record]]:
     """The two ends of the records that have the wanted entries, which those of clicks and of templates share."""
     wanted = {**wanted, "dataset": folder.name}
-    found = [record for record in records if all(record.get(key) == part for key, part in wanted.items())]
-    found = [record for record in found if ("clicks" in record) is ("prompt" not in wanted)]
-    return [("worst", min(found, key=dice_of)), ("best", max(found, key=dice_of))] if found else []
+    matching = [record for record in records if all(record.get(key) == part for key, part in wanted.items())]
+    matching = [record for record in matching if ("clicks" in record) is ("prompt" not in wanted)]
+    return [("worst", min(matching, key=dice_of)), ("best", max(matching, key=dice_of))] if matching else []
 
 
 def _file(case: Case) -> str:

@@ -16,13 +16,13 @@ from scripts.measure.evaluation.store import Record
 def template_records(folder: CaseFolder, task: Task, method: TemplateMethod, kind: PromptType) -> Iterator[Record]:
     """Ask a method everything of a task with one kind of prompt; structures that the query shows are scored."""
     names = {value: folder.dataset.labels[value] for value in task.values}
-    asked = [
+    questions = [
         Asked(folder.case(q.query), tuple(folder.case(template) for template in q.templates), names)
         for q in task.questions
     ]
-    for question, one, answer in zip(task.questions, asked, method.answers(asked, kind), strict=True):
+    for question, one, answer in zip(task.questions, questions, method.answers(questions, kind), strict=True):
         for value in sorted(set(answer) & folder.showing[question.query]):
-            found = score(answer[value], one.query.mask(value), one.query.image.spacing)
+            result = score(answer[value], one.query.mask(value), one.query.image.spacing)
             yield {
                 "dataset": folder.name,
                 "label": names[value],
@@ -32,7 +32,7 @@ def template_records(folder: CaseFolder, task: Task, method: TemplateMethod, kin
                 "reached": len(question.templates),
                 "group": question.group,
                 "query": question.query,
-                **_rounded(found.__dict__),
+                **_rounded(result.__dict__),
             }
 
 
@@ -51,7 +51,7 @@ def click_records(folder: CaseFolder, task: Task, method: ClickMethod, settings:
                 "query": file,
                 "clicks": {str(t): clicked.clicks_to(t, settings.clicks) for t in TARGETS},
                 "got": {str(t): bool(max(clicked.dices) >= t) for t in TARGETS},
-                "after": {str(n): _rounded(found.__dict__) for n, found in after.items()},
+                "after": {str(n): _rounded(result.__dict__) for n, result in after.items()},
             }
 
 

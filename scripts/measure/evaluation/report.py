@@ -98,13 +98,13 @@ def _clicks(overall: Sequence[Record]) -> str:
 
 
 def _by_structure(rows: Sequence[Record], clicks: Sequence[Record]) -> str:
-    found = {(r["dataset"], r["label"], r["method"], r["prompt"], r["templates"]): r for r in rows}
+    by_key = {(r["dataset"], r["label"], r["method"], r["prompt"], r["templates"]): r for r in rows}
     to_80 = {(r["dataset"], r["label"]): r["clicks80"] for r in clicks if r["method"] == NAME}
     body = []
     for dataset, label in dict.fromkeys((r["dataset"], r["label"]) for r in rows):
         cells = []
         for _, method, prompt, templates, name in COLUMNS:
-            row = found.get((dataset, label, method, prompt, templates))
+            row = by_key.get((dataset, label, method, prompt, templates))
             cells.append("" if row is None else f"{row[name]:.0f}")
         clicked = to_80.get((dataset, label))
         body.append([dataset, label, *cells, "" if clicked is None else f"{clicked:.1f}"])

@@ -20,9 +20,9 @@ def resampled_means(matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(RESAMPLES,) means of (templates, queries), both drawn with replacement; NaN is a pair that was not asked."""
     rows = rng.integers(matrix.shape[0], size=(RESAMPLES, matrix.shape[0], 1))
     columns = rng.integers(matrix.shape[1], size=(RESAMPLES, 1, matrix.shape[1]))
-    drawn = matrix[rows, columns].reshape(RESAMPLES, -1)
-    counted = np.isfinite(drawn)
-    sums = np.where(counted, drawn, 0).sum(axis=1)
+    sample = matrix[rows, columns].reshape(RESAMPLES, -1)
+    counted = np.isfinite(sample)
+    sums = np.where(counted, sample, 0).sum(axis=1)
     return np.where(counted.any(axis=1), sums / np.maximum(1, counted.sum(axis=1)), np.nanmean(matrix))
 
 
@@ -40,13 +40,13 @@ def resampled_over_datasets(
         replicates: for each row (RESAMPLES,) of `resampled_means`, or constants where only data sets are resampled.
     """
     means = np.array(list(_by_dataset(datasets, replicates).values()))  # (data sets, RESAMPLES)
-    drawn = rng.integers(len(means), size=means.shape)
+    sample = rng.integers(len(means), size=means.shape)
     which = rng.integers(RESAMPLES, size=means.shape)  # a data set drawn twice is two different replicates
-    return np.asarray(means[drawn, which].mean(axis=0))
+    return np.asarray(means[sample, which].mean(axis=0))
 
 
 def _by_dataset(datasets: Sequence[str], values: Sequence) -> dict[str, np.ndarray]:
     grouped = defaultdict(list)
     for dataset, value in zip(datasets, values, strict=True):
         grouped[dataset].append(value)
-    return {dataset: np.mean(found, axis=0) for dataset, found in grouped.items()}
+    return {dataset: np.mean(scores, axis=0) for dataset, scores in grouped.items()}

@@ -44,8 +44,8 @@ class FinishedRows:
 
     def get_or(self, key: str, make: Callable[[], Iterable[Record]]) -> list[Record]:
         """The records of a unit, made and kept if it is not finished."""
-        found = self.get(key)
-        return found if found is not None else self.put(key, make())
+        value = self.get(key)
+        return value if value is not None else self.put(key, make())
 
 
 def source_fingerprint(*folders: Path) -> str:
@@ -58,14 +58,14 @@ def source_fingerprint(*folders: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, list[Record]]:
-    found = {}
+    rows = {}
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             unit = json.loads(line)
-            found[unit["unit"]] = unit["records"]
+            rows[unit["unit"]] = unit["records"]
         except (ValueError, KeyError, TypeError):
             continue  # torn while it was written: the unit is done again
-    return found
+    return rows
 
 
 def _ends_whole(path: Path) -> bool:

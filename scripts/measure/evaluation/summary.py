@@ -60,12 +60,12 @@ def _template_row(
 ) -> _Row:
     groups = {group: n for n, group in enumerate(dict.fromkeys(record["group"] for record in records))}
     queries = {query: n for n, query in enumerate(dict.fromkeys(record["query"] for record in records))}
-    found = {}
+    columns = {}
     for name in ("dice", "surface", "surface_percent"):
-        found[name] = np.full((len(groups), len(queries)), np.nan)  # NaN: a template never serves its own subject
+        columns[name] = np.full((len(groups), len(queries)), np.nan)  # NaN: a template never serves its own subject
         for record in records:
-            found[name][groups[record["group"]], queries[record["query"]]] = record[name]
-    row = _row(key, found, units, rng)
+            columns[name][groups[record["group"]], queries[record["query"]]] = record[name]
+    row = _row(key, columns, units, rng)
     row.values["reached"] = round(float(np.mean([record["reached"] for record in records])), 2)
     return row
 
@@ -76,8 +76,8 @@ def _after_clicks(
     """Rows of the interactive mode; where there is no template, worst and best are those of the images."""
     for count in REPORTED:
         after = [record["after"][str(count)] for record in records]
-        found = {name: np.array([[one[name]] for one in after]) for name in ("dice", "surface", "surface_percent")}
-        yield _row((*key, f"{count} click" + "s" * (count > 1), 0), found, units, rng)
+        columns = {name: np.array([[one[name]] for one in after]) for name in ("dice", "surface", "surface_percent")}
+        yield _row((*key, f"{count} click" + "s" * (count > 1), 0), columns, units, rng)
 
 
 def _row(

@@ -28,14 +28,14 @@ class Unit:
         name: for people.
         asked_by: kind of prompt on the templates, or `CLICKS`.
         key: everything that its records depend on.
-        dear: done after everything that is not.
+        slow: done after everything that is not.
         make: does the work.
     """
 
     name: str
     asked_by: str
     key: str
-    dear: bool
+    slow: bool
     make: Callable[[], Iterable[Record]]
 
 

@@ -104,8 +104,8 @@ class Annotator:
             best = mask if dice(mask, truth) >= dice(best, truth) else best
         left = [goal for goal in self.goals if work.limited(goal)]
         if left:
-            best, drawn = draw(best, truth, self.axis, left)
-            work.drawn = drawn
+            best, corners = draw(best, truth, self.axis, left)
+            work.drawn = corners
         return best, work
 
 

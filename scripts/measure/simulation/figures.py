@@ -47,12 +47,13 @@ def table(ways: Mapping[str, Mapping[str, Any]]) -> str:
     rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for goal in map(str, GOALS):
         base = ways.get("interactive", {}).get("goals", {}).get(goal, {}).get("clicks")
-        for way, found in ways.items():
-            at = found["goals"][goal]
+        for way, result in ways.items():
+            at = result["goals"][goal]
             saved = f"{100 * (at['clicks'] / base - 1):+.0f} %" if base else "-"
-            cells = (TITLES[way], f"{float(goal):.0%}", at["clicks"], at["drawing"], saved, found["opened"],
-                     at["without_click"], found["unseen"], _told(found["unseen_dice"]), len(at["limited"]),
-                     _told(found["final_dice"]), f"{at['reached']} of {found['opened'] + found['unseen']}")  # fmt: skip
+            cells = (TITLES[way], f"{float(goal):.0%}", at["clicks"], at["drawing"], saved, result["opened"],
+                     at["without_click"], result["unseen"], _told(result["unseen_dice"]),
+                     len(at["limited"]), _told(result["final_dice"]),
+                     f"{at['reached']} of {result['opened'] + result['unseen']}")  # fmt: skip
             rows.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(rows)
 
@@ -89,7 +90,7 @@ def _at(goal: float, entries: Sequence[Mapping[str, Any]], unseen: Sequence[Mapp
 
 
 def _works(entry: Mapping[str, Any]) -> list[Work]:
-    return [Work.of(told) for told in entry["structures"].values()]
+    return [Work.of(record) for record in entry["structures"].values()]
 
 
 def _points(values: Sequence[float]) -> float | None:

@@ -28,11 +28,11 @@ def outline(truth: np.ndarray, goal: float) -> tuple[np.ndarray, int]:
     """
     contours = find_contours(np.pad(truth, 1).astype(float), 0.5)
     for corners in CORNERS:
-        drawn = np.zeros(truth.shape, bool)
+        filled = np.zeros(truth.shape, bool)
         for contour in contours:
-            drawn ^= polygon2mask(truth.shape, _evenly(contour - 1, corners))  # a hole takes away
-        if dice(drawn, truth) >= goal:
-            return drawn, corners * len(contours)
+            filled ^= polygon2mask(truth.shape, _evenly(contour - 1, corners))  # a hole takes away
+        if dice(filled, truth) >= goal:
+            return filled, corners * len(contours)
     return truth, CORNERS[-1] * len(contours)
 
 
@@ -47,24 +47,24 @@ def draw(mask: np.ndarray, truth: np.ndarray, axis: int, goals: Sequence[float])
     Returns:
         The mask at the last goal, and {goal: clicks until then}. Wiping out a slice without the structure is one click.
     """
-    found = np.atleast_3d(mask).copy() if mask.ndim == 2 else mask.copy()
+    edited = np.atleast_3d(mask).copy() if mask.ndim == 2 else mask.copy()
     true = np.atleast_3d(truth) if truth.ndim == 2 else truth
     axis = 2 if mask.ndim == 2 else axis
-    slices, wanted = np.moveaxis(found, axis, 0), np.moveaxis(true, axis, 0)
+    slices, wanted = np.moveaxis(edited, axis, 0), np.moveaxis(true, axis, 0)
     clicks, needed = 0, {}
     for goal in goals:
-        while dice(found, true) < goal:
+        while dice(edited, true) < goal:
             wrong = (slices != wanted).sum(axis=(1, 2))
             index = int(wrong.argmax())
             if wanted[index].any():
-                drawn, corners = outline(wanted[index], goal)
-                better = dice(drawn, wanted[index]) > dice(slices[index], wanted[index])
-                slices[index], corners = (drawn, corners) if better else (wanted[index], CORNERS[-1])
+                filled, corners = outline(wanted[index], goal)
+                better = dice(filled, wanted[index]) > dice(slices[index], wanted[index])
+                slices[index], corners = (filled, corners) if better else (wanted[index], CORNERS[-1])
             else:
                 slices[index], corners = False, 1
             clicks += corners
         needed[goal] = clicks
-    return found.reshape(mask.shape), needed
+    return edited.reshape(mask.shape), needed
 
 
 def by_hand(truth: Mapping[str, np.ndarray], axis: int, goals: Sequence[float]) -> dict[str, dict[float, int]]:

@@ -100,7 +100,7 @@ def hand(studies: StudyList, log: Log) -> None:
             continue
         axis = Stack.of(studies.image(study)).axis
         clicks = by_hand(studies.masks(study), axis, GOALS)
-        work = {name: Work(0.0, [], drawn).told() for name, drawn in clicks.items()}
+        work = {name: Work(0.0, [], corners).told() for name, corners in clicks.items()}
         log.add({"id": study.id, "structures": work, "final": dict.fromkeys(work, GOALS[-1])})
 
 
@@ -175,8 +175,8 @@ class Loop:
         path.parent.mkdir(exist_ok=True)
         write_label(path, label, image)
         final = {name: round(dice(label == value, truth[name]), 4) for value, name in enumerate(masks, start=1)}
-        told = {name: one.told() for name, one in work.items()}
-        self.log.add({"id": study.id, "structures": told, "final": final, "predicted": predicted})
+        records = {name: one.told() for name, one in work.items()}
+        self.log.add({"id": study.id, "structures": records, "final": final, "predicted": predicted})
         self._save(study.id, client)
 
     def _automatic(self, study: Study, image: Image, client: Client) -> tuple[dict[str, np.ndarray], Any]:
@@ -225,8 +225,8 @@ class Loop:
         while time.monotonic() < end:
             server.check()
             if cache.exists():
-                with np.load(cache) as found:
-                    if len(found["ids"]) == len(self.studies):
+                with np.load(cache) as arrays:
+                    if len(arrays["ids"]) == len(self.studies):
                         return
             time.sleep(_POLL)
         raise ServerError("the server has not looked at every study in time")
