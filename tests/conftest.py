@@ -13,7 +13,7 @@ import torch
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import save_network
 from tests.programs import (  # noqa: F401  (hooks)
-    pytest_collection_modifyitems,
+    leave_out,
     pytest_sessionfinish,
     pytest_terminal_summary,
     pytest_testnodedown,
@@ -23,6 +23,21 @@ from tests.samples import TINY
 # The same examples in every run, and no clock: a busy machine must not make a test fail
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=30)
 hypothesis.settings.load_profile("suite")
+
+# What takes longest begins, so that no process is left with one of them when all others have ended
+SLOW = ("ohif", "server", "slicer", "test_checks.py", "scripts", "trainers")
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests whose programs are missing, and put the slow ones first."""
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(TESTS).parts[0]
+        return SLOW.index(folder) if folder in SLOW else len(SLOW)
+
+    leave_out(config, items)
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
