@@ -29,6 +29,24 @@ class NotFound(ClientError):
         super().__init__(detail, status=404)
 
 
+class Busy(Exception):
+    """More requests than the server takes; says when to try again.
+
+    Attributes:
+        status: 429 where the client itself sent too many, 503 where all together did, 507 where the disk is full.
+        detail: why.
+        retry_after: seconds.
+    """
+
+    def __init__(self, detail: str, status: int, retry_after: int) -> None:
+        super().__init__(detail)
+        self.detail, self.status, self.retry_after = detail, status, retry_after
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class ServerUnreachable(Exception):
     """Another server that this one needs gives no answer; the message says which, and what to do."""
 

@@ -18,9 +18,10 @@ from pydantic import BaseModel
 
 from infers.annotate.endpoints import add_annotation
 from infers.api.archives import received_image
+from infers.api.lines import Lines
 from infers.api.ohif import add_ohif
 from infers.api.proxy import add_proxy
-from infers.api.strict import StrictRoute
+from infers.api.strict import route_class
 from infers.board.endpoints import add_board
 from infers.errors import ClientError, NotFound
 from infers.guards import (
@@ -59,10 +60,12 @@ def _refuse_second(method: str) -> None:
         raise ClientError(f"a {method} task is already running: wait for its end, or stop it with DELETE", 429)
 
 
-def own_router(app: Any) -> APIRouter:
-    """Routes that speak to `app`, an `infers.assembly.Assembly`."""
+def own_router(app: Any, lines: Lines | None = None) -> APIRouter:
+    """Routes that speak to `app`, an `infers.assembly.Assembly`; what they do waits in `lines`."""
     router = APIRouter(
-        prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)], route_class=StrictRoute
+        prefix=settings.MONAI_LABEL_API_STR,
+        dependencies=[Depends(check_names)],
+        route_class=route_class(lines or Lines()),
     )
     for add in (_add_oneprompt, add_board, add_annotation, _add_inference, _add_studies, _add_training, _add_refusals):
         add(router, app)

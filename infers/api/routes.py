@@ -36,8 +36,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from infers.api.door import Door
 from infers.api.endpoints import own_router
-from infers.api.strict import StrictRoute
-from infers.errors import ClientError, ServerUnreachable, dicomweb_problem
+from infers.api.lines import Lines
+from infers.api.strict import route_class
+from infers.errors import Busy, ClientError, ClientGone, ServerUnreachable, dicomweb_problem
 from infers.guards import check_names
 from infers.records import RecordError
 from lib.finetuning.versions import VersionError
@@ -55,7 +56,8 @@ REFUSALS = (
     CheckpointError,
     RecordError,
 )  # of the library: always about what was given
-THREADS = 200
+THREADS = 64
+GONE = 499  # which nobody reads; proxies call it so
 LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 
@@ -66,12 +68,15 @@ def install(server: FastAPI, app: Any) -> None:
         server: `monailabel.app.app`, already starting: its routes and middleware are exchanged as whole objects.
         app: `infers.assembly.Assembly`.
     """
-    stock = APIRouter(prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)], route_class=StrictRoute)
+    lines = Lines()
+    stock = APIRouter(
+        prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)], route_class=route_class(lines)
+    )
     for module in STOCK:
         for route in module.router.routes:
             if isinstance(route, APIRoute):
                 _add_in_thread(stock, route)
-    server.router.routes[0:0] = [*own_router(app).routes, *stock.routes]
+    server.router.routes[0:0] = [*own_router(app, lines).routes, *stock.routes]
     for kind in (
         ClientError,
         *REFUSALS,
@@ -80,6 +85,8 @@ def install(server: FastAPI, app: Any) -> None:
         requests.RequestException,
         MONAILabelException,
         AnswerError,
+        Busy,
+        ClientGone,
     ):
         server.add_exception_handler(kind, _answer)
     if not settings.MONAI_LABEL_CORS_ORIGINS:
@@ -97,7 +104,7 @@ def install(server: FastAPI, app: Any) -> None:
     # Requests are answered only when it has ended: without a stack, the first of them builds one that has it all.
     server.middleware_stack = None
     server.add_middleware(Door, hosts=app.config.hosts, limits=app.limits)
-    # Who waits for a turn at the network holds a thread; the default of 40 would let 40 of them keep out everyone else
+    # Who waits for a turn holds no thread, so this is more than all lines and everything light need together
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
 
 
@@ -138,6 +145,10 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
     """The error as JSON with a `detail`."""
     if isinstance(error, ClientError):
         return JSONResponse({"detail": error.detail}, error.status)
+    if isinstance(error, Busy):
+        return JSONResponse({"detail": error.detail}, error.status, {"Retry-After": str(error.retry_after)})
+    if isinstance(error, ClientGone):
+        return JSONResponse({"detail": "the client hung up"}, GONE)
     if isinstance(error, VersionError):
         return JSONResponse({"detail": str(error)}, 404)
     if isinstance(error, AnswerError):

@@ -1,7 +1,8 @@
-"""JSON bodies as bounded as everything else that is recorded or handed to another process."""
+"""Routes whose JSON is bounded, and whose work waits in line for its turn."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from infers.api.lines import Lines, in_line
 from infers.limits import Limits
 from infers.records import RecordError, parse_record
 
@@ -25,7 +27,15 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that gets such requests."""
+    """A route that gets such requests; a plain function as its endpoint waits in the line of `lines` for its path."""
+
+    lines: Lines
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        line = self.lines.of(path, options.get("methods") or ["GET"])
+        if line is not None and not inspect.iscoroutinefunction(endpoint):
+            endpoint = in_line(line, endpoint)
+        super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -34,3 +44,8 @@ class StrictRoute(APIRoute):
             return await handler(StrictRequest(request.scope, request.receive))
 
         return handle
+
+
+def route_class(lines: Lines) -> type[StrictRoute]:
+    """Such routes with these lines."""
+    return type("LinedRoute", (StrictRoute,), {"lines": lines})

@@ -8,6 +8,7 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from infers.errors import ClientError
+from infers.serving.clients import client_control
 from infers.study_list.studies import SPECIALIST
 from infers.tasks.oneprompt import Engine, OnePromptTask
 from infers.tasks.request import structures
@@ -47,4 +48,4 @@ class ListUNetTask(OnePromptTask):
         offered = {name: known[name] for name in specialist.structures if name in known}
         wanted = {name: known[name] for name in structures({**request, "label": None}, offered)}
         with self.engine.gate.interactive():
-            return self.engine.studies.segment(request.get("image_id"), image, wanted)
+            return self.engine.studies.segment(request.get("image_id"), image, wanted, client_control())

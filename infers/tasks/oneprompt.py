@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from infers.errors import ClientError
 from infers.names import LabelMap, names_by_value
+from infers.serving.clients import client_control
 from infers.serving.model import ServedModel
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.acceptance import Acceptance
@@ -112,7 +113,12 @@ class InteractiveTask(OnePromptTask):
             )
         with engine.gate.interactive():
             prediction = engine.model.segmenter.interact(
-                image, prompts, labels, axis=slice_axis(request, CLIENT_AXIS) if flat else None, only_slice=flat
+                image,
+                prompts,
+                labels,
+                axis=slice_axis(request, CLIENT_AXIS) if flat else None,
+                only_slice=flat,
+                control=client_control(),
             )
         if marked:
             engine.acceptance.offer(request["image_id"], prediction, request.get("user", ""))
@@ -213,7 +219,7 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
         quality = {name: one.dice for name, one in made.quality.items()}
         return Prediction(mask, dict(made.label_names), quality, {**provenance, "stored": True})
     with engine.gate.interactive():
-        return engine.studies.segment(image_id, image, wanted)
+        return engine.studies.segment(image_id, image, wanted, client_control())
 
 
 def centroids(prediction: Prediction) -> dict[str, list[int]]:
