@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Collection, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from pydicom.dataset import Dataset
 
 from infers.annotate.desk import Desk
+from infers.annotate.prompted import PromptedStudies, check_seen
 from infers.api.routes import install
 from infers.board.board import Board
 from infers.dicom.dicomseg import Maker, read_headers
@@ -31,7 +32,7 @@ from infers.guards import safe_name
 from infers.jobs.batch import TolerantBatchInfer
 from infers.jobs.propagation import Propagation
 from infers.jobs.training import Trainings
-from infers.label_records import AUTOMATIC, FINAL, FORMER, LabelRecord, Statement
+from infers.label_records import AUTOMATIC, FINAL, FORMER, PROMPTED, LabelRecord, Statement
 from infers.limits import MB, Limits
 from infers.names import LabelMap
 from infers.serving.model import BASE, PUBLISHED, ServedModel
@@ -50,6 +51,7 @@ from infers.study_list.studies import MODEL, SPECIALIST, Studies
 from infers.study_list.template_check import TemplateHealth
 from infers.tasks.list_unet import ListUNetTask
 from infers.tasks.oneprompt import Engine, is_marked, tasks
+from infers.tasks.submit import SUBMIT, SubmitTask
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.versions import FOLDER, Versions
@@ -123,8 +125,9 @@ class Assembly:
             self.datastore, offers, self.config.quiet_seconds, self.label_saved, self.labels.learn
         )
         self.board = Board(self.studies, self.job, self.acceptance, self._templates_changed, self.health)
-        self.desk = Desk(self.studies)
         self.engine = Engine(self.studies, self.labels, self.model, self.gate, self.acceptance)
+        self.desk = Desk(self.studies)
+        self.prompted = PromptedStudies(self.engine, self._templates_changed)
         # Training writes into the watched folders all the time: only other weights are news for the list
         self._weights_changed = if_other(
             lambda: (self.model.weights_on_disk(), self.specialist.hash), self._list_changed
@@ -141,7 +144,11 @@ class Assembly:
 
     def infers(self) -> dict[str, Any]:
         """The infer tasks by name."""
-        self._tasks = {**tasks(self.engine), SPECIALIST: ListUNetTask(self.engine, self.specialist)}
+        self._tasks = {
+            **tasks(self.engine),
+            SUBMIT: SubmitTask(self.engine),
+            SPECIALIST: ListUNetTask(self.engine, self.specialist),
+        }
         return self._tasks
 
     def for_specialist(self) -> dict[str, Any]:
@@ -230,8 +237,15 @@ class Assembly:
                 self.studies.store_result(image_id, Path(path), params, stamp, tag)
         return {"label": label, "tag": tag, "file": path, "params": params}
 
-    def save_label(self, image_id: str, path: Path, tag: str, statement: Statement, user: str | None) -> dict[str, Any]:
-        """Store a label that a client submitted; a final one is checked first and becomes a template."""
+    def save_label(
+        self, image_id: str, path: Path, tag: str, statement: Statement, user: str | None, seen: str | None = None
+    ) -> dict[str, Any]:
+        """Store a label that a client submitted; a final one is checked first and becomes a template.
+
+        Args:
+            seen: version of the final label that the client began from, empty where there was none: another one by now
+                is not replaced. None: whatever there is.
+        """
         safe_name("tag", tag)
         self.image_path(image_id)
         plain = self.studies.as_label_map(image_id, path, statement) if tag == FINAL else nullcontext((path, statement))
@@ -240,7 +254,11 @@ class Assembly:
             if tag == FINAL:
                 record = replace(record, structures=self.studies.check_label(image_id, path, statement))
             before = self.datastore.records(image_id).get(FORMER)
-            self.datastore.save(image_id, path, tag, record)
+            # A DICOMweb server is never asked while the list is locked
+            with self.datastore.at_once() if seen is not None and not self.board.ohif else nullcontext():
+                if seen is not None:
+                    check_seen(self.datastore.label(image_id, FINAL), seen)
+                self.datastore.save(image_id, path, tag, record)
         former = self.datastore.records(image_id).get(FORMER)
         answer = self._app.on_save_label(image_id, image_id) if tag == FINAL else {}
         if former and former != before:
@@ -257,7 +275,10 @@ class Assembly:
         self.datastore.amend(image_id, tag, lambda record: record.described(statement, user))
 
     def label_saved(self, image_id: str) -> dict[str, Any]:
-        """A final label is there: the other studies follow, its former mask is scored, and a training may be due."""
+        """A final label is there: it takes the place of prompts, the other studies follow, its former mask is scored, a
+        training may be due."""
+        with suppress(NotFound):
+            self.datastore.remove_label(image_id, PROMPTED)
         if self.config.auto_propagate:
             self.job.trigger()
         threading.Thread(target=score_study, args=(self.studies, image_id), name="scoring", daemon=True).start()
@@ -357,7 +378,7 @@ class Assembly:
         versions = [{**record, "served": record["hash"] == served} for record in self.versions.all()]
         base = {"hash": self.model.base_hash, "served": served == self.model.base_hash}
         specialist = {**self.trainings.status(SPECIALIST), "offered": self.specialist.status()}
-        specialist |= {"from_labels": self.config.specialist, "labelled": len(self.studies.templates())}
+        specialist |= {"from_labels": self.config.specialist, "labelled": len(self.studies.painted())}
         return {
             **self.trainings.status(),
             **{"served": served, "base": base, "versions": versions, "specialist": specialist},

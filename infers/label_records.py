@@ -19,6 +19,7 @@ from lib.quality.estimate import Quality, evidence_of, recorded
 
 FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
+PROMPTED = "prompted"  # tag of the answer to the prompts of a study that is prompted and not painted
 FORMER = "former"  # tag of a person's label that another person replaced: the last such one is kept
 
 ON_BOARD = "review board"  # how a label was accepted: an automatic mask, by a person who looked at it
@@ -161,6 +162,7 @@ class LabelRecord:
         statement: what the client said that submitted it.
         author: who submitted or accepted it.
         structures: {structure: value} as found in a final label when it was saved; None where nobody looked.
+        prompts: of a study that is prompted and not painted: the prompts, as `infers.prompts` reads them.
         accepted: how a final label came to be one without being submitted (`ON_BOARD`, `AS_RESULT`), else None.
         template: False for a final label that a person wants kept out of the template bank.
         provenance: what made an automatic mask, or the mask that was accepted; None for a person's own label.
@@ -175,6 +177,7 @@ class LabelRecord:
     statement: Statement = Statement()
     author: str | None = field(default=None, metadata=_key("user"))
     structures: Mapping[str, int] | None = field(default=None, metadata=_key("structures"))
+    prompts: Mapping[str, Any] | None = field(default=None, metadata=_key("prompts"))
     accepted: str | None = field(default=None, metadata=_key("accepted"))
     template: bool = field(default=True, metadata=_key("template"))
     provenance: Provenance | None = field(default=None, metadata=_key("provenance"))
@@ -193,6 +196,7 @@ class LabelRecord:
             statement=Statement.from_json(data, without=("model",) if provenance else ()),
             author=_text(data.get("user")),
             structures=_values(data.get("structures")),
+            prompts=prompts if isinstance(prompts := data.get("prompts"), Mapping) else None,
             accepted=_text(data.get("accepted")),
             template=data.get("template") is not False,
             provenance=provenance,
@@ -218,8 +222,9 @@ class LabelRecord:
 
     @property
     def naming(self) -> dict[str, Any]:
-        """All that names the structures, as JSON: another naming makes it another template."""
-        return {**self.statement.naming, **({} if self.structures is None else {"structures": dict(self.structures)})}
+        """All that names the structures, and prompts them, as JSON: other names or prompts make it another template."""
+        said = {"structures": self.structures, "prompts": self.prompts}
+        return {**self.statement.naming, **{key: dict(value) for key, value in said.items() if value is not None}}
 
     @property
     def inferred(self) -> bool:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 FLOORS = {
     "lib": ["imaging", "networks", "learning", "inference", "quality", "segmenters", "finetuning"],
     "infers": [
-        "environment errors guards label_records limits names records settings",
+        "environment errors guards label_records limits names prompts records settings",
         "store",
         "dicom study_list",
         "serving",

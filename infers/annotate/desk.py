@@ -14,7 +14,7 @@ from infers.annotate.shown import SHRINKS, Shown, ShownStudies
 from infers.board.decisions import version_of
 from infers.board.thumbnails import colours
 from infers.errors import ClientError, NotFound
-from infers.label_records import AUTOMATIC, FINAL
+from infers.label_records import AUTOMATIC, FINAL, PROMPTED
 from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.studies import Studies
@@ -23,7 +23,7 @@ from lib.imaging.images import read_label
 from lib.imaging.nifti import nifti_bytes
 
 MOST_STRUCTURES = 255  # the page paints in bytes
-TAGS = (FINAL, AUTOMATIC)
+TAGS = (FINAL, PROMPTED, AUTOMATIC)
 
 
 class Desk:
@@ -123,6 +123,7 @@ def _described(label: StoredLabel) -> dict[str, Any]:
         "client_id": record.statement.client_id,
         "ts": record.saved,
         "accepted": record.accepted,
+        "prompts": record.prompts,
     }
 
 

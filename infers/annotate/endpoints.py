@@ -16,9 +16,11 @@ from starlette.staticfiles import StaticFiles
 
 from infers.annotate.shown import compressed
 from infers.board.endpoints import PAGE_HEADERS, PRIVATE
+from infers.label_records import Statement
 
 STATIC = Path(__file__).parent / "static"
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
+ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 THIS_MACHINE = ("127.0.0.1", "::1")
 
 
@@ -30,10 +32,18 @@ class Present(BaseModel):
     leaving: bool = False
 
 
+class Prompted(BaseModel):
+    """What a study shows without being painted: {structure: prompts} (`infers.prompts`), and who says so."""
+
+    prompts: dict[str, Any] = Field(min_length=1, max_length=255)
+    client_id: str = Field("", max_length=64)
+
+
 def add_annotation(router: APIRouter, app: Any) -> None:
     """Add the page's routes; `app` is an `infers.assembly.Assembly`."""
     _add_page(router)
     _add_study(router, app)
+    _add_prompts(router, app)
 
 
 def _add_page(router: APIRouter) -> None:
@@ -72,6 +82,14 @@ def _add_study(router: APIRouter, app: Any) -> None:
             return {"others": [], "labels": {}}
         others = app.desk.presence.enter(id, body.session, body.name or user.username)
         return {"others": others, "labels": app.desk.versions(id)}
+
+
+def _add_prompts(router: APIRouter, app: Any) -> None:
+    @router.put("/oneprompt/studies/{id}/prompts", tags=["One-Prompt"])
+    def prompts(id: str, body: Prompted, user: User = ANNOTATOR) -> dict[str, Any]:
+        app.image_path(id)
+        statement = Statement.from_json({"client_id": body.client_id} if body.client_id else {})
+        return app.prompted.save(id, body.prompts, statement, user.username)
 
 
 def _packs(request: Request) -> bool:

@@ -37,6 +37,7 @@ from infers.guards import (
 from infers.label_records import FINAL, Statement
 from infers.study_list.studies import MODEL
 from infers.tasks.oneprompt import USE_AS_TEMPLATE, is_marked
+from infers.tasks.submit import SUBMIT
 
 Output = Literal["image", "json", "all", "dicom_seg", "rtstruct"]  # MONAI Label's own, and the last
 Upload = Annotated[UploadFile, File()]
@@ -112,6 +113,8 @@ def _add_inference(router: APIRouter, app: Any) -> None:
         request |= {"model": model, "user": user.username, "frame": frame}
         if is_marked(request):
             check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{USE_AS_TEMPLATE}, which saves a label,")
+        if model == SUBMIT:
+            check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{SUBMIT}, which saves a label,")
         with ExitStack() as uploads:
             result = app.infer(_on_image(request, image, session_id, file, label, uploads))
         if output in ("dicom_seg", "rtstruct"):
@@ -168,11 +171,12 @@ def _add_studies(router: APIRouter, app: Any) -> None:
         label: Upload,
         params: str = Form("{}"),
         tag: str = FINAL,
+        seen: str | None = None,
         user: User = ANNOTATOR,
     ) -> dict[str, Any]:
         statement = Statement.from_json(json_object(params, "params"))
         with received(label) as path:
-            return app.save_label(image, path, tag or FINAL, statement, user.username)
+            return app.save_label(image, path, tag or FINAL, statement, user.username, seen)
 
     @router.put("/datastore/label/info", tags=["Datastore"])
     def describe_label(label: str, tag: str, info: str = Form("{}"), user: User = ANNOTATOR) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infers.errors import ClientError, NotFound
-from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, LabelRecord, Provenance, Rejection, Statement
+from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, PROMPTED, LabelRecord, Provenance, Rejection, Statement
 from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.acceptance import Acceptance
@@ -104,7 +104,7 @@ class Decisions:
         return self._each(ids, act)
 
     def undo(self, ids: Sequence[str]) -> Outcome:
-        """Take acceptance or rejection back; never a label that a person submitted."""
+        """Take acceptance, rejection or prompts back; never a label that a person submitted."""
 
         def act(image_id: str) -> str | None:
             store = self._studies.store
@@ -112,7 +112,10 @@ class Decisions:
                 return None if store.withdraw(image_id) else "a person submitted its label, which stays"
             mask = store.label(image_id, AUTOMATIC)
             if mask is None or not mask.record.rejected:
-                return "it was neither accepted nor rejected"
+                if store.label(image_id, PROMPTED) is None:
+                    return "it was neither accepted nor rejected, nor prompted"
+                store.remove_label(image_id, PROMPTED)
+                return None
             store.amend(image_id, AUTOMATIC, lambda record: replace(record, rejected=None))
             return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pillow
 
-from infers.label_records import AUTOMATIC, FINAL
+from infers.label_records import AUTOMATIC, FINAL, PROMPTED
 from infers.store.datastore import StoredLabel
 from infers.study_list.studies import Studies
 from lib.imaging.images import Image, read_label
@@ -70,8 +70,9 @@ class Thumbnails:
 
 
 def shown_label(studies: Studies, image_id: str) -> StoredLabel | None:
-    """The label that stands for a study: the final one, else the automatic mask, else None."""
-    return studies.store.label(image_id, FINAL) or studies.store.label(image_id, AUTOMATIC)
+    """The label that stands for a study: the final one, else the answer to its prompts, else the automatic mask."""
+    tagged = (studies.store.label(image_id, tag) for tag in (FINAL, PROMPTED, AUTOMATIC))
+    return next(filter(None, tagged), None)
 
 
 def colours(names: dict[str, int]) -> dict[str, str]:

@@ -87,7 +87,7 @@ class Trainings:
                     "a train task is already running: wait for its end, stop it with DELETE, or say enqueue=true", 429
                 )
             task = dict(self._run(name, params, enqueue=True))
-            if name == MODEL and self._beside and len(self._studies.templates()) >= self._beside:
+            if name == MODEL and self._beside and len(self._studies.painted()) >= self._beside:
                 self._run(SPECIALIST, {key: params[key] for key in WHERE if key in params}, enqueue=True)
             return task
 
@@ -146,7 +146,7 @@ class Trainings:
         if not self._every:
             return False
         known = read_record(self._folders[MODEL]).get("studies") or {}
-        new = [image_id for image_id, checksum in self._studies.templates().items() if known.get(image_id) != checksum]
+        new = [image_id for image_id, checksum in self._studies.painted().items() if known.get(image_id) != checksum]
         if len(new) < self._every or self._busy():
             return False
         return self._try({}, f"no training was started after {len(new)} new labels")
@@ -190,8 +190,8 @@ class Trainings:
         return not own and any(record.get("state") == RUNNING and _alive(record.get("pid")) for record in records)
 
     def _check(self, name: str) -> None:
-        if not self._studies.templates():
-            raise ClientError("there is no template yet: save one study first", status=409)
+        if not self._studies.painted():
+            raise ClientError("there is no label to learn from yet: save one study first", status=409)
         models = self._folders[name]
         free = shutil.disk_usage(models).free
         if free < self._room:

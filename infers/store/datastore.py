@@ -67,6 +67,11 @@ class StudyStore(StudyFiles):
         with self._lock:
             return [StudyStore.records(self, image_id) for image_id in self._datastore.objects]
 
+    def with_tag(self, tag: str) -> list[str]:
+        """Ids of the images that have a label with this tag."""
+        with self._lock:
+            return [image_id for image_id, one in self._datastore.objects.items() if tag in one.labels]
+
     def save_automatic(self, image_id: str, label: Path, record: LabelRecord, models: Collection[str]) -> bool:
         """Store a mask that a model made, with the tag `original`; never over a label that anybody else made.
 

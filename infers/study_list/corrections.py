@@ -73,7 +73,7 @@ class Corrections:
     def check_templates(self, control: Control) -> None:
         """Segment templates that never had a mask by the other templates, and learn from that."""
         self.learn(control)
-        templates = self._studies.templates()
+        templates = self._studies.painted()
         if len(templates) < 2:
             return
         current = self._current()
@@ -95,12 +95,12 @@ class Corrections:
 
     def _current(self) -> dict[str, dict[str, Any]]:
         """The checks of templates whose labels are still the same."""
-        templates = self._studies.templates()
+        templates = self._studies.painted()
         return {i: check for i, check in self._checks.items() if templates.get(i) == check["label"]}
 
     def _newest(self) -> list[str]:
         """Studies with a label that a person submitted."""
-        finals = {i: self._studies.store.records(i).get(FINAL) for i in self._studies.templates()}
+        finals = {i: self._studies.store.records(i).get(FINAL) for i in self._studies.painted()}
         submitted = {i: final.saved or 0 for i, final in finals.items() if final and final.submitted}
         return sorted(submitted, key=lambda image_id: -submitted[image_id])[:MOST_CASES]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infers.errors import ClientError, NotFound
-from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, LabelRecord, Provenance, StructureScore
+from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, PROMPTED, LabelRecord, Provenance, StructureScore
 from infers.study_list.studies import Studies
 from lib.quality.estimate import Quality
 
 QUALITY = ("quality", "quality_interval", "quality_reason", "alarms")  # fields of a row, as in the masks' records
-STATUSES = ("automatic", "rejected", "failed", "unlabelled", "accepted", "template", "excluded")
+STATUSES = ("automatic", "rejected", "failed", "unlabelled", "prompted", "accepted", "template", "excluded")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Row:
     Attributes:
         id: the study's id.
         status: one of `STATUSES`: `template` a label that a person submitted, `accepted` an automatic mask that a
-            person accepted (a template too), `excluded` either of them kept out of the bank.
+            person accepted (a template too), `excluded` either of them kept out of the bank, `prompted` a template by
+            its prompts alone, which may have an automatic mask as well.
         quality: {structure: predicted Dice, 0 to 1}; of an accepted study that of its mask.
         quality_interval: {structure: bounds of the true Dice in 9 of 10 cases}, where they are known.
         quality_reason: {structure: the one thing to know about its mask}.
@@ -113,6 +114,8 @@ def make_rows(
             own = mask.made_by(studies.models) if mask else None
             outdated = own is not None and key_of(image_id) not in (None, own.fingerprint)
             row = _unlabelled(image_id, mask, reason, outdated)
+            if (prompted := records.get(PROMPTED)) is not None:
+                row = replace(row, status="prompted", author=prompted.author, undoable=True)
         row = replace(row, offered=image_id in offered)
         rows.append(row.with_quality(studies.quality.of(made)) if made else row)
     return rows

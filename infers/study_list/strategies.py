@@ -16,7 +16,7 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 
 from infers.errors import NotFound
-from infers.label_records import AUTOMATIC
+from infers.label_records import AUTOMATIC, PROMPTED
 from infers.study_list.studies import Studies
 from lib.inference.ranking import representativeness, worth
 
@@ -88,9 +88,12 @@ class NextToLabel(RankedStrategy):
 
     def _need(self, image_id: str) -> float:
         try:
-            mask = self._studies.store.records(image_id).get(AUTOMATIC)
+            records = self._studies.store.records(image_id)
         except NotFound:  # removed meanwhile
             return 0.0
+        if PROMPTED in records:  # a person was there already: the others first
+            return 0.0
+        mask = records.get(AUTOMATIC)
         made = mask.made_by(self._studies.models) if mask else None
         if mask is None or made is None or mask.rejected:
             return 1.0

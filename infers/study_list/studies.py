@@ -21,8 +21,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from infers.errors import ClientError, NotFound
-from infers.label_records import AUTOMATIC, FINAL, LabelRecord, Provenance, Statement
+from infers.label_records import AUTOMATIC, FINAL, PROMPTED, LabelRecord, Provenance, Statement
 from infers.names import LabelMap, choose_names, names_beside
+from infers.prompts import said_prompts
 from infers.store.datastore import StoredLabel
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.predicted_quality import PredictedQuality
@@ -47,6 +48,7 @@ class Store(Protocol):
 
     def list_images(self) -> list[str]: ...
     def get_labeled_images(self) -> list[str]: ...
+    def with_tag(self, tag: str) -> list[str]: ...
     def get_unlabeled_images(self) -> list[str]: ...
     def get_image_uri(self, image_id: str) -> str: ...
     def image_stamp(self, image_id: str) -> str: ...
@@ -58,6 +60,7 @@ class Store(Protocol):
     def promote(self, masks: Mapping[str, tuple[str, LabelRecord]]) -> set[str]: ...
     def at_once(self) -> AbstractContextManager[None]: ...
     def withdraw(self, image_id: str) -> bool: ...
+    def remove_label(self, label_id: str, label_tag: str) -> None: ...
     def remove_automatic(self, models: Collection[str]) -> list[str]: ...
     def get_image_info(self, image_id: str) -> dict[str, Any]: ...
     def problems(self) -> dict[str, str]: ...
@@ -105,7 +108,7 @@ class Studies:
         return read_image(self.store.get_image_uri(image_id))
 
     def templates(self) -> dict[str, str]:
-        """{image id: checksum} of the usable templates; unusable ones are in `problems`."""
+        """{image id: checksum} of the usable templates, painted or prompted; unusable ones are in `problems`."""
         with self._lock:
             records = {}
             for image_id in self.store.get_labeled_images():
@@ -114,8 +117,18 @@ class Studies:
                     continue
                 if self._structures(image_id, label):
                     records[image_id] = _template_checksum(label)
+            for image_id in self.store.with_tag(PROMPTED):
+                prompted = self.store.label(image_id, PROMPTED)
+                if prompted is not None and FINAL not in self.store.records(image_id):
+                    records[image_id] = _template_checksum(prompted)
             self.bank.refresh(records)
             return records
+
+    def painted(self) -> dict[str, str]:
+        """{image id: checksum} of those of them that have a final label: what can be learnt from and checked."""
+        templates = self.templates()
+        prompted = {image_id for image_id in self.store.with_tag(PROMPTED) if FINAL not in self.store.records(image_id)}
+        return {image_id: checksum for image_id, checksum in templates.items() if image_id not in prompted}
 
     @property
     def problems(self) -> dict[str, str]:
@@ -318,9 +331,9 @@ class Studies:
                 yield {value: name for name, value in (names or {}).items()}
 
     def labelled(self) -> list[LabelledStudy]:
-        """Every usable template, to learn from."""
+        """Every usable template with a final label, to learn from."""
         studies = []
-        for image_id, checksum in self.templates().items():
+        for image_id, checksum in self.painted().items():
             label = self.store.label(image_id, FINAL)
             if label is not None:
                 image, names = Path(self.store.get_image_uri(image_id)), self._structures(image_id, label)
@@ -372,15 +385,22 @@ class Studies:
             return {}
 
     def _template(self, image_id: str) -> Template:
-        label = self.store.label(image_id, FINAL)
+        label = self._shown_by(image_id)
         if label is None:
             raise ClientError(f"the template {image_id} was removed meanwhile: repeat the request", status=409)
         image = self.image(image_id)
+        if label.record.prompts is not None:
+            prompts = said_prompts(label.record.prompts, image.array.shape)
+            return Template(image_id, image, None, {}, prompts, _template_checksum(label))
         names = self._structures(image_id, label)
         return Template(image_id, image, read_label(label.path, image), names, checksum=_template_checksum(label))
 
+    def _shown_by(self, image_id: str) -> StoredLabel | None:
+        """What makes a study a template: its final label, else its prompts."""
+        return self.store.label(image_id, FINAL) or self.store.label(image_id, PROMPTED)
+
     def _summary(self, image_id: str) -> Summary:
-        label = self.store.label(image_id, FINAL)
+        label = self._shown_by(image_id)
         try:
             look = self.looks.of(image_id)
         except (ClientError, ImageError, OSError) as error:

@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from infers.serving.clients import client_control
 from infers.serving.model import ServedModel
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.acceptance import Acceptance
+from infers.study_list.recent_results import RecentResults
 from infers.study_list.studies import Studies, result_params
 from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
 from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
@@ -48,6 +49,7 @@ class Engine:
     model: ServedModel
     gate: PriorityLock
     acceptance: Acceptance
+    recent: RecentResults = field(default_factory=RecentResults)
 
 
 class OnePromptTask(InferTask):
@@ -120,6 +122,8 @@ class InteractiveTask(OnePromptTask):
                 only_slice=flat,
                 control=client_control(),
             )
+        if request.get("image_id") and not flat:
+            engine.recent.note(request["image_id"], prediction)
         if marked:
             engine.acceptance.offer(request["image_id"], prediction, request.get("user", ""))
         return prediction

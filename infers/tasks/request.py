@@ -6,8 +6,6 @@ them. Slicer's region of interest has its corners in any order, and both are vox
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,10 +13,18 @@ import numpy as np
 
 from infers.errors import ClientError
 from infers.names import NO_STRUCTURES, names_by_value
-from lib.imaging.prompts import Prompt, PromptError
-
-FOREGROUND_STROKES, BACKGROUND_STROKES = "foreground_scribbles", "background_scribbles"
-PROMPT_PARTS = ("foreground", "background", "roi", FOREGROUND_STROKES, BACKGROUND_STROKES)
+from infers.prompts import (
+    BACKGROUND_STROKES,
+    FOREGROUND_STROKES,
+    box_of,
+    checked_prompt,
+    list_of,
+    number_of,
+    points_of,
+    said_prompts,
+    useful,
+)
+from lib.imaging.prompts import Prompt
 
 
 def structures(request: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -29,13 +35,13 @@ def structures(request: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[s
     """
     if indices := request.get("label_prompt"):
         by_index = {index: name for name, index in labels.items()}
-        unknown = [index for index in _list(indices, "label_prompt") if index not in by_index]
+        unknown = [index for index in list_of(indices, "label_prompt") if index not in by_index]
         if unknown:
             raise ClientError(
                 f"label_prompt must hold indices among {dict(by_index)}, got {unknown}: choose a structure in the "
                 "table (not the background) before Run"
             )
-        return tuple(by_index[index] for index in _list(indices, "label_prompt"))
+        return tuple(by_index[index] for index in list_of(indices, "label_prompt"))
     if name := request.get("label"):
         return (str(name),)
     return tuple(labels)
@@ -72,9 +78,9 @@ def click_prompts(
     if request.get("prompts"):
         return said_prompts(request["prompts"], shape, previous)
     foreground, background = _clicks(request, len(shape))
-    box = _box(request.get("roi"), shape)
+    box = box_of(request.get("roi"), shape)
     if not isinstance(request.get("slice"), bool) and request.get("slice") is not None and len(shape) == 3:
-        index = int(_number(request["slice"], "slice"))
+        index = int(number_of(request["slice"], "slice"))
         foreground, background = (
             tuple(point for point in points if point[2] == index) for points in (foreground, background)
         )
@@ -84,59 +90,19 @@ def click_prompts(
     if foreground or background or box:
         known = dict(labels) or {"label_1": 1}  # OHIF's point prompts carry no name, and the first study has no labels
         name = structures(request, known)[0]
-        found[name] = _prompt(shape, foreground=foreground, background=background, box=box, previous=previous.get(name))
+        found[name] = checked_prompt(
+            shape, foreground=foreground, background=background, box=box, previous=previous.get(name)
+        )
     for name in labels:
         # A structure may be called like another key; only a list is points
-        if isinstance(request.get(name), list) and (points := _points(request[name], name, len(shape))):
-            found[name] = _prompt(
+        if isinstance(request.get(name), list) and (points := points_of(request[name], name, len(shape))):
+            found[name] = checked_prompt(
                 shape,
                 foreground=points,
-                background=_points(request.get("background"), "background", len(shape)),
+                background=points_of(request.get("background"), "background", len(shape)),
                 previous=previous.get(name),
             )
-    return _useful(found)
-
-
-def said_prompts(
-    told: Any, shape: Sequence[int], previous: Mapping[str, np.ndarray] | None = None
-) -> dict[str, Prompt]:
-    """Prompts of every kind in one JSON object: what the annotation page sends, and what a study is saved with that is
-    prompted but not painted (docs/annotate.md).
-
-    Args:
-        told: {structure: {`foreground`, `background`, `foreground_scribbles`, `background_scribbles`: lists of voxels;
-            `roi`: as Slicer sends it}}, each of them optional.
-        shape: of the image in voxels.
-        previous: masks to refine, bool arrays of the image's shape per structure.
-
-    Raises:
-        ClientError: another form, voxels outside the image, or nothing that shows where a structure is.
-    """
-    if isinstance(told, str):
-        try:
-            told = json.loads(told)
-        except ValueError:
-            told = None
-    if not isinstance(told, Mapping) or not all(isinstance(parts, Mapping) for parts in told.values()):
-        raise ClientError(
-            f"prompts must be {{structure: {{{', '.join(PROMPT_PARTS)}}}}}, each optional; got {str(told)[:80]!r}"
-        )
-    found = {}
-    for name, parts in told.items():
-        if unknown := sorted(set(parts) - set(PROMPT_PARTS)):
-            raise ClientError(f"prompts of {name!r} may be {', '.join(PROMPT_PARTS)}; got {unknown[0]!r}")
-        foreground, background = (_points(parts.get(key), key, len(shape)) for key in ("foreground", "background"))
-        strokes, others = (_strokes(parts.get(key), key, shape) for key in (FOREGROUND_STROKES, BACKGROUND_STROKES))
-        found[str(name).strip()] = _prompt(
-            shape,
-            foreground=foreground,
-            background=background,
-            box=_box(parts.get("roi"), shape),
-            doodle=strokes,
-            background_doodle=others,
-            previous=(previous or {}).get(str(name).strip()),
-        )
-    return _useful(found)
+    return useful(found)
 
 
 def slice_axis(request: Mapping[str, Any], otherwise: int) -> int:
@@ -171,115 +137,25 @@ def scribble_prompts(
     painted = {name: scribbles == value for value, name in naming.items()}
     strokes = {name: painted.pop(name) for name in (FOREGROUND_STROKES, BACKGROUND_STROKES) if name in painted}
     painted = {name: mask for name, mask in painted.items() if name not in NO_STRUCTURES}
-    box = _box(request.get("roi"), shape)
+    box = box_of(request.get("roi"), shape)
     selected = str(request.get("selected_label_name") or request.get("label") or "") or None
     if strokes or box:
         name = selected or next(iter(painted), None) or (configured[0] if configured else "label_1")
         if name in NO_STRUCTURES:
             raise ClientError(f"selected_label_name must be a structure, got {name!r}: select the segment to be drawn")
-        return _useful({name: _prompt(
+        return useful({name: checked_prompt(
             shape, doodle=strokes.get(FOREGROUND_STROKES), background_doodle=strokes.get(BACKGROUND_STROKES),
             box=box, previous=painted.get(name),
         )})  # fmt: skip
     chosen = {name: mask for name, mask in painted.items() if selected in (None, name)}
-    return _useful({name: _prompt(shape, mask=mask) for name, mask in chosen.items()})
-
-
-def _prompt(shape: Sequence[int], **parts: Any) -> Prompt:
-    try:
-        prompt = Prompt(**parts)
-        prompt.validate(shape)
-    except PromptError as error:
-        raise ClientError(str(error)) from error
-    return prompt
-
-
-def _useful(prompts: dict[str, Prompt]) -> dict[str, Prompt]:
-    """The prompts that say where their structure is; background alone does so only where it corrects a mask."""
-    said = {
-        name: prompt
-        for name, prompt in prompts.items()
-        if prompt.foreground
-        or prompt.box
-        or any(array is not None for array in (prompt.doodle, prompt.mask, prompt.previous))
-    }
-    if not said:
-        raise ClientError(
-            "a prompt must say where the structure is: a foreground click, a box (roi), foreground scribbles or a "
-            "painted mask; got none of them"
-        )
-    return said
+    return useful({name: checked_prompt(shape, mask=mask) for name, mask in chosen.items()})
 
 
 def _clicks(request: Mapping[str, Any], dimensions: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
     if request.get("points"):
-        points = _points(request["points"], "points", dimensions)
-        kinds = _list(request.get("point_labels", [1] * len(points)), "point_labels")
+        points = points_of(request["points"], "points", dimensions)
+        kinds = list_of(request.get("point_labels", [1] * len(points)), "point_labels")
         if len(kinds) != len(points) or any(kind not in (0, 1) for kind in kinds):
             raise ClientError(f"point_labels must hold a 1 (inside) or 0 (outside) for each point, got {kinds!r}")
         return tuple(tuple(p for p, k in zip(points, kinds, strict=True) if k == wanted) for wanted in (1, 0))
-    return tuple(_points(request.get(key), key, dimensions) for key in ("foreground", "background"))
-
-
-def _points(value: Any, key: str, dimensions: int) -> tuple[tuple[int, ...], ...]:
-    """Points rounded to whole voxels; a 2-D image's points may carry k = 0, because Slicer's always do."""
-    points = []
-    for point in _list(value, key):
-        numbers = [_number(n, key) for n in _list(point, key)]
-        if dimensions == 2 and len(numbers) == 3 and round(numbers[2]) == 0:
-            numbers = numbers[:2]
-        if len(numbers) != dimensions:
-            raise ClientError(f"{key} must be points of {dimensions} voxel indices like the image, got {point!r}")
-        points.append(tuple(math.floor(n + 0.5) for n in numbers))
-    return tuple(points)
-
-
-def _strokes(value: Any, key: str, shape: Sequence[int]) -> np.ndarray | None:
-    """A bool array of the image's shape with the voxels of strokes; None where there are none."""
-    points = _points(value, key, len(shape))
-    if not points:
-        return None
-    places = np.array(points)
-    if (places < 0).any() or (places >= np.array(shape)).any():
-        raise ClientError(f"{key} must lie inside the image of shape {tuple(shape)}: draw on the image")
-    drawn = np.zeros(shape, bool)
-    drawn[tuple(places.T)] = True
-    return drawn
-
-
-def _box(value: Any, shape: Sequence[int]) -> tuple[int, ...] | None:
-    """Half-open bounds from [i, i, j, j, k, k] in any order within each pair; what sticks out is cut off."""
-    numbers = [_number(n, "roi") for n in _list(value, "roi")]
-    if not numbers:
-        return None
-    if len(shape) == 2:
-        numbers = numbers[:4]
-    if len(numbers) != 2 * len(shape):
-        raise ClientError(f"roi must be a first and last voxel on each of {len(shape)} axes, got {value!r}")
-    bounds: list[int] = []
-    for axis, size in enumerate(shape):
-        low, high = sorted(math.floor(n + 0.5) for n in numbers[2 * axis : 2 * axis + 2])
-        low, high = max(low, 0), min(high + 1, size)
-        if low >= high:
-            raise ClientError(f"roi {value!r} lies outside the image of shape {tuple(shape)}: draw it on the image")
-        bounds += [low, high]
-    return tuple(bounds)
-
-
-def _list(value: Any, key: str) -> list[Any]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "[]")
-        except ValueError:
-            raise ClientError(f"{key} must be a list, got {value!r}") from None
-    if value is None:
-        return []
-    if not isinstance(value, (list, tuple)):
-        raise ClientError(f"{key} must be a list, got {value!r}")
-    return list(value)
-
-
-def _number(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ClientError(f"{key} must hold voxel indices, got {value!r}")
-    return float(value)
+    return tuple(points_of(request.get(key), key, dimensions) for key in ("foreground", "background"))

@@ -22,7 +22,7 @@ export function saving(page) {
       const { study } = work;
       const file = await server.labelFile(study.label, work.grid.file(work.labels.values, table));
       const seen = over ? state.conflict.version : state.seen.final ?? "";
-      await server.submit(study.id, file, study.label.suffix, names, { ...who(), seen });
+      await server.submit(study.id, file, study.label.suffix, names, who(), seen);
       done(work, `The label of ${study.id} is saved: it is a template now.`);
     });
   }

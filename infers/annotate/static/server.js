@@ -48,11 +48,11 @@ export async function infer(model, id, params, signal, label = null) {
 const text = (part) => (part instanceof Blob ? part.text() : part);
 
 // Save a label as every client of MONAI Label does; `names` in the order of the values 1, 2, ...
-export async function submit(id, file, suffix, names, told) {
+export async function submit(id, file, suffix, names, told, seen) {
   const form = new FormData();
   form.set("params", JSON.stringify({ label_info: names.map((name, n) => ({ name, idx: n + 1 })), ...told }));
   form.set("label", file, `label${suffix}`);
-  const path = `../datastore/label?image=${encodeURIComponent(id)}`;
+  const path = `../datastore/label?image=${encodeURIComponent(id)}&seen=${seen}`;
   return (await request(path, { method: "PUT", body: form })).json();
 }
 

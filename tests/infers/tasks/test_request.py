@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from infers.errors import ClientError
+from infers.prompts import said_prompts
 from infers.tasks.request import (
     click_prompts,
     one_structure_from_slicer,
-    said_prompts,
     scribble_prompts,
     slice_axis,
     structures,
