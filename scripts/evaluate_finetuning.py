@@ -21,7 +21,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from lib.finetuning.course import LabelledStudy, Phase, phases_of, run
+from lib.finetuning.course import run
 from lib.finetuning.examination import Examined, overlap, template_dice
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, asked_of, parts_of
 from lib.finetuning.oneprompt import FineTune, FineTuning
+from lib.finetuning.phases import Phase, phases_of
 from lib.imaging.images import read_label
 from lib.inference.templates import Template
 from lib.learning.adapters import MODES
@@ -43,9 +45,10 @@ from lib.segmenters.list_unet import ListUNet, load_list_unet, save_list_unet
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.store import FinishedRows
+from scripts.measure.finetuning_report import SPECIALIST, quality_line, report, row_line
 
 MOST_TEMPLATES = 4
-FINE_TUNED, SPECIALIST, BOTH = "fine-tuned", "specialist", "both"
+FINE_TUNED, BOTH = "fine-tuned", "both"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             trainer = _Trainer(network, plan, options.only_final, options.networks)
             records += rows.get(key) or rows.put(key, [measure(trainer, tuning, specialist, rows)])
-            print(_line(records[-1]), flush=True)
+            print(row_line(records[-1]), flush=True)
     table = report(records) + quality_line(records)
     print(table)
     if options.table:
@@ -155,7 +158,7 @@ class _Trainer:
         if not (tuned and tuning and tuned.better):
             return self.network
         studies = self.plan.studies
-        learnt = {studies[place].id for place in phases_of(studies, tuning)[-1].learnt}
+        learnt = {studies[place].id for place in phases_of(studies, tuning)[-1].training}
         known = learnt & asked_of(parts_of(studies), specialist)
         return self.network if known else tuned.network
 
@@ -221,47 +224,6 @@ def measure(
     }
 
 
-def report(rows: Iterable[dict[str, Any]]) -> str:
-    """A Markdown table, a line for each list, number of labelled studies and mode, means over seeds; then their means.
-
-    "After" is what is served afterwards: the candidate where it is published, else the parent.
-    """
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["list"], row["labelled"], row["mode"]), []).append(row)
-    lines = [
-        "| list | labelled | what learns | Dice before | after | gain | worst seed | published "
-        "| one template before | after | processor time |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for key in sorted(groups):
-        lines.append(_table_line(key, groups[key]))
-    for labelled, mode in sorted({key[1:] for key in groups}):
-        some = [row for key, own in groups.items() if key[1:] == (labelled, mode) for row in own]
-        lines.append(_table_line(("**mean**", labelled, mode), some))
-    return "\n".join(lines) + "\n"
-
-
-def _table_line(key: tuple[Any, ...], rows: Sequence[dict[str, Any]]) -> str:
-    name, labelled, mode = key
-    figures = [
-        (row["before"], _served(row, ""), row["before_one"], _served(row, "_one"), row["cpu_seconds"]) for row in rows
-    ]
-    before, after, one_before, one_after, used = np.mean(figures, axis=0)
-    gains = [row[1] - row[0] for row in figures]
-    published = "" if rows[0]["only_final"] else f"{sum(row['published'] for row in rows)} of {len(rows)}"
-    return (
-        f"| {name} | {labelled} | {mode} | {before:.1f} | {after:.1f} | {np.mean(gains):+.1f} | {min(gains):+.1f} "
-        f"| {published} | {one_before:.1f} | {one_after:.1f} | {used:.0f} s |"
-    )
-
-
-def _served(row: dict[str, Any], which: str) -> float:
-    """The Dice of what is served after the verdict."""
-    taken = row["published"] or row["only_final"]
-    return float(row[f"{'after' if taken else 'before'}{which}"])
-
-
 def _dice(
     network: OnePrompt, specialist: ListUNet | None, templates: Sequence[Template], queries: Sequence[Template]
 ) -> dict[str, float]:
@@ -294,19 +256,6 @@ def _judged(
     return scores
 
 
-def quality_line(rows: Sequence[dict[str, Any]]) -> str:
-    """How well the Dice of masks is predicted that specialists have a say in, where they won; empty without any."""
-    pairs = np.array([pair for row in rows if SPECIALIST in row.get("won", ()) for pair in row["judged"]])
-    if len(pairs) < 3:
-        return ""
-    error, agreement = np.abs(pairs[:, 0] - pairs[:, 1]).mean(), np.corrcoef(pairs.T)[0, 1]
-    low = (pairs[:, 0] - pairs[:, 1]).mean()
-    return (
-        f"\nPredicted Dice of {len(pairs)} masks in which specialists have a say, without corrections: mean error "
-        f"{error:.3f} ({low:+.3f} on the whole), correlation {agreement:.2f}.\n"
-    )
-
-
 def _settings(text: str, mode: str) -> tuple[FineTuning | None, ListUNetSettings | None]:
     """Of the courses that a mode consists of."""
     if mode == SPECIALIST:
@@ -328,13 +277,6 @@ def _study(dataset: Dataset, file: str) -> LabelledStudy:
     present = set(np.unique(read_label(label)).tolist())
     names = {name: value for value, name in dataset.labels.items() if value in present}
     return LabelledStudy(file, image, label, names)
-
-
-def _line(row: dict[str, Any]) -> str:
-    return (
-        f"{row['list']} {row['labelled']} {row['mode']} seed {row['seed']}: {row['before']:.1f} to {row['after']:.1f}, "
-        f"{'better' if row['published'] else 'not better'} ({row['reason']}), {row['cpu_seconds']:.0f} s"
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,8 +26,10 @@ from monailabel.config import settings as monailabel_settings
 from monailabel.tasks.train.basic_train import BasicTrainTask, Context
 from torch.nn.parallel import DistributedDataParallel
 
-from lib.finetuning.course import Course, LabelledStudy, Settings, phase_epochs, phases_of
+from lib.finetuning.course import Course
 from lib.finetuning.course_checkpoint import load_progress, save_progress
+from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.phases import Settings, phase_epochs, phases_of
 from lib.finetuning.training_record import FAILED, RUNNING, read_record, update_record, write_record
 from lib.learning.training import segmentation_loss
 from trainers.items import Items, OneLook, apart
@@ -134,8 +136,8 @@ class CourseTrainer(BasicTrainTask):
         studies = self._parts(self._studies())
         changed: Any = self._settings
         changed = dataclasses.replace(changed, epochs=int(request["max_epochs"]), steps=int(request["steps_per_epoch"]))
-        settings, drawn = self._prepared(request, changed), [study.drawn for study in studies]
-        request["max_epochs"] = phase_epochs(drawn, settings) * len(phases_of(studies, settings))
+        settings, manual = self._prepared(request, changed), [study.manually_annotated for study in studies]
+        request["max_epochs"] = phase_epochs(manual, settings) * len(phases_of(studies, settings))
         request["settings"] = settings
         request["distributed_backend"] = "nccl" if torch.cuda.is_available() else "gloo"
         found = {study.id: study.checksum for study in studies}

@@ -11,7 +11,7 @@ from typing import Any
 
 from monailabel.tasks.train.basic_train import Context
 
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, asked_of, parts_of
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.training_record import update_record

@@ -13,7 +13,7 @@ from typing import Any
 
 from monailabel.tasks.train.basic_train import Context
 
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.oneprompt import FineTune, FineTuning
 from lib.finetuning.training_record import update_record
 from lib.finetuning.versions import CANDIDATE, PUBLISHED, Versions
@@ -81,7 +81,7 @@ class OnePromptTrainer(CourseTrainer):
         if better and (now != before or (parent != self.versions.published and self.versions.published.exists())):
             better, reason = False, f"other weights were published meanwhile; it was {reason}"
         own = self._record(PUBLISHED if better else CANDIDATE, reason, before)
-        learnt = [course.studies[place].id for place in course.phases[-1].learnt]
+        learnt = [course.studies[place].id for place in course.phases[-1].training]
         record = {**self._provenance, **own, "mode": course.settings.mode, "learnt": learnt}
         name = self.versions.add(course.network, record)
         if better:

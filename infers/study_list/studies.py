@@ -27,7 +27,7 @@ from infers.prompts import said_prompts
 from infers.store.datastore import StoredLabel
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.predicted_quality import PredictedQuality
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.imaging.images import LABEL_SUFFIXES, Image, ImageError, read_image, read_label, read_named_label, write_label
 from lib.inference.control import Control
 from lib.inference.templates import Summary, Template, TemplateBank, thumbnail
@@ -337,8 +337,8 @@ class Studies:
             label = self.store.label(image_id, FINAL)
             if label is not None:
                 image, names = Path(self.store.get_image_uri(image_id)), self._structures(image_id, label)
-                drawn = label.record.manually_annotated
-                studies.append(LabelledStudy(image_id, image, label.path, names, checksum, drawn))
+                manual = label.record.manually_annotated
+                studies.append(LabelledStudy(image_id, image, label.path, names, checksum, manual))
         return studies
 
     def remove_automatic(self) -> list[str]:

@@ -1,8 +1,6 @@
 """A course of training on a few labelled studies: phases, studies held out, and going on after a kill.
 
-A course is one or more phases, all from the same first weights. With few studies they take turns at being held out
-(cross-validation), which tells whether learning from this list helps at all; if it does, a last phase learns from all
-of them. With many, one phase holds some out, and its result is what is published.
+A course is one or more phases (`lib.finetuning.phases`), all from the same first weights.
 
 What is learnt, and what is asked, is the subclass's (`lib.finetuning.oneprompt`, `lib.finetuning.list_unet_training`).
 The loop over epochs and steps is the caller's (MONAI Label's trainer, or `run`): `begin_epoch`, `step`, `end_epoch`.
@@ -13,138 +11,19 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.finetuning.examination import Examined
-from lib.imaging.images import Image, read_image, read_label
-from lib.imaging.volumes import Stack
-from lib.inference.templates import Template, TemplateError
+from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.phases import Phase, Settings, phase_epochs, phases_of
 from lib.learning.optimizers import make_optimizer
 from lib.learning.training import StepResult, TrainingConfig, learning_rate_at
 
 HELD_OUT = "held-out studies"
-
-Window = tuple[slice, ...]
-
-
-@dataclass(frozen=True)
-class LabelledStudy:
-    """A study with its final label.
-
-    Attributes:
-        id, image, label: name and files.
-        names: structure to its value in the label.
-        checksum: changes when the files do.
-        drawn: a person drew, prompted or corrected it; False for an automatic mask that was accepted, which is no truth
-            to judge by.
-        half: 0 or 1 for the part on either side of where half of the label lies; None for all of it.
-    """
-
-    id: str
-    image: Path
-    label: Path
-    names: Mapping[str, int]
-    checksum: str = ""
-    drawn: bool = True
-    half: int | None = None
-
-    def read(self) -> Template:
-        """Image and label, as the templates that they are. Raises ImageError, TemplateError."""
-        image = read_image(self.image)
-        label = read_label(self.label, image)
-        if self.half is not None:
-            window = _halves(image, label)[self.half]
-            image, label = _cropped(image, window), label[window]
-        return Template(self.id, image, label, self.names)
-
-    def halves(self) -> list[LabelledStudy]:
-        """The study as two: one can be learnt from while the other is held out."""
-        return [dataclasses.replace(self, half=half) for half in (0, 1)]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One training from the first weights: places of the studies learnt from and of those asked about after it."""
-
-    name: str
-    learnt: tuple[int, ...]
-    asked: tuple[int, ...] = ()
-
-
-class Settings(Protocol):
-    """The numbers that every course has; `lib.finetuning.oneprompt.FineTuning` explains them."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def folds(self) -> int: ...
-    @property
-    def few(self) -> int: ...
-    @property
-    def held_out(self) -> float: ...
-    @property
-    def longer(self) -> int: ...
-
-
-def plan(drawn: Sequence[bool], settings: Settings) -> tuple[Phase, ...]:
-    """The phases for some studies.
-
-    Args:
-        drawn: for each study, whether a person drew its label: while there are such, no others are asked about, and
-            they alone count as few or many.
-
-    Raises:
-        ValueError: there is none.
-    """
-    count = len(drawn)
-    if count < 1:
-        raise ValueError("training needs at least one study with a final label: save one first")
-    if count == 1:
-        return (Phase("the one study", (0,)),)
-    fit = _fit(drawn)
-    if len(fit) > settings.few:
-        return (_phase("most studies", count, fit[:: round(1 / settings.held_out)], fit),)
-    everyone = sorted(range(count), key=lambda n: n not in fit)
-    folds = min(settings.folds, count)
-    parts = [everyone[fold::folds] for fold in range(folds)]
-    turns = [_phase(f"fold {number} of {folds}", count, part, fit) for number, part in enumerate(parts, start=1)]
-    return (*(turn for turn in turns if turn.asked), Phase("all studies", tuple(range(count))))
-
-
-def phases_of(studies: Sequence[LabelledStudy], settings: Settings) -> tuple[Phase, ...]:
-    """`plan` for some studies; two halves of one and the whole of it take turns and come last.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if studies and studies[0].half is not None:
-        return Phase("first half", (0,), (1,)), Phase("second half", (1,), (0,)), Phase("the whole study", (2,))
-    return plan([study.drawn for study in studies], settings)
-
-
-def phase_epochs(drawn: Sequence[bool], settings: Settings) -> int:
-    """Epochs of each phase of `plan`."""
-    return settings.epochs * (settings.longer if len(_fit(drawn)) > settings.few else 1)
-
-
-def _fit(drawn: Sequence[bool]) -> list[int]:
-    """Places of the studies that may be asked about."""
-    return [place for place, own in enumerate(drawn) if own] or list(range(len(drawn)))
-
-
-def _phase(name: str, count: int, apart: Sequence[int], fit: Sequence[int]) -> Phase:
-    """Learns from all studies but those set apart; asks about those of them that are fit for it."""
-    return Phase(name, tuple(n for n in range(count) if n not in apart), tuple(n for n in sorted(apart) if n in fit))
 
 
 class Course(ABC):
@@ -179,7 +58,7 @@ class Course(ABC):
     ) -> None:
         self.studies, self.seed, self.share = list(studies), seed, share
         self.phases = tuple(phases or phases_of(self.studies, settings))
-        self.phase_epochs = phase_epochs([study.drawn for study in self.studies], settings)
+        self.phase_epochs = phase_epochs([study.manually_annotated for study in self.studies], settings)
         self.epochs = self.phase_epochs * len(self.phases)
         self.steps, self.batch = settings.steps, settings.batch
         self.names = sorted({name for study in self.studies for name in study.names})
@@ -284,7 +163,7 @@ class Course(ABC):
         mean = float(np.mean(dice)) if dice else 0.0
         told = {"phase": phase.name, "epoch": self.epoch + 1, "loss": round(loss, 4), "dice": round(mean, 4)}
         last = (self.epoch + 1) % self.phase_epochs == 0
-        if last and self.share[0] == 0 and (phase.asked or len(self.phases) == 1):
+        if last and self.share[0] == 0 and (phase.held_out or len(self.phases) == 1):
             found = self._examine()
             earlier = self.results or [Examined()] * len(found)
             self.results = [one.joined(other) for one, other in zip(earlier, found, strict=True)]
@@ -330,32 +209,6 @@ class Course(ABC):
         self.learner, self._training = learner, config
         self.optimizer = make_optimizer(learner, config.optimizer, config.learning_rate, config.weight_decay)
         self._first = {name: value.clone() for name, value in learner.state_dict().items()}
-
-
-def _halves(image: Image, label: np.ndarray) -> tuple[Window, Window]:
-    """Two windows of an image, cut between slices, or along the label's longest side where one slice shows it."""
-    rows = [
-        np.flatnonzero(label.any(axis=tuple(n for n in range(label.ndim) if n != axis))) for axis in range(label.ndim)
-    ]
-    axis = Stack.of(image).own_axis
-    if axis >= label.ndim or len(rows[axis]) < 2:
-        axis = int(np.argmax([len(own) for own in rows]))
-    if len(rows[axis]) < 2:
-        raise TemplateError("the label is too small to be held out by halves: label more of it, or a second study")
-    amount = np.moveaxis(label > 0, axis, 0).reshape(label.shape[axis], -1).sum(axis=1).cumsum()
-    # the part before the cut shows the first row, the part after it the last one
-    cut = 1 + int(np.argmin(np.abs(amount[: rows[axis][-1]] - amount[-1] / 2)))
-    before, after = [slice(0, size) for size in label.shape], [slice(0, size) for size in label.shape]
-    before[axis], after[axis] = slice(0, cut), slice(cut, label.shape[axis])
-    return tuple(before), tuple(after)
-
-
-def _cropped(image: Image, window: Window) -> Image:
-    """The window of an image, where it was in space."""
-    affine = image.affine.copy()
-    start = np.array([part.start for part in window] + [0] * (3 - len(window)))
-    affine[:3, 3] += affine[:3, :3] @ start
-    return Image(image.array[window], affine)
 
 
 AnyCourse = TypeVar("AnyCourse", bound=Course)

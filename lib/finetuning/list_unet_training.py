@@ -24,8 +24,10 @@ from monai.transforms.intensity.dictionary import (
 from monai.transforms.spatial.dictionary import RandAffined
 from torch import Tensor, nn
 
-from lib.finetuning.course import HELD_OUT, Course, LabelledStudy, Phase, phases_of
+from lib.finetuning.course import HELD_OUT, Course
 from lib.finetuning.examination import Examined, answers_dice, objection, overlap
+from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.phases import Phase, phases_of
 from lib.imaging.transforms import resize_label
 from lib.imaging.volumes import Stack
 from lib.inference.templates import Template, TemplateBank
@@ -298,7 +300,7 @@ class ListUNetTraining(Course):
         self._dice = []
 
     def _draw(self, rng: np.random.Generator, number: int) -> Patch:
-        material = self._material[rng.choice(self.phase.learnt)]
+        material = self._material[rng.choice(self.phase.training)]
         image, label = material.draw(rng, self.settings.shown)
         self._augmentation.set_random_state(int(rng.integers(2**31)))
         changed: Mapping[str, Any] = self._augmentation({"image": image, "label": label})
@@ -311,11 +313,11 @@ class ListUNetTraining(Course):
     def _answers(self) -> list[float]:
         """Of some slices held out; of the patches that were learnt from where none are."""
         learnt, self._dice = self._dice, []
-        if not self.phase.asked:
+        if not self.phase.held_out:
             return learnt
         own, found = self._with(self._learnt()), []
         numbers = np.array([0, *(self.names.index(name) + 1 for name in own.structures)])
-        for place in self.phase.asked[: self.settings.most_asked]:
+        for place in self.phase.held_out[: self.settings.most_asked]:
             material = self._material[place]
             some = _spread(np.flatnonzero(material.labels.any(axis=(1, 2))), 4)
             if not len(some):  # what its label shows is smaller than a pixel here
@@ -326,7 +328,7 @@ class ListUNetTraining(Course):
 
     def _learnt(self) -> list[str]:
         """Structures that some label of the phase has; the other channels say nothing."""
-        known = np.any([self._material[place].known for place in self.phase.learnt], axis=0)
+        known = np.any([self._material[place].known for place in self.phase.training], axis=0)
         return [name for name, own in zip(self.names, known, strict=True) if own]
 
     def _with(self, names: Sequence[str]) -> ListUNet:
@@ -337,14 +339,14 @@ class ListUNetTraining(Course):
         settings, phase = self.settings, self.phase
         # Half an object says little about the other half, which would speak for the specialist: of a single study,
         # One-Prompt sees the answer itself
-        shown = phase.asked if self.examined_on == HALVES else phase.learnt
+        shown = phase.held_out if self.examined_on == HALVES else phase.training
         learnt = {self.studies[place].id: self.studies[place] for place in shown}
         bank = TemplateBank(lambda id: learnt[id].read())
         bank.refresh({id: study.checksum for id, study in learnt.items()})
         judged = SegmenterSettings(templates_per_query=settings.most_templates, quality_slices=0)
         predictor, own = SliceSegmenter(self.parent, self.device, judged), self._with(self._learnt())
         results = [Examined()] * (1 + len(settings.tried_weights))
-        for place in phase.asked[: settings.most_asked]:  # one by one, because volumes are large
+        for place in phase.held_out[: settings.most_asked]:  # one by one, because volumes are large
             query = self.studies[place].read()
             alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
             templates = list({template.id: template for some in alike for template in some}.values())
@@ -363,7 +365,7 @@ def parts_of(studies: Sequence[LabelledStudy]) -> list[LabelledStudy]:
 
 def asked_of(studies: Sequence[LabelledStudy], settings: ListUNetSettings) -> set[str]:
     """Names of the studies that are held out in some phase."""
-    return {studies[place].id for phase in phases_of(studies, settings) for place in phase.asked}
+    return {studies[place].id for phase in phases_of(studies, settings) for place in phase.held_out}
 
 
 class Bounds(Protocol):

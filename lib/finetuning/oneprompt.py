@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.finetuning.course import HELD_OUT, Course, LabelledStudy, Phase
+from lib.finetuning.course import HELD_OUT, Course
 from lib.finetuning.examination import Examined, answer, clicks_needed, objection, questions, template_dice
+from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.phases import Phase
 from lib.imaging.prompts import PromptType
 from lib.imaging.transforms import normalise, resize_image, resize_label
 from lib.imaging.volumes import Stack, thick_axis
@@ -243,7 +245,7 @@ class FineTune(Course):
 
     def _prepare(self) -> None:
         settings, size = self.settings, self.parent.config.image_size
-        learnt, asked = self._tasks(self.phase.learnt), self._tasks(self.phase.asked)
+        learnt, asked = self._tasks(self.phase.training), self._tasks(self.phase.held_out)
         alone = not any(tasks.showing for tasks in learnt.values())
         mix = settings.mix_alone if alone else settings.mix
         most = max(1, min(8, settings.most_questions // (len(learnt) * len(self._indices))))
@@ -279,7 +281,7 @@ class FineTune(Course):
 
     def _examined(self, network: OnePrompt) -> Examined:
         clicks = clicks_needed(network, [e for _, e in self._questions[:: max(1, len(self._questions) // 8)]])
-        if self.phase.asked:
+        if self.phase.held_out:
             return Examined(template_dice(network, self._pairs(), self.device), clicks)
         names = {index: name for name, index in self._indices.items()}
         dice: dict[str, tuple[float, ...]] = {}
@@ -289,7 +291,7 @@ class FineTune(Course):
 
     def _pairs(self) -> list[tuple[list[Template], Template]]:
         """Each study that is asked about, with one of those learnt from as its template."""
-        learnt, asked = self.phase.learnt, self.phase.asked[: self.settings.most_asked]
+        learnt, asked = self.phase.training, self.phase.held_out[: self.settings.most_asked]
         read = {place: self.studies[place].read() for place in (*asked, *learnt[: len(asked)])}
         return [([read[learnt[n % len(learnt)]]], read[place]) for n, place in enumerate(asked)]
 

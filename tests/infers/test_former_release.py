@@ -49,7 +49,7 @@ def test_labels_are_what_they_were(studies):
     assert rows["s6"].offered
     assert rows["s2"].templates == ("s0",)
     assert studies.templates().keys() == {"s0", "s2", "s3", "s4"}
-    assert [(study.id, study.drawn) for study in studies.labelled()] == [
+    assert [(study.id, study.manually_annotated) for study in studies.labelled()] == [
         ("s0", True), ("s2", False), ("s3", True), ("s4", True),
     ]  # fmt: skip
     assert studies.store.label("s4", FORMER).record.author == "anna"

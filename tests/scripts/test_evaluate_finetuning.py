@@ -4,7 +4,8 @@ import pytest
 
 import lib.networks.list_unet
 from lib.finetuning.list_unet_training import ListUNetSettings
-from scripts.evaluate_finetuning import main, quality_line, report
+from scripts.evaluate_finetuning import main
+from scripts.measure.finetuning_report import quality_line, report
 from tests.samples import organ_volume, write_nifti
 
 QUICK = ["--settings", "epochs=1,steps=2,batch=2", "--queries", "1", "--volume-queries", "1"]

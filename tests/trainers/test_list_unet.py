@@ -2,7 +2,7 @@ import pytest
 from monailabel.config import settings
 
 import lib.networks.list_unet
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.training_record import read_record

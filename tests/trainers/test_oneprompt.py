@@ -7,7 +7,7 @@ from ignite.engine import Events
 from monailabel.config import settings
 
 import trainers.course
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.oneprompt import FineTune, FineTuning
 from lib.finetuning.training_record import read_record
 from lib.finetuning.versions import Versions

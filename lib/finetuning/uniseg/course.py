@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.finetuning.course import Course, LabelledStudy, Phase
+from lib.finetuning.course import Course
 from lib.finetuning.examination import Examined, answers_dice, overlap
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import compare
+from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.learner import UniSegLearner, patch_dice
 from lib.finetuning.uniseg.material import Material, Patch, augmentation
 from lib.finetuning.uniseg.plan import Facts, plan_config, plan_tasks, read_study
@@ -240,12 +242,12 @@ class UniSegTraining(Course):
 
     def _prepare(self) -> None:
         self._dice = []
-        shown = [found for place in self.phase.learnt for found in self._own[place] if found.known.any()]
+        shown = [found for place in self.phase.training for found in self._own[place] if found.known.any()]
         self._by_task: dict[int, list[Material]] = {}
         for found in [*shown, *self._further]:
             self._by_task.setdefault(found.task, []).append(found)
         self._repeated: dict[int, list[Material]] = {}
-        for place in self.phase.learnt:
+        for place in self.phase.training:
             for found in self._kept[place]:
                 self._repeated.setdefault(found.task, []).append(found)
 
@@ -273,21 +275,21 @@ class UniSegTraining(Course):
         """Of held-out studies at the network's own spacing; of the patches that were learnt from where none are."""
         learnt, self._dice = self._dice, []
         network, found = self.learner.network.eval(), []
-        for place in self.phase.asked[: self.settings.most_asked]:
+        for place in self.phase.held_out[: self.settings.most_asked]:
             for material in self._own[place]:
                 image = torch.from_numpy(np.asarray(material.image, np.float32))
                 [logits] = window_logits(network, image, {material.task: 1 + len(material.known)}, self.config.patch)
                 found.append(patch_dice(logits.argmax(dim=0).numpy(), np.asarray(material.label), material.known))
-        return found if self.phase.asked else learnt
+        return found if self.phase.held_out else learnt
 
     def _examine(self) -> list[Examined]:
         """One-Prompt, and UniSeg; of kept tasks the agreement with the start, under `KEPT` and the structure's name."""
         phase, settings = self.phase, self.settings
         segmenter = UniSegSegmenter(self.model({}), self.device)
-        learnt = {self.studies[place].id: self.studies[place] for place in phase.learnt}
+        learnt = {self.studies[place].id: self.studies[place] for place in phase.training}
         known = {name for study in learnt.values() for name in study.names}
         before, after = Examined(), Examined()
-        for place in phase.asked[: settings.most_asked]:  # one by one, because volumes are large
+        for place in phase.held_out[: settings.most_asked]:  # one by one, because volumes are large
             study = self.studies[place]
             volume, label = read_study(study)
             wanted = {name: number for number, name in enumerate(sorted(known & set(study.names)), start=1)}

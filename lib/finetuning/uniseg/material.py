@@ -24,7 +24,7 @@ from monai.transforms.intensity.dictionary import (
 )
 from monai.transforms.spatial.dictionary import RandAffined
 
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.uniseg.plan import read_study
 from lib.segmenters.uniseg.study import prepare
 from lib.segmenters.uniseg.tasks import Task

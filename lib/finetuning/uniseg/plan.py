@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.imaging.images import read_label
 from lib.imaging.volumes import ANISOTROPIC
 from lib.networks.uniseg import UniSegConfig

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lib.finetuning.course import HELD_OUT, LabelledStudy, phase_epochs, plan, run
+from lib.finetuning.course import HELD_OUT, run
 from lib.finetuning.course_checkpoint import load_progress, save_progress
 from lib.finetuning.examination import Examined
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.oneprompt import COPIES, FineTune, FineTuning, compare, slices_of
+from lib.finetuning.phases import phase_epochs, plan
 from lib.imaging.prompts import PromptType
 from lib.networks.checkpoints import load_network, weights_hash
 from tests.samples import organ_volume, write_nifti
@@ -32,13 +34,13 @@ def test_every_study_is_held_out_once_while_they_are_few(count, phases):
     found = plan([True] * count, FineTuning())
     assert len(found) == phases
     for phase in found:
-        assert not set(phase.learnt) & set(phase.asked)
-        assert phase.learnt
-    asked = [place for phase in found for place in phase.asked]
+        assert not set(phase.training) & set(phase.held_out)
+        assert phase.training
+    asked = [place for phase in found for place in phase.held_out]
     assert len(set(asked)) == len(asked)
     if 1 < count <= 8:
         assert sorted(asked) == list(range(count))
-        assert found[-1].learnt == tuple(range(count))
+        assert found[-1].training == tuple(range(count))
     if count > 8:
         assert 1 <= len(asked) <= count / 2
 
@@ -61,12 +63,12 @@ def test_one_phase_over_many_studies_is_as_long_as_cross_validation_of_few():
 def test_accepted_masks_are_learnt_from_and_never_asked_about(drawn, phases):
     found = plan(drawn, FineTuning())
     assert len(found) == phases
-    asked = [place for phase in found for place in phase.asked]
+    asked = [place for phase in found for place in phase.held_out]
     assert asked
     assert all(drawn[place] for place in asked)
-    assert all(not set(phase.learnt) & set(phase.asked) for phase in found)
-    assert set(found[-1].learnt) >= {n for n, own in enumerate(drawn) if not own}
-    assert any(drawn[place] for place in found[-1].learnt)
+    assert all(not set(phase.training) & set(phase.held_out) for phase in found)
+    assert set(found[-1].training) >= {n for n, own in enumerate(drawn) if not own}
+    assert any(drawn[place] for place in found[-1].training)
 
 
 def test_where_all_labels_are_accepted_masks_they_are_asked_about_all_the_same():

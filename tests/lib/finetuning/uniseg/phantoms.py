@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 
 NAMES = {"ball": 1, "stone": 2}
 SHAPE = (24, 24, 12)

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.finetuning.course import LabelledStudy, Phase, run
+from lib.finetuning.course import run
 from lib.finetuning.course_checkpoint import load_progress, save_progress
 from lib.finetuning.examination import Examined
+from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.course import KEPT, UniSegSettings, UniSegTraining
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network
 from lib.networks.uniseg import UniSeg, UniSegConfig
