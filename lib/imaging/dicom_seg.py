@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pydicom_seg
@@ -18,11 +18,9 @@ from pydicom.dataset import Dataset
 from lib.imaging.dicom import arrange
 from lib.imaging.dicom_headers import frames_of, functional_group
 from lib.imaging.errors import ImageError
+from lib.imaging.image import Image
 from lib.imaging.label_maps import painted
 from lib.imaging.raw import LPS_TO_RAS, SAME_PLACE, sitk
-
-if TYPE_CHECKING:
-    from lib.imaging.images import Image
 
 logger = logging.getLogger(__name__)
 
