@@ -4,6 +4,8 @@ Images and final labels live on that server (labels as DICOM SEG); automatic mas
 in a state folder that nobody takes for a cache. MONAI Label 0.8.5 remembers the server's lists for hours, so that a
 saved label is not counted and the same study is offered again: here lists are remembered for a moment and forgotten
 whenever a label is saved.
+
+Longer than most because MONAI Label asks one object for all that a study list is.
 """
 
 from __future__ import annotations
