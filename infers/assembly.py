@@ -52,8 +52,11 @@ from infers.study_list.template_check import TemplateHealth
 from infers.tasks.list_unet import ListUNetTask
 from infers.tasks.oneprompt import Engine, is_marked, tasks
 from infers.tasks.submit import SUBMIT, SubmitTask
+from infers.tasks.uniseg import UNISEG, UniSegTask
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
+from lib.finetuning.uniseg.course import UniSegSettings
+from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.finetuning.versions import FOLDER, Versions
 from lib.imaging import sizes
 from lib.imaging.images import Image, read_image, read_label, write_image
@@ -63,10 +66,12 @@ from lib.segmenters.contract import Segmenter
 from lib.segmenters.list_unet import ListUNetSegmenter
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
+from lib.segmenters.uniseg.model import load_model
 
 logger = logging.getLogger(__name__)
 
 SPECIALIST_FOLDER = "specialist"
+UNISEG_FOLDER = "uniseg"
 
 
 class Assembly:
@@ -102,6 +107,7 @@ class Assembly:
         )
         # With the study list, not with the weights that other lists may be served with too
         self.specialist = ServedListUNet(self.datastore.state / SPECIALIST_FOLDER, self.model.device)
+        self.uniseg = ServedUniSeg(self.datastore.state / UNISEG_FOLDER, self.model.device, self.config.uniseg)
         self.studies = Studies(
             self.datastore,
             self.labels,
@@ -112,7 +118,7 @@ class Assembly:
             by_templates=lambda: self.model.segmenter,
         )
         self._restore_labels()
-        folders = {MODEL: self.models, SPECIALIST: self.specialist.path.parent}
+        folders = {MODEL: self.models, SPECIALIST: self.specialist.path.parent, UNISEG: self.uniseg.path.parent}
         self.trainings = Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
         self.gate = PriorityLock()
         self.corrections = Corrections(self.studies, self.datastore.state / "template_checks.json")
@@ -130,7 +136,7 @@ class Assembly:
         self.prompted = PromptedStudies(self.engine, self._templates_changed)
         # Training writes into the watched folders all the time: only other weights are news for the list
         self._weights_changed = if_other(
-            lambda: (self.model.weights_on_disk(), self.specialist.hash), self._list_changed
+            lambda: (self.model.weights_on_disk(), self.specialist.hash, self.uniseg.fingerprint), self._list_changed
         )
         self._tasks: dict[str, Any] = {}
         self._app: Any = None
@@ -148,6 +154,7 @@ class Assembly:
             **tasks(self.engine),
             SUBMIT: SubmitTask(self.engine),
             SPECIALIST: ListUNetTask(self.engine, self.specialist),
+            UNISEG: UniSegTask(self.engine, self.uniseg),
         }
         return self._tasks
 
@@ -158,6 +165,15 @@ class Assembly:
             "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
             "settings": ListUNetSettings(most_templates=self.config.templates),
+        }
+
+    def for_uniseg(self) -> dict[str, Any]:
+        """What `trainers.uniseg.UniSegTrainer` is made with."""
+        return {
+            "served": self.uniseg,
+            "unlearnt": self._unlearnt,
+            "studies": self.studies.labelled,
+            "settings": UniSegSettings(most_templates=self.config.templates),
         }
 
     def _unlearnt(self, studies: Collection[str]) -> Path:
@@ -194,7 +210,7 @@ class Assembly:
         self._app = app
         install(monailabel.app.app, self)
         self.datastore.on_change(self._list_changed)
-        for folder in (self.models, self.specialist.path.parent):
+        for folder in (self.models, self.specialist.path.parent, self.uniseg.path.parent):
             FolderWatch(folder, self._weights_changed)
         self.job.start()
         self.acceptance.start()
@@ -372,16 +388,17 @@ class Assembly:
         return self.trainings.start(params, enqueue, name)
 
     def training(self) -> dict[str, Any]:
-        """What GET /oneprompt/training answers: the newest training, the versions of the weights, and the specialist's
-        training with what is offered."""
+        """What GET /oneprompt/training answers: the newest training, the versions of the weights, and the trainings of
+        the specialist and of UniSeg with what is offered."""
         served = self.model.weights_hash
         versions = [{**record, "served": record["hash"] == served} for record in self.versions.all()]
         base = {"hash": self.model.base_hash, "served": served == self.model.base_hash}
         specialist = {**self.trainings.status(SPECIALIST), "offered": self.specialist.status()}
         specialist |= {"from_labels": self.config.specialist, "labelled": len(self.studies.painted())}
+        uniseg = {**self.trainings.status(UNISEG), "offered": self.uniseg.status()}
         return {
             **self.trainings.status(),
-            **{"served": served, "base": base, "versions": versions, "specialist": specialist},
+            **{"served": served, "base": base, "versions": versions, "specialist": specialist, "uniseg": uniseg},
         }
 
     def use_specialist(self, use: bool) -> dict[str, Any]:
@@ -400,11 +417,14 @@ class Assembly:
 
     def check_batch(self, name: str, params: Mapping[str, Any]) -> None:
         """Refuse a batch that cannot work, before a process is started for it."""
-        if name != MODEL:
-            raise ClientError(f"batch inference works with the model {MODEL}, which needs no clicks; got {name!r}")
+        if name not in (MODEL, UNISEG):
+            raise ClientError(
+                f"batch inference works with the models {MODEL} and {UNISEG}, which need no clicks; got {name!r}"
+            )
         if params.get("label_tag") == FINAL:
             raise ClientError("label_tag `final` is for labels that a person submits; use `original`")
-        self._need_template()
+        if name == MODEL:
+            self._need_template()
 
     def publish_upload(self, name: str, path: Path) -> dict[str, Any]:
         """Serve uploaded weights from now on, if they fit. Raises CheckpointError where they do not."""
@@ -412,13 +432,20 @@ class Assembly:
             raise NotFound(f"model must be one of {', '.join(self._tasks)}, got {name!r}")
         if name == SPECIALIST:
             raise ClientError(f"{SPECIALIST} is trained on this list, never uploaded: upload weights as {MODEL}", 405)
+        if name == UNISEG:
+            self.uniseg.publish(load_model(path, self.model.device))
+            return {"weights": self.uniseg.status()["hash"]}
         self.model.publish(path, self.versions)
         return {"weights": self.model.weights_hash}
 
     def remove_published(self, name: str) -> dict[str, Any]:
-        """Go back to the configured weights; or withdraw the specialist."""
+        """Go back to the configured weights; or withdraw the specialist, or UniSeg."""
         if name == SPECIALIST:
             return self.use_specialist(False)
+        if name == UNISEG:
+            if not self.uniseg.withdraw():
+                raise NotFound(f"no {UNISEG} was published: train one first, with POST /train/{UNISEG}")
+            return self.uniseg.status()
         if name not in self._tasks:
             raise NotFound(f"model must be one of {', '.join(self._tasks)}, got {name!r}")
         if not self.model.published.exists():

@@ -22,9 +22,9 @@ NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "meth
 
 # What a client may say about a training run. MONAI Label passes everything on, paths and Python paths included.
 TRAIN_PARAMS = frozenset(
-    "client_id dataloader dataset device early_stop_patience gpus learning_rate max_epochs mode model multi_gpu name "
-    "pretrained steps_per_epoch tracking tracking_experiment_name tracking_run_name train_batch_size val_batch_size "
-    "val_split".split()
+    "apart client_id dataloader dataset device early_stop_patience gpus keep learning_rate max_epochs mode model "
+    "multi_gpu name pretrained steps_per_epoch tracking tracking_experiment_name tracking_run_name train_batch_size "
+    "val_batch_size val_split".split()
 )
 COUNTS = ("max_epochs", "steps_per_epoch", "train_batch_size")
 BATCH_PARAMS = frozenset(

@@ -37,6 +37,7 @@ class AppConfig:
         specialist: a training is followed by one of a network for this list alone from so many labelled studies on; 0:
             only when told to.
         finetuning: numbers of a training, as `epochs=2,steps=10` (`lib.finetuning.oneprompt.FineTuning`).
+        uniseg: safetensors file of a UniSeg (`scripts.import_uniseg`) to offer, and to begin its trainings with.
         versions: how many versions of the weights are kept.
         versions_mb: megabytes of disk that they may take.
         upload_mb: megabytes that a request may send, and that an archive in it may unpack to.
@@ -55,6 +56,7 @@ class AppConfig:
     auto_finetune: int = 0
     specialist: int = 1
     finetuning: FineTuning = field(default_factory=FineTuning)
+    uniseg: Path | None = None
     versions: int = 10
     versions_mb: int = 1024
     upload_mb: int = 2048
@@ -168,6 +170,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "auto_finetune": _count_or_none,
     "specialist": _count_or_none,
     "finetuning": _finetuning,
+    "uniseg": _file,
     "versions": _count,
     "versions_mb": _count,
     "upload_mb": _count,

@@ -22,6 +22,7 @@ from lib import VERSION  # noqa: E402
 from trainers.list_unet import ListUNetTrainer  # noqa: E402
 from trainers.oneprompt import OnePromptTrainer  # noqa: E402
 from trainers.process_priority import stay_behind  # noqa: E402
+from trainers.uniseg import UniSegTrainer  # noqa: E402
 
 
 class OnePromptApp(MONAILabelApp):
@@ -45,6 +46,7 @@ class OnePromptApp(MONAILabelApp):
         return {
             "oneprompt": OnePromptTrainer(**self.assembly.for_training()),  # clients read the first one's statistics
             "oneprompt_specialist": ListUNetTrainer(**self.assembly.for_specialist()),
+            "uniseg": UniSegTrainer(**self.assembly.for_uniseg()),
         }
 
     def init_scoring_methods(self):

@@ -32,7 +32,10 @@ AS_STORED = (("application/dicom", "*"),)  # by default a server unpacks, and ma
 
 _NEEDED = ("ReferencedSeriesSequence", "ContentDate", "ContentTime", "SeriesDescription")
 # What of a mask's record belongs in an archive: how it was made, not how long it took or where it lies
-TOLD = ("weights", "specialist", "network", "version", "templates", "prompt_types", "quality")
+TOLD = (
+    *("model", "weights", "specialist", "network", "version", "templates", "prompt_types", "quality"),
+    *("tasks", "licence"),
+)
 
 
 @dataclass(frozen=True)

@@ -76,12 +76,16 @@ class OnePromptTask(InferTask):
         started = time.monotonic()
         spelled = self.engine.labels.spelled
         request = {**request, **{key: spelled(str(request[key])) for key in NAMES if request.get(key)}}
-        image = read_image(request["image"], whole_frame(request))
+        image = self.read(request)
         prediction = numbered_for(request, self.predict(request, image))
         params = result_params(prediction, self.engine.labels.names)
         params["centroids"] = centroids(prediction)
         params["latencies"] = {"total": round(time.monotonic() - started, 3)}
         return str(_write(prediction.mask, image, request.get("result_extension"))), params
+
+    def read(self, request: Mapping[str, Any]) -> Image:
+        """The image of a request, whose grid the answer lies on."""
+        return read_image(request["image"], whole_frame(request))
 
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
         """The answer to a request about an image."""

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lib.finetuning.course import HELD_OUT, Course
 from lib.finetuning.examination import Examined, answers_dice, objection, overlap
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.phases import Phase, phases_of
+from lib.finetuning.phases import Phase, Settings, phases_of
 from lib.imaging.transforms import resize_label
 from lib.imaging.volumes import Stack
 from lib.inference.templates import Template, TemplateBank
@@ -363,7 +363,7 @@ def parts_of(studies: Sequence[LabelledStudy]) -> list[LabelledStudy]:
     return [*studies[0].halves(), *studies] if len(studies) == 1 else list(studies)
 
 
-def asked_of(studies: Sequence[LabelledStudy], settings: ListUNetSettings) -> set[str]:
+def asked_of(studies: Sequence[LabelledStudy], settings: Settings) -> set[str]:
     """Names of the studies that are held out in some phase."""
     return {studies[place].id for phase in phases_of(studies, settings) for place in phase.held_out}
 

@@ -1,0 +1,120 @@
+"""UniSeg as a segmentation model: all structures that it knows and that fit the image, nothing to click."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from monailabel.interfaces.tasks.infer_v2 import InferType
+
+from infers.errors import ClientError
+from infers.tasks.oneprompt import Engine, OnePromptTask
+from infers.tasks.request import structures
+from lib.finetuning.uniseg.served import ServedUniSeg
+from lib.imaging.images import Image, ImageError
+from lib.segmenters.contract import Prediction
+from lib.segmenters.registry import UNISEG_MODEL
+from lib.segmenters.uniseg.model import UniSegModel
+from lib.segmenters.uniseg.study import Study, read_channels
+from lib.segmenters.uniseg.tasks import TaskError, fitting, guess_modality
+
+UNISEG = UNISEG_MODEL.name
+ALL = "all that fit"  # choice of the option `task`
+
+
+class UniSegTask(OnePromptTask):
+    """`uniseg`: structures by request (`label`, OHIF's class prompts), by the option `task`, or all that fit.
+
+    Which tasks fit follows from the number of channels and the modality: of the request's `modality`, or of the grey
+    values. A 4-D file brings its channels itself; `channels` names further studies of the list that lie on the same
+    grid, as ids with commas between.
+    """
+
+    def __init__(self, engine: Engine, served: ServedUniSeg) -> None:
+        super().__init__(engine, InferType.SEGMENTATION, 3, "One 3-D network for all structures of a project")
+        self.served = served
+
+    def info(self) -> dict[str, Any]:
+        """MONAI Label's description; labels and choices are those of the model that is offered."""
+        model = self.served.model
+        told = super().info()
+        if model is None:
+            return {**told, "labels": {}}
+        choices = [ALL, *(task.name for task in model.tasks)]
+        description = f"{self.description}: {', '.join(task.name for task in model.tasks)}"
+        if model.licence:
+            description += f". Licence: {model.licence}"
+        config = {**told.get("config", {}), "task": choices}
+        return {**told, "labels": self._labels(model, remember=False), "description": description, "config": config}
+
+    def is_valid(self) -> bool:
+        """Whether there is a model."""
+        return self.served.model is not None
+
+    def get_path(self, validate: bool = True) -> str:
+        """Its weights file."""
+        return str(self.served.file)
+
+    def read(self, request: Mapping[str, Any]) -> Image:
+        """The first channel: the answer lies on its grid."""
+        return read_channels(request["image"])[0]
+
+    def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
+        segmenter = self.served.segmenter
+        if segmenter is None:
+            raise ClientError(
+                f"{UNISEG} is not offered: train it first, with POST /train/{UNISEG}, or start the server with --conf "
+                "uniseg FILE",
+                409,
+            )
+        try:
+            study = self._study(request)
+            wanted = self._wanted(request, segmenter.model, study)
+            with self.engine.gate.interactive():
+                return segmenter.segment_study(study, wanted)
+        except (TaskError, ImageError) as error:
+            raise ClientError(str(error)) from error
+        except MemoryError as error:
+            raise ClientError(str(error), 507) from error
+
+    def _study(self, request: Mapping[str, Any]) -> Study:
+        channels = list(read_channels(request["image"]))
+        named = request.get("channels") or ()
+        for name in named.split(",") if isinstance(named, str) else named:
+            channels.append(self.engine.studies.image(str(name).strip()))
+        return Study(tuple(channels))
+
+    def _wanted(self, request: Mapping[str, Any], model: UniSegModel, study: Study) -> dict[str, int]:
+        known = self._labels(model, remember=True)
+        if request.get("label") or request.get("label_prompt"):
+            return {name: known[name] for name in structures(request, known) if self._knows(model, name)}
+        task = request.get("task")
+        if isinstance(task, str) and task != ALL:
+            own = [known_task for known_task in model.tasks if known_task.name == task]
+            if not own:
+                names = ", ".join(known_task.name for known_task in model.tasks)
+                raise TaskError(f"task must be {ALL!r} or one of {names}, got {task!r}")
+        else:
+            modality = str(request.get("modality") or "") or guess_modality(study.lowest, model.tasks)
+            own = [model.tasks[index] for index in fitting(model.tasks, len(study.channels), modality)]
+        wanted = {name: known[name] for one in own for name in one.structures if name in known}
+        if not wanted:
+            raise TaskError(
+                f"none of the structures of {', '.join(one.name for one in own)} is one of this list's: start the "
+                "server with --conf labels that name them"
+            )
+        return wanted
+
+    def _knows(self, model: UniSegModel, name: str) -> bool:
+        if name not in model.structures:
+            raise TaskError(
+                f"{UNISEG} knows {', '.join(model.structures)}, got {name!r}: train it on studies that show it"
+            )
+        return True
+
+    def _labels(self, model: UniSegModel, remember: bool) -> dict[str, int]:
+        """{structure: index} in the list's numbering."""
+        names, labels = model.structures, self.engine.labels
+        if labels.configured:  # only those exist on this list
+            names = tuple(name for name in names if name in labels.configured)
+        return labels.learn(names) if remember else labels.with_new(names)

@@ -1,0 +1,110 @@
+"""The `uniseg` trainer: a 3-D network for the list's labelled volumes, offered where it is better than One-Prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monailabel.tasks.train.basic_train import Context
+
+from lib.finetuning.course import LabelledStudy
+from lib.finetuning.list_unet_training import asked_of
+from lib.finetuning.training_record import update_record
+from lib.finetuning.uniseg.course import FEWEST, UniSegSettings, UniSegTraining
+from lib.finetuning.uniseg.served import ServedUniSeg
+from lib.finetuning.versions import CANDIDATE, PUBLISHED
+from lib.networks.checkpoints import load_network
+from lib.networks.uniseg import UniSegConfig
+from trainers.course import CourseTrainer
+
+logger = logging.getLogger(__name__)
+
+
+class UniSegTrainer(CourseTrainer):
+    """Training of UniSeg as MONAI Label runs it.
+
+    Args:
+        served: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
+        unlearnt: gives One-Prompt weights that learnt from none of the studies named, which it must be better than.
+        studies: gives the study list's final labels.
+        settings: the numbers of a training.
+        sizes: of a network that begins at random.
+    """
+
+    def __init__(
+        self,
+        served: ServedUniSeg,
+        unlearnt: Callable[[Collection[str]], Path],
+        studies: Callable[[], list[LabelledStudy]],
+        settings: UniSegSettings = UniSegSettings(),
+        sizes: UniSegConfig = UniSegConfig.small(),
+    ) -> None:
+        options = {"apart": settings.apart, "keep": settings.keep}
+        description = "Trains one 3-D network for all structures of the list"
+        super().__init__(served.path.parent, description, studies, settings, options)
+        self._served, self._sizes = served, sizes
+        self._unlearnt: Callable[[Collection[str]], Path] | None = unlearnt
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the server's parts."""
+        return {**super().__getstate__(), "_unlearnt": None}
+
+    def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
+        """As in `CourseTrainer`; and which weights of One-Prompt the studies held out are new to."""
+        studies = super().pre_process(request, datastore)
+        assert self._unlearnt is not None
+        request["parent"] = str(self._unlearnt(asked_of(studies, request["settings"])))
+        return studies
+
+    def _prepared(self, request: dict[str, Any], settings: UniSegSettings) -> UniSegSettings:
+        return dataclasses.replace(
+            settings,
+            rate=float(request.get("learning_rate", settings.rate)),
+            batch=int(request["train_batch_size"]),
+            apart=bool(request.get("apart", settings.apart)),
+            keep=bool(request.get("keep", settings.keep)),
+        )
+
+    def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
+        if len(studies) < FEWEST:
+            raise ValueError(
+                f"UniSeg learns from {FEWEST} labelled volumes at the least, because one is held out, got "
+                f"{len(studies)}: label another study"
+            )
+        return studies
+
+    def _made(self, context: Context, share: tuple[int, int]) -> UniSegTraining:
+        request: Mapping[str, Any] = context.request
+        # Where memory ran out, MONAI Label's loader joins fewer patches to a step than was asked for
+        settings = dataclasses.replace(request["settings"], batch=int(request["train_batch_size"]))
+        studies: Sequence[LabelledStudy] = context.datalist
+        return UniSegTraining(
+            studies,
+            settings,
+            folder=self.models,
+            sizes=self._sizes,
+            start=self._served.start,
+            parent=load_network(request["parent"]),
+            device=str(context.device),
+            share=share,
+        )
+
+    def _conclude(self, request: Mapping[str, Any]) -> None:
+        """Offer it if it is better; else it stays a version that was not published."""
+        course = self.course
+        assert isinstance(course, UniSegTraining)
+        better, reason = self._whole_verdict()
+        start = self._served.start
+        told = self._record(PUBLISHED if better else CANDIDATE, reason, start.hash if start else "")
+        licence = {"licence": start.licence} if start and start.licence else {}
+        model = course.model({"created": round(time.time(), 3), **told, **licence})
+        if better:
+            self._served.publish(model)
+        else:
+            self._served.versions.add(model.network, model.provenance)
+        logger.info("%s: %s", told["state"], reason)
+        update_record(self.models, **told)
