@@ -25,6 +25,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "auto_finetune": "5",
         "specialist": "6",
         "finetuning": "epochs=2,mode=norms",
+        "uniseg": str(tmp_path / "w.safetensors"),
         "versions": "4",
         "versions_mb": "100",
         "upload_mb": "50",
@@ -34,7 +35,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
     config = AppConfig.from_conf(conf)
     assert set(conf) == {field.name for field in dataclasses.fields(AppConfig)}
     assert config.labels == ("liver", "left kidney")
-    assert config.weights == tmp_path / "w.safetensors"
+    assert config.weights == config.uniseg == tmp_path / "w.safetensors"
     assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
     assert (config.auto_finetune, config.specialist, config.versions, config.versions_mb) == (5, 6, 4, 100)
     assert (config.upload_mb, config.image_mb, config.hosts) == (50, 60, ("ward.example", "10.0.0.7", "::1"))
