@@ -11,7 +11,7 @@ from typing import Any
 
 from monailabel.tasks.train.basic_train import Context
 
-from lib.finetuning.course import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import asked_of
 from lib.finetuning.training_record import update_record
 from lib.finetuning.uniseg.course import FEWEST, UniSegSettings, UniSegTraining
