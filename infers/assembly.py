@@ -11,6 +11,7 @@ import threading
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ class Assembly:
             self.config.weights or SHIPPED_WEIGHTS,
             self.models / PUBLISHED,
             self.config.device,
-            lambda network, device: SliceSegmenter(network, device, settings),
+            partial(SliceSegmenter, settings=settings),
         )
         looks = Descriptors(self.datastore, self.datastore.state / "looks.npz")
         self.versions = Versions(
@@ -121,7 +122,8 @@ class Assembly:
         folders = {MODEL: self.models, SPECIALIST: self.specialist.path.parent, UNISEG: self.uniseg.path.parent}
         self.trainings = Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
         self.gate = PriorityLock()
-        self.corrections = Corrections(self.studies, self.datastore.state / "template_checks.json")
+        checks = self.datastore.state / "template_checks.json"
+        self.corrections = Corrections(self.studies, checks, self.model.estimator)
         self.health = TemplateHealth(self.studies)
         self.job = Propagation(
             self.studies, self.gate, self.datastore.state, self._prepare, self.corrections.check_templates

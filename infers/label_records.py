@@ -15,7 +15,7 @@ from typing import Any
 
 from monailabel.interfaces.datastore import DefaultLabelTag
 
-from lib.quality.estimate import Quality, evidence_of, recorded
+from lib.quality.estimate import Quality, read_features, read_qualities
 
 FINAL, AUTOMATIC = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
 WITHDRAWN = "withdrawn"  # tag of an accepted label that was taken back and is kept nowhere else
@@ -85,12 +85,12 @@ class Provenance:
     @cached_property
     def quality(self) -> dict[str, Quality]:
         """What was expected of each structure's mask when it was made."""
-        return recorded(self.details)
+        return read_qualities(self.details)
 
     @property
     def features(self) -> dict[str, dict[str, float]]:
         """What that rests on."""
-        return evidence_of(self.details)
+        return read_features(self.details)
 
     @property
     def weights(self) -> str | None:

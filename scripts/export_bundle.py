@@ -1,7 +1,7 @@
 """Exports the network as a MONAI Bundle that runs without this project: `python -m scripts.export_bundle --out FOLDER`.
 
     configs/    metadata.json, inference.json, metadata_schema.json
-    models/     model.pt (tensors only), quality.json (what weighs the evidence for a mask)
+    models/     model.pt (tensors only), quality.json (what predicts a mask's quality, where it was fitted)
     scripts/    oneprompt/: the modules of `lib` that segmenting needs, under that name
     docs/       README.md, license.txt
 
@@ -25,7 +25,7 @@ import torch
 from lib import VERSION
 from lib.networks import NetworkConfig, OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read_provenance, weights_hash
-from lib.quality.estimator import SHIPPED_ESTIMATOR
+from lib.quality.estimator import Estimator
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = Path(__file__).with_name("bundle")
@@ -66,8 +66,11 @@ def export_bundle(out: Path, weights: Path, *, replace: bool = False) -> None:
         _write_json(made / "configs" / "metadata.json", _metadata(network, read_provenance(weights)))
         inference = json.loads((COMMON / "inference.json").read_text())
         inference["network_config"] = network.config.as_dict()
+        if estimator := Estimator.valid_for(weights_hash(network), weights):
+            estimator.write(made / "models" / "quality.json")
+        else:  # masks of these weights then say that their quality is not predicted
+            inference["inferer"]["estimator"] = None
         _write_json(made / "configs" / "inference.json", inference)
-        shutil.copy(SHIPPED_ESTIMATOR, made / "models" / "quality.json")
         shutil.copy(COMMON / "metadata_schema.json", made / "configs")
         shutil.copy(COMMON / "README.md", made / "docs")
         shutil.copy(ROOT / "LICENSE", made / "docs" / "license.txt")

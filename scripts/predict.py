@@ -15,7 +15,7 @@ import torch
 
 from lib.imaging.images import ImageError
 from lib.inference.templates import TemplateError
-from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError
 from lib.segmenters.by_template import check_free, read_template, segment_file, summary
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_free(options.out, options.force)
         template = read_template(options.template, options.label, options.names)
         device = _device(options.device)
-        predictor = SliceSegmenter(load_network(options.weights, device), device)
+        predictor = SliceSegmenter.load(options.weights, device)
         record = segment_file(predictor, options.image, template, options.out, replace=options.force)
     except FileExistsError as error:
         print(f"error: {error} with --force", file=sys.stderr)

@@ -4,6 +4,7 @@ import os
 # Set before torch is imported, and inherited by every process that a test starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import dataclasses
 from pathlib import Path
 
 import hypothesis
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from lib.networks import OnePrompt
-from lib.networks.checkpoints import save_network
+from lib.networks.checkpoints import save_network, weights_hash
+from lib.quality.estimator import SUFFIX, Estimator
 from tests.programs import (  # noqa: F401  (hooks)
     leave_out,
     pytest_sessionfinish,
@@ -45,5 +47,9 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights file of an untrained network that answers in milliseconds."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_network(path, OnePrompt(TINY), {"command": "tests"})
+    network = OnePrompt(TINY)
+    save_network(path, network, {"command": "tests"})
+    shipped = Estimator.shipped()
+    fitted = dataclasses.replace(shipped, about={**shipped.about, "weights": weights_hash(network)})
+    fitted.write(path.with_suffix(SUFFIX))
     return path

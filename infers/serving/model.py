@@ -20,6 +20,7 @@ from lib.finetuning.versions import UPLOADED, Versions
 from lib.imaging.files import stamp_of
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
+from lib.quality.estimator import Estimator
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class ServedModel:
         base: Path,
         published: Path,
         device: str = "auto",
-        make: Callable[[OnePrompt, str], SliceSegmenter] = SliceSegmenter,
+        make: Callable[..., SliceSegmenter] = SliceSegmenter,
     ) -> None:
         self.base, self.published = base, published
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -59,7 +60,9 @@ class ServedModel:
         network = load_network(base, self.device)
         self.base_hash = weights_hash(network)
         self._config = network.config
-        self._served = (make(network, self.device), base)  # exchanged in one assignment
+        # Weights that were trained from the configured ones are judged by what was fitted for those
+        self.estimator = Estimator.valid_for(self.base_hash, base)
+        self._served = (make(network, self.device, estimator=self.estimator), base)  # exchanged in one assignment
         self._seen: tuple[int, ...] | None = None
 
     @property
@@ -138,7 +141,8 @@ class ServedModel:
             if path == self.published and read_provenance(path).get(BASE) != self.base_hash:
                 logger.warning("%s was trained from other weights than %s and is not served", path, self.base)
                 path = self.base
-            self._served = (self._make(load_network(path, self.device), self.device), path)
+            network = load_network(path, self.device)
+            self._served = (self._make(network, self.device, estimator=self.estimator), path)
             logger.info("serves the weights %s from %s", self._served[0].weights_hash, path)
         except (CheckpointError, OSError, ValueError) as error:
             logger.error("%s is not served, %s stays: %s", path, self._served[1], error)

@@ -40,10 +40,11 @@ class Corrections:
     Args:
         studies: the list.
         path: where the checks of templates are kept; a cache that may be deleted.
+        estimator: whose estimates the masks have; without one there are none to learn about.
     """
 
-    def __init__(self, studies: Studies, path: Path, estimator: Estimator | None = None) -> None:
-        self._studies, self._path, self._estimator = studies, path, estimator or Estimator.shipped()
+    def __init__(self, studies: Studies, path: Path, estimator: Estimator | None) -> None:
+        self._studies, self._path, self._estimator = studies, path, estimator
         self._known: dict[tuple[str, str], Case] = {}  # by checksums of mask and label
         self._checks: dict[str, dict[str, Any]] = _read(path)
 
@@ -68,7 +69,9 @@ class Corrections:
         for case in [*known.values(), *(check["case"] for check in self._current().values())]:
             for name, pair in case.items():
                 pairs.setdefault(name, []).append((float(pair[0]), float(pair[1])))
-        self._studies.quality.calibrate({name: Calibration.of(own, self._estimator) for name, own in pairs.items()})
+        if self._estimator is not None:
+            estimator = self._estimator
+            self._studies.quality.calibrate({name: Calibration.of(own, estimator) for name, own in pairs.items()})
 
     def check_templates(self, control: Control) -> None:
         """Segment templates that never had a mask by the other templates, and learn from that."""

@@ -31,7 +31,8 @@ class PredictedQuality:
 
     def lowest(self, made: Provenance | None) -> float | None:
         """The lowest expected Dice of a mask's structures, by which masks are ordered; None where none is expected."""
-        return min((one.dice for one in self.of(made).values()), default=None) if made else None
+        numbers = [one.dice for one in self.of(made).values() if one.dice is not None] if made else []
+        return min(numbers, default=None)
 
     def cases(self) -> dict[str, int]:
         """How many corrected cases the estimates of each structure rest on."""

@@ -66,7 +66,7 @@ class Row:
         """The same with what is expected of its mask."""
         return replace(
             self,
-            quality={name: round(one.dice, 4) for name, one in judged.items()},
+            quality={name: round(one.dice, 4) for name, one in judged.items() if one.dice is not None},
             quality_interval={
                 name: (round(one.low, 4), round(one.high, 4))
                 for name, one in judged.items()

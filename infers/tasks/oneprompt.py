@@ -224,7 +224,7 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
         assert made is not None  # of a mask that this app made
         known_elsewhere = ("label_names", "structures", "quality", "image_stamp")
         provenance = {key: value for key, value in made.to_json().items() if key not in known_elsewhere}
-        quality = {name: one.dice for name, one in made.quality.items()}
+        quality = {name: one.dice for name, one in made.quality.items() if one.dice is not None}
         return Prediction(mask, dict(made.label_names), quality, {**provenance, "stored": True})
     with engine.gate.interactive():
         return engine.studies.segment(image_id, image, wanted, client_control())

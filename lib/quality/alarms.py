@@ -1,4 +1,4 @@
-"""Alarms that need no calibration, and the one reason that a person is told.
+"""Alarms that need no calibration, and the one reason that a person reads.
 
 An alarm names what a look at the mask would show: it is empty, torn, cut off by the image's border, much larger than in
 the templates, elsewhere, or its templates contradict each other.
@@ -17,7 +17,7 @@ FAR = 0.25  # of the image, from the nearest template's centre
 LEAST_AGREEMENT = 0.5  # Dice of the templates' answers with one another
 LEAST_REVERSE = 0.3  # Dice
 
-USUAL = {  # what a person is told of the weakest feature where nothing is alarming
+USUAL = {  # what a person reads of the weakest feature where nothing is alarming
     "reverse": "leads back to only a part of the template's structure",
     "again": "changes when it is asked the other way round",
     "votes": "the templates' answers differ",
@@ -33,24 +33,24 @@ USUAL = {  # what a person is told of the weakest feature where nothing is alarm
 FINE = "agrees with its templates"
 
 
-def alarms(evidence: Mapping[str, float]) -> list[str]:
-    """What is alarming about a mask, the most alarming first; none for evidence that says nothing."""
-    if "size" not in evidence:
-        return [EMPTY] if evidence else []
+def alarms(features: Mapping[str, float]) -> list[str]:
+    """What is alarming about a mask, the most alarming first; none for features that says nothing."""
+    if "size" not in features:
+        return [EMPTY] if features else []
     found = []
-    times = math.exp(evidence.get("volume", 0.0))
+    times = math.exp(features.get("volume", 0.0))
     if not 1 / MOST_TIMES <= times <= MOST_TIMES:
         found.append(f"volume {_number(times)} times the templates'")
-    if evidence.get("contact", 0.0) > MOST_CONTACT:
+    if features.get("contact", 0.0) > MOST_CONTACT:
         found.append("touches the image border")
-    if evidence.get("reverse", 1.0) < LEAST_REVERSE:
+    if features.get("reverse", 1.0) < LEAST_REVERSE:
         found.append("does not lead back to the template's structure")
-    parts = math.exp(evidence.get("parts", 0.0))
+    parts = math.exp(features.get("parts", 0.0))
     if parts >= MOST_PARTS:
         found.append(f"{_number(parts)} times as many parts as in the templates")
-    if evidence.get("place", 0.0) > FAR:
+    if features.get("place", 0.0) > FAR:
         found.append("lies elsewhere in the image than in the templates")
-    if min(evidence.get("votes", 1.0), evidence.get("planes", 1.0)) < LEAST_AGREEMENT:
+    if min(features.get("votes", 1.0), features.get("planes", 1.0)) < LEAST_AGREEMENT:
         found.append("the templates or planes contradict each other")
     return found
 
@@ -59,7 +59,7 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def reason(evidence: Mapping[str, float], weakest: str | None) -> str:
+def reason(features: Mapping[str, float], weakest: str | None) -> str:
     """One reason a person understands: an alarm, or else what speaks most against the mask."""
-    found = alarms(evidence)
+    found = alarms(features)
     return found[0] if found else USUAL.get(weakest or "", FINE)

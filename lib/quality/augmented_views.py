@@ -1,20 +1,20 @@
-"""Warped copies of templates, as other patients might look: what the network can do with a structure at best.
+"""Augmented views of templates: warped, as other patients might look; what the network can do with a structure at best.
 
-A template's own structure is easier to find in its copies than in new studies, so how well that goes is no quality of
-theirs, but says what to expect. And a copy is a second template: where the two lead to different masks, neither is
-sure. A copy is made and encoded once for each template slice.
+A template's own structure is easier to find in its views than in new studies, so how well that goes is no quality of
+theirs, but says what to expect. And a view is a second template: where the two lead to different masks, neither is
+sure. A view is made and encoded once for each template slice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 
 from lib.imaging.transforms import resize_image, resize_mask
 from lib.imaging.volumes import Stack
@@ -23,8 +23,8 @@ from lib.learning.augmentation import copy_of, moved
 from lib.networks.contract import Features
 from lib.quality.reverse_dice import pooled_dice, spread
 
-SLICES = 3  # of a volume's template, on which it is measured what it finds in copies
-COPIES = 3  # of a flat template
+SLICES = 3  # of a volume's template, on which it is measured what it finds in views
+VIEWS = 3  # of a flat template
 REMEMBERED = 256
 
 
@@ -36,17 +36,17 @@ class AugmentedView:
     grid: torch.Tensor
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """Bool (S, S): a bool mask (H, W) of the slice as it lies in the copy."""
+        """Bool (S, S): a bool mask (H, W) of the slice as it lies in the view."""
         return moved(resize_mask(mask, len(self.grid)), self.grid)
 
 
 class AugmentedViews:
-    """Makes copies and remembers them; safe to share between threads."""
+    """Makes views and remembers them; safe to share between threads."""
 
     def __init__(self, network: SliceNetwork) -> None:
         self._network = network
-        self._made: OrderedDict[tuple[str, int, int, int], AugmentedView] = OrderedDict()
-        self._dices: OrderedDict[tuple[str, int, str], float] = OrderedDict()
+        self._made: LRUCache[tuple[str, int, int, int], AugmentedView] = LRUCache(REMEMBERED)
+        self._dices: LRUCache[tuple[str, int, str], float] = LRUCache(REMEMBERED)
         self._lock = threading.Lock()
 
     def take(self, stack: Stack, wanted: Sequence[tuple[int, int]]) -> list[AugmentedView]:
@@ -62,35 +62,29 @@ class AugmentedViews:
                 key: AugmentedView(own, grid) for key, own, (_, grid) in zip(missing, features, pairs, strict=True)
             }
             with self._lock:
-                _remember(self._made, {key: found[key] for key in missing})
+                self._made.update({key: found[key] for key in missing})
         return [found[key] for key in keys]
 
     def dice(self, stack: Stack, masks: np.ndarray) -> float:
-        """Dice, 0 to 1, of the structure shown by bool masks (T, H, W), found by a template in copies of itself."""
+        """Dice, 0 to 1, of the structure shown by bool masks (T, H, W), found by a template in views of itself."""
         key = (stack.image.checksum, stack.axis, hashlib.sha256(np.packbits(masks).tobytes()).hexdigest())
         with self._lock:
             if key in self._dices:
                 return self._dices[key]
         areas = masks.sum(axis=(1, 2))
         slices = spread(np.flatnonzero(areas >= max(1.0, 0.5 * areas.max(initial=0))).tolist(), SLICES)
-        wanted = [(index, number) for index in slices for number in range(-(-COPIES // len(slices)))]
-        features, copies = self._network.encode(stack, slices), self.take(stack, wanted)
+        wanted = [(index, number) for index in slices for number in range(-(-VIEWS // len(slices)))]
+        features, views = self._network.encode(stack, slices), self.take(stack, wanted)
         questions = [
-            Question(copy.features, features[index], mask_maps(masks[index], self._network.size))
-            for (index, _), copy in zip(wanted, copies, strict=True)
+            Question(view.features, features[index], mask_maps(masks[index], self._network.size))
+            for (index, _), view in zip(wanted, views, strict=True)
         ]
-        truths = [copy.mask(masks[index]) for (index, _), copy in zip(wanted, copies, strict=True)]
+        truths = [view.mask(masks[index]) for (index, _), view in zip(wanted, views, strict=True)]
         found = pooled_dice(truths, [logits > 0 for logits in self._network.answers(questions)])
         with self._lock:
-            _remember(self._dices, {key: found})
+            self._dices[key] = found
         return found
 
     def _warp(self, stack: Stack, index: int, number: int) -> tuple[np.ndarray, torch.Tensor]:
         size = self._network.size
         return copy_of(resize_image(stack.slice(index), size), np.random.default_rng([index, number]), size)
-
-
-def _remember(known: OrderedDict, new: dict) -> None:
-    known.update(new)
-    while len(known) > REMEMBERED:
-        known.popitem(last=False)

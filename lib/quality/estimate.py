@@ -1,7 +1,8 @@
 """How good is a mask that nobody has checked? One number, an interval, and one reason.
 
-`lib.quality.features` gathers what speaks for it, `lib.quality.estimator` weighs that, `lib.quality.calibration` learns
-from the list's own corrected studies, and `lib.quality.alarms` says what a person would see.
+`lib.quality.features` measures what speaks for it, `lib.quality.estimator` weighs that, `lib.quality.calibration`
+learns from the list's own corrected studies, and `lib.quality.alarms` says what a person would see. Where no estimator
+was fitted for a model's weights there is no number, and the reason says so; alarms need none.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lib.quality.calibration import Calibration
 from lib.quality.estimator import Estimator
 
 SURE = 0.85  # from here on a mask needs no reason to be doubted
+UNKNOWN = "no quality is predicted: nothing was fitted for these weights"
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,14 @@ class Quality:
     """What is expected of one structure's mask.
 
     Attributes:
-        dice: expected Dice, 0 to 1.
+        dice: expected Dice, 0 to 1; None where nothing was fitted for the weights.
         low, high: where the true Dice lies in 9 of 10 cases; None where nobody knows.
         reason: the one thing to know about it.
         alarms: what is alarming, the most alarming first.
         estimate: what was expected before the list's own corrections were looked at; None where nothing was found.
     """
 
-    dice: float
+    dice: float | None
     low: float | None = None
     high: float | None = None
     reason: str = ""
@@ -45,71 +47,79 @@ class Quality:
         return replace(self, dice=dice, low=low, high=high)
 
 
-def judge(evidence: Mapping[str, float], estimator: Estimator) -> Quality:
-    """The quality of a mask with this evidence, in a list of which nothing is known."""
-    found = tuple(alarms(evidence))
-    if "size" not in evidence:
-        return Quality(0.0, 0.0, 0.0 if evidence else 1.0, reason(evidence, None), found)
-    estimate = estimator.estimate(evidence)
-    said = reason(evidence, None if estimate >= SURE else weakest(evidence, estimator))
-    quality = Quality(estimate, reason=said, alarms=found, estimate=estimate)
+def estimate_quality(features: Mapping[str, float], estimator: Estimator | None) -> Quality:
+    """The quality of a mask with these features, in a list of which nothing is known."""
+    warnings = tuple(alarms(features))
+    if estimator is None:
+        return Quality(None, reason=warnings[0] if warnings else UNKNOWN, alarms=warnings)
+    if "size" not in features:
+        return Quality(0.0, 0.0, 0.0 if features else 1.0, reason(features, None), warnings)
+    estimate = estimator.estimate(features)
+    why = reason(features, None if estimate >= SURE else weakest(features, estimator))
+    quality = Quality(estimate, reason=why, alarms=warnings, estimate=estimate)
     return quality.calibrated(Calibration.of([], estimator))
 
 
-def weakest(evidence: Mapping[str, float], estimator: Estimator) -> str | None:
+def weakest(features: Mapping[str, float], estimator: Estimator) -> str | None:
     """The feature without which the mask would be expected to be best; None where none speaks against it."""
-    given = estimator.estimate(evidence)
+    given = estimator.estimate(features)
     gains = {
-        name: estimator.estimate({**evidence, name: mean}) - given
+        name: estimator.estimate({**features, name: mean}) - given
         for name, mean in zip(estimator.features, estimator.mean, strict=True)
-        if name in evidence
+        if name in features
     }
     name = max(gains, key=lambda name: gains[name], default=None)
     return name if name is not None and gains[name] > 0.01 else None
 
 
-def told(judged: Mapping[str, Quality], evidence: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def quality_record(qualities: Mapping[str, Quality], features: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """JSON-able record of structures' qualities; `quality` alone is what records held before there were intervals."""
     return {
-        "quality": {name: round(one.dice, 4) for name, one in judged.items()},
+        "quality": {name: round(one.dice, 4) for name, one in qualities.items() if one.dice is not None},
         "quality_interval": {
             name: [round(one.low, 4), round(one.high, 4)]
-            for name, one in judged.items()
+            for name, one in qualities.items()
             if one.low is not None and one.high is not None
         },
-        "quality_reason": {name: one.reason for name, one in judged.items()},
-        "alarms": {name: list(one.alarms) for name, one in judged.items()},
-        "quality_estimate": {name: one.estimate for name, one in judged.items() if one.estimate is not None},
-        "evidence": {name: dict(found) for name, found in evidence.items()},
+        "quality_reason": {name: one.reason for name, one in qualities.items()},
+        "alarms": {name: list(one.alarms) for name, one in qualities.items()},
+        "quality_estimate": {name: one.estimate for name, one in qualities.items() if one.estimate is not None},
+        "evidence": {name: dict(own) for name, own in features.items()},
     }
 
 
-def recorded(params: Any) -> dict[str, Quality]:
+def read_qualities(params: Any) -> dict[str, Quality]:
     """What a record holds, structure by structure; records can come from another version, or from a person."""
     params = params if isinstance(params, Mapping) else {}
-    intervals, reasons, found, estimates = (
-        _mapping(params, key) for key in ("quality_interval", "quality_reason", "alarms", "quality_estimate")
+    intervals, reasons, warnings, estimates, numbers = (
+        _mapping(params, key) for key in ("quality_interval", "quality_reason", "alarms", "quality_estimate", "quality")
     )
-    judged = {}
-    for name, value in _mapping(params, "quality").items():
-        if not _is_share(value):
+    qualities = {}
+    for name in dict.fromkeys([*numbers, *(name for name, why in reasons.items() if isinstance(why, str))]):
+        dice = numbers.get(name)
+        if name in numbers and not _is_fraction(dice):
             continue
         bounds = intervals.get(name)
-        known = isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(_is_share, bounds))
+        known = isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(_is_fraction, bounds))
         low, high = (float(bounds[0]), float(bounds[1])) if known and bounds else (None, None)
-        said = found.get(name)
-        heard = tuple(map(str, said)) if isinstance(said, list | tuple) else ()
-        estimate = float(estimates[name]) if _is_share(estimates.get(name)) else None
-        judged[str(name)] = Quality(float(value), low, high, str(reasons.get(name) or ""), heard, estimate)
-    return judged
+        own = warnings.get(name)
+        qualities[str(name)] = Quality(
+            float(dice) if dice is not None else None,
+            low,
+            high,
+            str(reasons.get(name) or ""),
+            tuple(map(str, own)) if isinstance(own, list | tuple) else (),
+            float(estimates[name]) if _is_fraction(estimates.get(name)) else None,
+        )
+    return qualities
 
 
-def evidence_of(params: Any) -> dict[str, dict[str, float]]:
-    """The evidence in a record, structure by structure; empty for records without."""
-    found = _mapping(params, "evidence") if isinstance(params, Mapping) else {}
+def read_features(params: Any) -> dict[str, dict[str, float]]:
+    """The features in a record, structure by structure; empty for records without."""
+    stored = _mapping(params, "evidence") if isinstance(params, Mapping) else {}
     return {
         str(name): {str(key): float(value) for key, value in own.items() if _is_number(value)}
-        for name, own in found.items()
+        for name, own in stored.items()
         if isinstance(own, Mapping)
     }
 
@@ -123,5 +133,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _is_share(value: Any) -> bool:
+def _is_fraction(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= 1

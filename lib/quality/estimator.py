@@ -1,12 +1,14 @@
 """From what speaks for a mask to the Dice that can be expected: a small regressor in a JSON file.
 
-It was fitted on masks whose truth is known (`python -m scripts.calibrate`), of data sets that the one it is asked about
-is not among. Beside the number it keeps how far the truth lay from it, so that every estimate has bounds.
+It was fitted on masks of certain weights whose truth is known (`python -m scripts.calibrate`), of data sets that the
+one it is asked about is not among; it lies beside those weights and says nothing of others. Beside the number it keeps
+how far the truth lay from it, so that every estimate has bounds.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -18,9 +20,14 @@ import numpy as np
 from lib.imaging.files import write_atomically
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
 
-SHIPPED_ESTIMATOR = SHIPPED_WEIGHTS.with_suffix(".quality.json")
+SUFFIX = ".quality.json"  # instead of the weights' own
+SHIPPED_ESTIMATOR = SHIPPED_WEIGHTS.with_suffix(SUFFIX)
+ALSO_FOR = "also_for"  # key of `about`: further weights on whose masks its estimates were measured and hold
 VERSION = 1
 FARTHEST = 3.0  # standard deviations: what lies further out than anything seen says no more than that
+
+
+logger = logging.getLogger(__name__)
 
 
 class EstimatorError(ValueError):
@@ -58,12 +65,37 @@ class Estimator:
         return Estimator.read(SHIPPED_ESTIMATOR)
 
     @classmethod
+    def valid_for(cls, weights_hash: str, weights: Path = SHIPPED_WEIGHTS) -> Estimator | None:
+        """The estimator beside a weights file; None where there is none, or one for other weights alone.
+
+        Args:
+            weights_hash: see `lib.networks.checkpoints.weights_hash`.
+            weights: the file.
+
+        Raises:
+            EstimatorError: a file that holds no estimator.
+        """
+        path = weights.with_suffix(SUFFIX)
+        if not path.is_file():
+            return None
+        estimator = cls.shipped() if path == SHIPPED_ESTIMATOR else cls.read(path)
+        if weights_hash in (estimator.about.get("weights"), *estimator.about.get(ALSO_FOR, ())):
+            return estimator
+        logger.info(
+            "%s was fitted for other weights than %s: no quality is predicted until it is made again, with "
+            "python -m scripts.calibrate",
+            path,
+            weights_hash,
+        )
+        return None
+
+    @classmethod
     def read(cls, path: Path) -> Estimator:
         """Raises EstimatorError."""
         try:
-            told = json.loads(path.read_text())
-            version = told.pop("version")
-            found = cls(**told)
+            values = json.loads(path.read_text())
+            version = values.pop("version")
+            found = cls(**values)
             sizes = {len(found.features), len(found.mean), len(found.scale)}
             bounds = {len(found.steps), len(found.low), len(found.high)}
             estimate = found.estimate({})
@@ -77,9 +109,9 @@ class Estimator:
         """As JSON, whole or not at all."""
         write_atomically(path, json.dumps({"version": VERSION, **asdict(self)}).encode())
 
-    def estimate(self, evidence: Mapping[str, float]) -> float:
-        """Expected Dice, 0 to 1, of what `lib.quality.features.gather` found."""
-        given = np.array([evidence.get(name, np.nan) for name in self.features], float)
+    def estimate(self, features: Mapping[str, float]) -> float:
+        """Expected Dice, 0 to 1, of what `lib.quality.features.measure_features` gives."""
+        given = np.array([features.get(name, np.nan) for name in self.features], float)
         inputs = np.clip(np.nan_to_num((given - self.mean) / np.asarray(self.scale)), -FARTHEST, FARTHEST)
         return float(np.mean([_answer(member, inputs) for member in self.members]))
 

@@ -20,15 +20,15 @@ from lib.inference.probabilities import to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.inference.voting import Guide, Tally
 from lib.networks.contract import Features
-from lib.quality.augmented_views import COPIES, AugmentedViews
+from lib.quality.augmented_views import VIEWS, AugmentedViews
 from lib.quality.reverse_dice import ReverseCase, pooled_dice, reverse_answers, spread
 from lib.quality.shapes import Shape
 
 FEATURES = (
     "reverse",  # Dice of the templates' masks and of what the mask leads back to, over slices and templates
     "reverse_least",  # the worst of those
-    "again",  # what it leads back to, led forth again, against the mask
-    "opinions",  # what warped copies of the templates lead to, against the mask
+    "again",  # what the mask leads back to as a template in turn, against the mask
+    "opinions",  # what augmented views of the templates lead to, against the mask
     "expected",  # Dice that the network's own probabilities promise
     "inside",  # mean probability inside the mask
     "border",  # mean certainty, 0 to 1, along its outline
@@ -44,19 +44,19 @@ FEATURES = (
     "size",  # share of the image, square root
     "thinness",  # logarithm of the templates' surface to size
     "templates",  # logarithm of their number
-    "copies",  # how well the templates find their own structure in warped copies of themselves
+    "copies",  # how well the templates find their own structure in augmented views of themselves
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Making:
+class MaskOrigin:
     """How one structure's mask came to be.
 
     Attributes:
         stack: the image, cut in its main plane.
         queries: features of its slices.
         guides: the structure's templates, cut and matched likewise.
-        answers: the plane's own logits (N, S, S), for each plane that was asked; the main one last.
+        answers: the plane's own logits (N, S, S), for each plane; the main one last.
         structure: place of the structure among those of `tally`.
         tally: the votes in the main plane.
         mask: bool (N, H, W), the result, in slices of the main stack.
@@ -71,28 +71,30 @@ class Making:
     mask: np.ndarray
 
 
-def gather(network: SliceNetwork, copies: AugmentedViews, making: Making, slices: int) -> dict[str, float]:
+def measure_features(network: SliceNetwork, views: AugmentedViews, origin: MaskOrigin, slices: int) -> dict[str, float]:
     """Name of a feature to its value, finite; those that cannot be measured are missing.
 
     Args:
         slices: how many slices the network is asked about again.
     """
-    found = {**_shape(making), **_certainty(making)}
-    found |= {"votes": making.tally.agreement(making.structure), "planes": _planes(making)}
-    found["copies"] = float(np.mean([copies.dice(guide.stack, guide.masks) for guide in making.guides]))
-    if making.mask.any():
-        found |= _asked_again(network, copies, making, slices)
+    found = {**_shape(origin), **_certainty(origin)}
+    found |= {"votes": origin.tally.agreement(origin.structure), "planes": _planes(origin)}
+    found["copies"] = float(np.mean([views.dice(guide.stack, guide.masks) for guide in origin.guides]))
+    if origin.mask.any():
+        found |= _reverse_features(network, views, origin, slices)
     return {name: round(float(value), 4) for name, value in found.items() if value is not None and np.isfinite(value)}
 
 
-def _asked_again(network: SliceNetwork, copies: AugmentedViews, making: Making, slices: int) -> dict[str, float]:
-    """Needs the network: a few slices, back from the mask to the template, forth again, and from copies of it."""
-    pairs = _pairs(making, slices)
+def _reverse_features(
+    network: SliceNetwork, views: AugmentedViews, origin: MaskOrigin, slices: int
+) -> dict[str, float]:
+    """Needs the network: a few slices, from the mask to the template and back again, and from augmented views of it."""
+    pairs = _pairs(origin, slices)
     if not pairs:
         return {"reverse": 0.0, "reverse_least": 0.0}
     size = network.size
-    features = {id(g): network.encode(g.stack, [s for guide, _, s in pairs if guide is g]) for g in making.guides}
-    cases = [ReverseCase(making.queries[q], features[id(g)][s], making.mask[q], g.masks[s]) for g, q, s in pairs]
+    features = {id(g): network.encode(g.stack, [s for guide, _, s in pairs if guide is g]) for g in origin.guides}
+    cases = [ReverseCase(origin.queries[q], features[id(g)][s], origin.mask[q], g.masks[s]) for g, q, s in pairs]
     backs = reverse_answers(network, cases)
     truths = [resize_mask(case.truth, size) >= 0.5 for case in cases]
     masks = [resize_mask(case.predicted, size) >= 0.5 for case in cases]
@@ -100,44 +102,44 @@ def _asked_again(network: SliceNetwork, copies: AugmentedViews, making: Making, 
         "reverse": pooled_dice(truths, backs),
         "reverse_least": min(pooled_dice([truth], [back]) for truth, back in zip(truths, backs, strict=True)),
         "overlap": pooled_dice(truths, masks),
-        "likeness": float(np.mean([_likeness(making.stack, q, guide.stack, s) for guide, q, s in pairs])),
+        "likeness": float(np.mean([_likeness(origin.stack, q, guide.stack, s) for guide, q, s in pairs])),
     }
     again = [n for n, back in enumerate(backs) if back.any()]
     questions = [Question(cases[n].query, cases[n].template, mask_maps(backs[n], size)) for n in again]
     forth = dict(zip(again, [logits > 0 for logits in network.answers(questions)], strict=True))
     nothing = np.zeros((size, size), bool)
     found["again"] = pooled_dice(masks, [forth.get(n, nothing) for n in range(len(cases))])
-    return found | _opinions(network, copies, making, pairs, masks)
+    return found | _view_features(network, views, origin, pairs, masks)
 
 
-def _opinions(
+def _view_features(
     network: SliceNetwork,
-    copies: AugmentedViews,
-    making: Making,
+    views: AugmentedViews,
+    origin: MaskOrigin,
     pairs: Sequence[tuple[Guide, int, int]],
     masks: Sequence[np.ndarray],
 ) -> dict[str, float]:
-    """What warped copies of the template slices lead to, against the mask."""
+    """What augmented views of the template slices lead to, against the mask."""
     shown = [n for n, (guide, _, slice) in enumerate(pairs) if guide.shown[slice]]
-    each = range(max(1, COPIES // len(shown))) if shown else range(0)
+    each = range(max(1, VIEWS // len(shown))) if shown else range(0)
     said, questions = [], []
     for n in shown:
         guide, query, slice = pairs[n]
-        for copy in copies.take(guide.stack, [(slice, number) for number in each]):
+        for view in views.take(guide.stack, [(slice, number) for number in each]):
             said.append(masks[n])
-            maps = mask_maps(copy.mask(guide.masks[slice]), network.size)
-            questions.append(Question(making.queries[query], copy.features, maps))
+            maps = mask_maps(view.mask(guide.masks[slice]), network.size)
+            questions.append(Question(origin.queries[query], view.features, maps))
     answers = [logits > 0 for logits in network.answers(questions)]
     return {"opinions": pooled_dice(said, answers)} if answers else {}
 
 
-def _pairs(making: Making, slices: int) -> list[tuple[Guide, int, int]]:
-    """(template, query slice, its template slice) that are asked, evenly over the templates and through the stack."""
+def _pairs(origin: MaskOrigin, slices: int) -> list[tuple[Guide, int, int]]:
+    """(template, query slice, its template slice) to compare, evenly over the templates and through the stack."""
     pairs = []
-    for guide in making.guides:
+    for guide in origin.guides:
         path = guide.match.path
-        worth = [q for q in range(len(making.mask)) if making.mask[q].any() or guide.shown[path[q]]]
-        pairs += [(guide, q, int(path[q])) for q in spread(worth, max(1, slices // len(making.guides)))]
+        worth = [q for q in range(len(origin.mask)) if origin.mask[q].any() or guide.shown[path[q]]]
+        pairs += [(guide, q, int(path[q])) for q in spread(worth, max(1, slices // len(origin.guides)))]
     return pairs
 
 
@@ -147,9 +149,9 @@ def _likeness(query: Stack, at: int, template: Stack, there: int) -> float:
     return float(one @ other) / lengths if lengths > 0 else 0.0
 
 
-def _certainty(making: Making) -> dict[str, float | None]:
+def _certainty(origin: MaskOrigin) -> dict[str, float | None]:
     """What the network's own logits in the main plane promise."""
-    logits = making.answers[-1][1]
+    logits = origin.answers[-1][1]
     shown = logits[(logits > 0).any(axis=(1, 2))]
     if not len(shown):
         return {"expected": 0.0}
@@ -167,21 +169,21 @@ def _certainty(making: Making) -> dict[str, float | None]:
     return found
 
 
-def _planes(making: Making) -> float | None:
+def _planes(origin: MaskOrigin) -> float | None:
     """Mean Dice of the mask and what each plane would have answered alone; None for one plane."""
-    if len(making.answers) < 2:
+    if len(origin.answers) < 2:
         return None
-    whole = np.moveaxis(making.mask, 0, making.stack.axis)
+    whole = np.moveaxis(origin.mask, 0, origin.stack.axis)
     dices = []
-    for stack, logits in making.answers:
+    for stack, logits in origin.answers:
         own = resize_logits(torch.from_numpy(logits)[:, None], stack.slice(0).shape)[:, 0].numpy() > 0
         dices.append(pooled_dice([whole], [np.moveaxis(own, 0, stack.axis)]))
     return float(np.mean(dices))
 
 
-def _shape(making: Making) -> dict[str, float | None]:
-    templates = [Shape.of(guide.stack, guide.masks) for guide in making.guides]
-    own = Shape.of(making.stack, making.mask)
+def _shape(origin: MaskOrigin) -> dict[str, float | None]:
+    templates = [Shape.of(guide.stack, guide.masks) for guide in origin.guides]
+    own = Shape.of(origin.stack, origin.mask)
     common: dict[str, float | None] = {
         "thinness": float(np.log(np.mean([shape.roughness for shape in templates]))),
         "templates": float(np.log2(len(templates))),

@@ -100,8 +100,14 @@ def record_of(mask: Path) -> Path:
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """One line a structure: its name, value, voxels and predicted Dice."""
+    """One line a structure: its name, value, voxels and predicted Dice, or why there is none."""
+
+    def predicted(name: str) -> str:
+        if name in record["quality"]:
+            return f"predicted Dice {100 * record['quality'][name]:.0f}"
+        return str(record.get("quality_reason", {}).get(name, "no predicted Dice"))
+
     return "\n".join(
-        f"{name}: value {value}, {record['voxels'][name]} voxels, predicted Dice {100 * record['quality'][name]:.0f}"
+        f"{name}: value {value}, {record['voxels'][name]} voxels, {predicted(name)}"
         for name, value in record["labels"].items()
     )

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,12 @@ from lib.inference.interaction import Interaction
 from lib.inference.probabilities import dice_optimal_threshold
 from lib.inference.slice_network import SliceNetwork
 from lib.inference.templates import Template
-from lib.networks.checkpoints import weights_hash
+from lib.networks.checkpoints import load_network, weights_hash
 from lib.networks.contract import SliceModel
 from lib.quality.augmented_views import AugmentedViews
-from lib.quality.estimate import judge, told
+from lib.quality.estimate import estimate_quality, quality_record
 from lib.quality.estimator import Estimator
-from lib.quality.features import Making, gather
+from lib.quality.features import MaskOrigin, measure_features
 from lib.segmenters.contract import Capabilities, Prediction, checked_labels
 from lib.segmenters.mask_assembly import compete, joined, prompted_logits
 from lib.segmenters.provenance import provenance
@@ -51,7 +52,8 @@ class SliceSegmenter:
         network: on `device` already, or moved there by the caller.
         device: torch device name.
         settings: switches of the segmentation.
-        estimator: weighs what speaks for a mask; by default the one that ships with the weights.
+        estimator: weighs what speaks for a mask; by default the shipped one, where it was fitted for these weights:
+            without one no quality is predicted.
         name: of the model.
     """
 
@@ -68,8 +70,20 @@ class SliceSegmenter:
         self.fingerprint = self.weights_hash + _changes(settings)
         self.capabilities = Capabilities(name, dimensions=2, most_templates=network.config.most_templates)
         self._network = SliceNetwork(network, device, settings.batch_size, settings.precision, settings.cache_bytes)
-        self._copies = AugmentedViews(self._network)
-        self._estimator = estimator or Estimator.shipped()
+        self._views = AugmentedViews(self._network)
+        self._estimator = estimator or Estimator.valid_for(self.weights_hash)
+
+    @classmethod
+    def load(
+        cls, weights: Path, device: str = "cpu", settings: SegmenterSettings = SegmenterSettings()
+    ) -> SliceSegmenter:
+        """One-Prompt from a weights file, with the estimator beside it where it was fitted for these weights.
+
+        Raises:
+            CheckpointError, EstimatorError: a file that cannot be used.
+        """
+        network = load_network(weights, device)
+        return cls(network, device, settings, Estimator.valid_for(weights_hash(network), weights))
 
     def segment(
         self,
@@ -156,12 +170,13 @@ class SliceSegmenter:
 
     def _quality(self, answers: TemplateAnswers, labels: Mapping[str, int], slices: np.ndarray) -> dict[str, Any]:
         """What is predicted of the mask, as it is recorded."""
-        evidence = {}
+        features = {}
         for place, name in enumerate(answers.chosen if self.settings.quality_slices else ()):
             mask, guides = slices == labels[name], answers.guides[name]
-            making = Making(answers.stack, answers.queries, guides, answers.of(place), place, answers.tally, mask)
-            evidence[name] = gather(self._network, self._copies, making, self.settings.quality_slices)
-        return told({name: judge(own, self._estimator) for name, own in evidence.items()}, evidence)
+            origin = MaskOrigin(answers.stack, answers.queries, guides, answers.of(place), place, answers.tally, mask)
+            features[name] = measure_features(self._network, self._views, origin, self.settings.quality_slices)
+        qualities = {name: estimate_quality(own, self._estimator) for name, own in features.items()}
+        return quality_record(qualities, features)
 
     def _prediction(
         self,

@@ -96,11 +96,11 @@ def test_a_version_of_another_line_is_refused(model, versions):
 def test_who_asks_while_weights_are_loaded_is_answered_by_the_old_ones(tiny_weights, tmp_path):
     entered, leave = threading.Event(), threading.Event()
 
-    def slowly(network, device):
+    def slowly(network, device, estimator):
         if weights_hash(network) != model_hash:
             entered.set()
             assert leave.wait(10)
-        return SliceSegmenter(network, device)
+        return SliceSegmenter(network, device, estimator=estimator)
 
     model_hash = weights_hash(load_network(tiny_weights))
     model = ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu", slowly)
@@ -124,3 +124,11 @@ def test_a_gpu_that_is_not_there_is_refused_at_start(tiny_weights, tmp_path, mon
 def test_missing_base_weights_are_refused_at_start(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         ServedModel(tmp_path / "none.safetensors", tmp_path / "published.safetensors", "cpu")
+
+
+def test_published_weights_are_judged_by_what_was_valid_for_the_configured_ones(model, tiny_weights):
+    assert model.estimator is not None
+    assert model.estimator.about["weights"] == model.base_hash
+    publish(model.published, model.base_hash)
+    assert model.segmenter.weights_hash != model.base_hash
+    assert model.segmenter._estimator is model.estimator

@@ -10,7 +10,7 @@ from infers.study_list.corrections import Corrections
 from infers.study_list.predicted_quality import PredictedQuality
 from lib.imaging.images import read_label
 from lib.inference.control import Cancelled, Control
-from lib.quality.estimate import judge, told
+from lib.quality.estimate import estimate_quality, quality_record
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Prediction
 from tests.infers.fakes import FakePredictor, StoppedWhen, make_studies, mask_record
@@ -26,7 +26,9 @@ class Sure(FakePredictor):
     def segment(self, image, templates, labels, *, control=Control(), second=None):
         made = super().segment(image, templates, labels, control=control, second=second)
         made.mask[: made.mask.shape[0] // 2] = 0
-        record = told({name: judge(EVIDENCE, PLAIN) for name in labels}, {name: EVIDENCE for name in labels})
+        record = quality_record(
+            {name: estimate_quality(EVIDENCE, PLAIN) for name in labels}, {name: EVIDENCE for name in labels}
+        )
         return Prediction(made.mask, made.labels, record["quality"], {**made.provenance, **record})
 
 
@@ -188,7 +190,7 @@ def test_empty_masks_teach_nothing_and_break_nothing(studies, corrections):
     image = studies.image("s1")
     made = studies.segment("s1", image)
     made.mask[:] = 0
-    empty = told({"organ": judge({"expected": 0.0}, PLAIN)}, {"organ": {"expected": 0.0}})
+    empty = quality_record({"organ": estimate_quality({"expected": 0.0}, PLAIN)}, {"organ": {"expected": 0.0}})
     provenance = {**made.provenance, **empty}
     provenance.pop("quality_estimate")
     studies.store_automatic(

@@ -15,6 +15,7 @@ from infers.study_list.rows import Wanted
 from infers.study_list.strategies import strategies
 from infers.study_list.template_check import TemplateHealth
 from lib.inference.control import Control
+from lib.quality.estimator import Estimator
 from tests.infers.fakes import FakePredictor, make_studies, mask_record
 from tests.samples import write_nifti
 
@@ -68,20 +69,20 @@ def order(studies, board):
 
 def test_board_strategy_and_job_agree_on_which_mask_is_worse_before_and_after_corrections(studies, board, tmp_path):
     assert set(map(tuple, order(studies, board).values())) == {("modest", "optimistic")}
-    Corrections(studies, tmp_path / "checks.json").learn(Control())
+    Corrections(studies, tmp_path / "checks.json", Estimator.shipped()).learn(Control())
     assert set(map(tuple, order(studies, board).values())) == {("optimistic", "modest")}
 
 
 def test_acceptance_above_a_bound_goes_by_the_same_numbers(studies, board, tmp_path):
     assert board.above(0.85, "") == ["optimistic"]
-    Corrections(studies, tmp_path / "checks.json").learn(Control())
+    Corrections(studies, tmp_path / "checks.json", Estimator.shipped()).learn(Control())
     predicted = {row.id: row.predicted for row in board.rows() if row.status == "automatic"}
     assert predicted == {"optimistic": pytest.approx(0.64, abs=0.005), "modest": pytest.approx(0.66, abs=0.005)}
     assert board.above(0.65, "") == ["modest"]
 
 
 def test_the_template_check_goes_by_the_same_numbers(studies, tmp_path):
-    Corrections(studies, tmp_path / "checks.json").learn(Control())
+    Corrections(studies, tmp_path / "checks.json", Estimator.shipped()).learn(Control())
     health = TemplateHealth(studies)
     health._trials = ["optimistic", "modest"]
     assert health._tried()[1] == {

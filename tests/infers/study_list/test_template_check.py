@@ -6,7 +6,7 @@ import pytest
 from infers.label_records import AUTOMATIC, FINAL
 from infers.study_list.template_check import TemplateHealth
 from lib.inference.control import Cancelled, Control
-from lib.quality.estimate import judge, told
+from lib.quality.estimate import estimate_quality, quality_record
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Prediction
 from tests.infers.fakes import FakePredictor, StoppedWhen, make_studies
@@ -22,7 +22,9 @@ class Unsure(FakePredictor):
 
     def segment(self, image, templates, labels, *, control=Control(), second=None):
         made = super().segment(image, templates, labels, control=control, second=second)
-        record = told({name: judge(EVIDENCE, PLAIN) for name in labels}, {name: EVIDENCE for name in labels})
+        record = quality_record(
+            {name: estimate_quality(EVIDENCE, PLAIN) for name in labels}, {name: EVIDENCE for name in labels}
+        )
         return Prediction(made.mask, made.labels, record["quality"], {**made.provenance, **record})
 
 
@@ -64,18 +66,18 @@ def test_a_poor_template_is_warned_of_with_a_better_one_after_three_trials(studi
 def test_nothing_is_tried_again_until_the_templates_change(studies, health):
     save(studies, 1)
     health.examine(Control())
-    asked = len(studies._predictor().asked)
+    asked = len(studies._segmenter().asked)
     health.examine(Control())
-    assert len(studies._predictor().asked) == asked
+    assert len(studies._segmenter().asked) == asked
     save(studies, 2)
     health.examine(Control())
-    assert len(studies._predictor().asked) > asked
+    assert len(studies._segmenter().asked) > asked
 
 
 def test_without_a_template_there_is_nothing_to_say(studies, health):
     health.examine(Control())
     assert health.told()["warnings"] == []
-    assert studies._predictor().asked == []
+    assert studies._segmenter().asked == []
 
 
 def test_a_list_of_a_single_study_is_no_error(tmp_path):

@@ -43,17 +43,21 @@ def test_a_copy_moves_picture_and_mask_together_and_is_always_the_same(network):
     np.testing.assert_array_equal(AugmentedViews(network).take(stack, [(2, 0)])[0].mask(masks[2]), moved)
 
 
-def test_copies_are_encoded_once_and_not_without_end(network, monkeypatch):
+def test_views_are_encoded_once_and_not_kept_without_end(network, monkeypatch):
     stack, masks = stack_of()
-    copies = AugmentedViews(network)
-    copies.dice(stack, masks)
+    views = AugmentedViews(network)
+    views.dice(stack, masks)
     encoded = network.network.encoded
-    copies.dice(stack, masks)
-    copies.take(stack, [(1, 0), (2, 0), (3, 0)])
+    views.dice(stack, masks)
+    views.take(stack, [(1, 0), (2, 0), (3, 0)])
     assert network.network.encoded == encoded
     monkeypatch.setattr("lib.quality.augmented_views.REMEMBERED", 1)
-    copies.take(stack, [(0, 0), (4, 0)])
-    assert len(copies._made) == 1
+    few = AugmentedViews(network)
+    assert len(few.take(stack, [(0, 0), (4, 0)])) == 2
+    few.take(stack, [(4, 0)])
+    assert network.network.encoded == encoded + 2
+    few.take(stack, [(0, 0)])
+    assert network.network.encoded == encoded + 3
 
 
 def test_a_template_without_the_structure_finds_nothing(network):

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, weights_hash
 from lib.quality.estimator import Estimator, EstimatorError
 
 LAYERS = [{"weights": [[2.0, 0.0], [0.0, 1.0]], "bias": [0.0, 0.0]}, {"weights": [[1.5, 0.5]], "bias": [0.1]}]
@@ -49,3 +51,20 @@ def test_one_ships_with_the_weights_and_tells_good_from_bad():
     bad = {"reverse": 0.1, "expected": 0.6, "again": 0.2, "opinions": 0.2, "inside": 0.7, "overlap": 0.0}
     assert shipped.estimate(good) > 0.7 > 0.5 > shipped.estimate(bad)
     assert shipped.about["masks"] > 100
+
+
+def test_it_is_used_for_the_weights_that_it_was_valid_for_alone(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    assert Estimator.valid_for("abc", weights) is None
+    RISING.write(tmp_path / "weights.quality.json")
+    found = Estimator.valid_for("abc", weights)
+    assert found is not None
+    assert found.estimate({"reverse": 0.7}) == RISING.estimate({"reverse": 0.7})
+    assert Estimator.valid_for("another", weights) is None
+    about = {**RISING.about, "also_for": ["another"]}
+    dataclasses.replace(RISING, about=about).write(tmp_path / "weights.quality.json")
+    assert Estimator.valid_for("another", weights) is not None
+
+
+def test_the_one_that_ships_was_valid_for_the_weights_that_ship():
+    assert Estimator.valid_for(weights_hash(load_network(SHIPPED_WEIGHTS))) is Estimator.shipped()

@@ -15,6 +15,7 @@ from lib.inference.control import Cancelled
 from lib.inference.interaction import InteractionSettings
 from lib.inference.matching import MatchSettings
 from lib.inference.templates import Template, TemplateError
+from lib.quality.estimator import Estimator
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
@@ -52,7 +53,7 @@ def template_of(label, id="t", **stored):
 
 
 def predictor(settings=EXACT, **changes):
-    return SliceSegmenter(GreyNetwork(), "cpu", dataclasses.replace(settings, **changes))
+    return SliceSegmenter(GreyNetwork(), "cpu", dataclasses.replace(settings, **changes), Estimator.shipped())
 
 
 def dice(mask, truth):
@@ -260,6 +261,25 @@ def test_predicted_quality_tells_a_good_mask_from_a_bad_one():
     ]
     assert quality[0] > 0.6
     assert quality[1] == 0
+
+
+def test_weights_that_nothing_was_valid_for_have_alarms_and_no_predicted_quality():
+    image, _ = study(anatomy(1))
+    tool = SliceSegmenter(GreyNetwork(), "cpu", EXACT)
+    prediction = tool.segment(image, [template_of(anatomy())], LABELS)
+    assert prediction.quality == {} == prediction.provenance["quality"]
+    assert "nothing was fitted for these weights" in prediction.provenance["quality_reason"]["bright"]
+    missed, _ = study(np.where(anatomy(1) == 2, 2, 0).astype(np.uint8))
+    empty = tool.segment(missed, [template_of(anatomy())], {"bright": 1}).provenance
+    assert empty["quality_reason"]["bright"] == empty["alarms"]["bright"][0] == "nothing was found"
+
+
+def test_settings_that_change_masks_change_the_fingerprint_and_others_do_not():
+    weights = predictor(SegmenterSettings()).weights_hash
+    assert predictor(SegmenterSettings()).fingerprint == weights
+    assert predictor(SegmenterSettings(), batch_size=2, templates_per_query=1).fingerprint == weights
+    changed = {predictor(SegmenterSettings(), smoothing=value).fingerprint for value in (0.0, 2.0)}
+    assert len({weights, *changed}) == 3
 
 
 def opinion(image, mask, share, plane=2):
