@@ -35,7 +35,7 @@ FLOORS = {
         "annotate",
         "api",
     ],
-    "scripts": ["phantoms servers", "measure"],
+    "scripts": ["phantoms servers", "measure pretraining"],
 }
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60
 REASON = "Longer than most because"  # in a file's own docstring

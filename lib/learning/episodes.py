@@ -1,9 +1,9 @@
 """Episodes: one template image, a few query images, and one structure that all of them are about.
 
-Drawn over data sets, then structures, then images, so that a large data set does not drown a small one. Beside the
-real tasks there are synthetic ones (`lib/learning/synthetic.py`), foreign bodies in the images of several real
-subjects, and tasks made of one real image: a random region of it, to be found again in strongly changed copies. Prompts
-are simulated in `lib/learning/simulated_prompts.py`.
+Real tasks are drawn over structures, then images: a data set of one structure counts once and one of eight eight times,
+however many images they have. Beside them there are synthetic ones (`lib/learning/synthetic.py`), foreign bodies in the
+images of several real subjects, and tasks made of one real image: a random region of it, to be found again in strongly
+changed copies. Prompts are simulated in `lib/learning/simulated_prompts.py`.
 """
 
 from __future__ import annotations
@@ -105,26 +105,39 @@ class RealTasks:
         return self._regions[index]
 
 
-def load_real_tasks(dataset: Dataset, as_one_class: bool = False) -> RealTasks:
-    """Read a data set into memory; of volumes, the slices that show a label, across the axis of largest spacing."""
-    images, labels, subjects = [], [], []
+def load_real_tasks(dataset: Dataset, as_one_class: bool = False, every_plane: bool = False) -> RealTasks:
+    """Read a data set into memory; of volumes, the slices that show a label.
+
+    They lie across the axis of largest spacing, where there is one; with `every_plane` across each axis, and the planes
+    are tasks of their own: a slice of one is never the template of a slice of another.
+    """
+    planes: dict[int, tuple[list[np.ndarray], list[np.ndarray], list[str]]] = {}
     for file in dataset.files:
         image, label = dataset.read(file)
         array = image.array.astype(np.float32)
-        if array.ndim == 3:
-            axis = int(np.argmax(image.spacing)) if max(image.spacing) > 1.2 * min(image.spacing) else 2
-            array, label = np.moveaxis(array, axis, 0), np.moveaxis(label, axis, 0)
-            shown = np.flatnonzero(label.any(axis=(1, 2)))
+        axes = [0]
+        if array.ndim == 2:
+            array, label = array[None], label[None]
+        elif every_plane:
+            axes = [0, 1, 2]
         else:
-            array, label, shown = array[None], label[None], np.array([0])
-        for index in shown:
-            images.append(normalise(resize_image(array[index], STORED_SIZE)))
-            labels.append(_resize_labels(label[index]))
-            subjects.append(dataset.subjects[file])
-    stacked = np.stack(labels).astype(np.uint8)
-    return RealTasks(
-        dataset.name, np.stack(images), (stacked > 0).astype(np.uint8) if as_one_class else stacked, np.array(subjects)
-    )
+            axes = [int(np.argmax(image.spacing)) if max(image.spacing) > 1.2 * min(image.spacing) else 2]
+        for axis in axes:
+            images, labels, subjects = planes.setdefault(axis if every_plane else 0, ([], [], []))
+            across, marked = np.moveaxis(array, axis, 0), np.moveaxis(label, axis, 0)
+            shown = np.flatnonzero(marked.any(axis=(1, 2))) if dataset.dims == 3 else np.array([0])
+            for index in shown:
+                images.append(normalise(resize_image(across[index], STORED_SIZE)))
+                labels.append(_resize_labels(marked[index]))
+                subjects.append(dataset.subjects[file])
+    stacked = []
+    for number, (_, labels, _) in enumerate(planes.values()):
+        values = np.stack(labels).astype(np.uint8)
+        values = (values > 0).astype(np.uint8) if as_one_class else values
+        stacked.append(np.where(values > 0, values + number * max(dataset.labels), 0).astype(np.uint8))
+    shown_images = np.stack([image for images, _, _ in planes.values() for image in images])
+    owners = np.array([subject for _, _, subjects in planes.values() for subject in subjects])
+    return RealTasks(dataset.name, shown_images, np.concatenate(stacked), owners)
 
 
 class EpisodeSource:
@@ -141,6 +154,7 @@ class EpisodeSource:
     def __init__(self, real: Sequence[RealTasks], size: int, queries: int, mix: Mix = Mix(), seed: int = 0) -> None:
         self.real, self.size, self.queries, self.mix, self.seed = list(real), size, queries, mix, seed
         self._synthetic: dict[int, SyntheticTask] = {}
+        self._tasks = [(tasks, value) for tasks in self.real for value in tasks.showing]
         self._own = {name for tasks in real for name in (tasks.name, f"{SAME_IMAGE}/{tasks.name}")}
 
     def draw(self, rng: np.random.Generator, step: int) -> Episode:
@@ -166,7 +180,7 @@ class EpisodeSource:
             return (*self._draw_region(tasks, rng), STRONG)
         if kind < self.mix.regions + self.mix.same_image or not tasks.showing:
             return (*self._draw_same_image(tasks, rng), STRONG)
-        return (*self._draw_real(tasks, rng), MILD)
+        return (*self._draw_real(*self._tasks[rng.integers(len(self._tasks))], rng), MILD)
 
     def _draw_synthetic(self, rng: np.random.Generator, step: int) -> tuple[np.ndarray, np.ndarray, str]:
         task = self._synthetic_task(step // 2 + int(rng.integers(SYNTHETIC_WINDOW)))
@@ -215,8 +229,7 @@ class EpisodeSource:
         count = 1 + self.queries
         return np.stack([tasks.images[index]] * count), np.stack([mask] * count), f"{kind}/{tasks.name}"
 
-    def _draw_real(self, tasks: RealTasks, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
-        value = int(rng.choice(list(tasks.showing)))
+    def _draw_real(self, tasks: RealTasks, value: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
         chosen = [value]
         if len(tasks.showing) > 1 and rng.random() < self.mix.unions:
             chosen.append(int(rng.choice(list(tasks.showing))))

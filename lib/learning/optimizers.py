@@ -90,4 +90,4 @@ def make_optimizer(
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     kind = {"adamw": torch.optim.AdamW, "muon": Muon}[name]
-    return kind([group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.99))
+    return kind([group for group in groups if group["params"]], lr=learning_rate, betas=(0.9, 0.99), fused=True)

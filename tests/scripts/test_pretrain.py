@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from lib.learning.datasets import read_dataset
+from lib.learning.episodes import load_real_tasks
+from lib.learning.packs import read_pack
 from lib.networks.checkpoints import load_network, read_provenance, weights_hash
 from scripts import pretrain
-from scripts.pretrain import Stage, stage_at
+from scripts.pretraining import run as pretraining_run
+from scripts.pretraining.stages import Stage, stage_at
 
 
 def run(folder, stages, *more):
@@ -19,7 +25,7 @@ def run(folder, stages, *more):
 
 def test_a_run_that_was_stopped_ends_with_the_same_weights_as_one_that_was_not(tmp_path, monkeypatch):
     whole = run(tmp_path / "whole", "32x1:2,64x1:2")
-    real_step, calls = pretrain.training_step, []
+    real_step, calls = pretraining_run.training_step, []
 
     def killed(*arguments):
         calls.append(1)
@@ -27,7 +33,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_as_one_that_was_not(t
             raise KeyboardInterrupt
         return real_step(*arguments)
 
-    monkeypatch.setattr(pretrain, "training_step", killed)
+    monkeypatch.setattr(pretraining_run, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "stopped", "32x1:2,64x1:2")
     monkeypatch.undo()
@@ -36,6 +42,66 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights_as_one_that_was_not(t
     lines = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert read_provenance(tmp_path / "whole" / "ema.safetensors")["steps"] == 4
+
+
+def test_episodes_that_worker_processes_draw_lead_to_the_same_weights(tmp_path):
+    alone = run(tmp_path / "alone", "32x1:1,64x1:2")
+    helped = run(tmp_path / "helped", "32x1:1,64x1:2", "--workers", "1")
+    assert weights_hash(alone) == weights_hash(helped)
+
+
+def test_a_run_whose_time_is_up_ends_whole_and_goes_on_where_it_stopped(tmp_path):
+    whole = run(tmp_path / "whole", "32x1:2")
+    run(tmp_path / "short", "32x1:2", "--minutes", "0")
+    assert read_provenance(tmp_path / "short" / "ema.safetensors")["steps"] == 1
+    assert weights_hash(run(tmp_path / "short", "32x1:2")) == weights_hash(whole)
+
+
+def test_checkpoints_come_by_time_where_steps_are_slow(tmp_path, monkeypatch):
+    saved = []
+    real = pretraining_run.save_network
+    monkeypatch.setattr(pretraining_run, "save_network", lambda *a: saved.append(a[2]["steps"]) or real(*a))
+    run(tmp_path, "32x1:3", "--save-every", "1000", "--save-minutes", "0")
+    assert sorted(set(saved)) == [1, 2, 3]
+
+
+def flat_dataset(folder, name, split):
+    folder = folder / name
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        grey, label = rng.integers(0, 99, (40, 40), np.uint8), np.zeros((40, 40), np.uint8)
+        label[8:30, 8 + number : 28] = 1
+        Image.fromarray(grey + 120 * label).save(folder / "images" / f"{number}.png")
+        Image.fromarray(label).save(folder / "labels" / f"{number}.png")
+    about = {"dims": 2, "labels": {"1": "square"}, "split": split, "terms": "open"}
+    (folder / "dataset.json").write_text(json.dumps(about))
+
+
+def test_data_sets_packed_into_one_file_train_as_the_folders_do(tmp_path):
+    for name, split in (("one", "train"), ("two", "dev")):
+        flat_dataset(tmp_path / "data", name, split)
+    pretrain.main(["--data", str(tmp_path / "data"), "--terms", "open", "--pack", str(tmp_path / "data.npz")])
+    packed = read_pack(tmp_path / "data.npz")
+    folders = load_real_tasks(read_dataset(tmp_path / "data" / "one"))
+    (one,), (two,) = packed["train"], packed["dev"]
+    assert (one.name, two.name, sorted(one.showing)) == ("one", "two", [1])
+    np.testing.assert_array_equal(one.labels, folders.labels)
+    np.testing.assert_array_equal(one.subjects, folders.subjects)
+    np.testing.assert_allclose(one.images, folders.images, atol=np.ptp(folders.images) / 500)
+    run(tmp_path / "run", "32x1:1", "--data", str(tmp_path / "data.npz"), "--synthetic", "0", "--foreign", "0")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert "held_out/two" in lines[-1]
+
+
+def test_a_torn_pack_and_a_pack_without_data_are_refused(tmp_path, capsys):
+    (tmp_path / "torn.npz").write_bytes(b"PK torn")
+    with pytest.raises(SystemExit, match="whole pack"):
+        run(tmp_path / "run", "32x1:1", "--data", str(tmp_path / "torn.npz"))
+    with pytest.raises(SystemExit):
+        pretrain.parse(["--pack", str(tmp_path / "all.npz")])
+    assert "comes with --data" in capsys.readouterr().err
 
 
 def test_a_corrupt_checkpoint_stops_with_a_clear_message(tmp_path):
@@ -51,7 +117,7 @@ def test_a_full_disk_costs_one_checkpoint_and_not_the_run(tmp_path, monkeypatch,
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pretrain, "write_atomically", full)
+    monkeypatch.setattr(pretraining_run, "write_atomically", full)
     run(tmp_path, "32x1:4")
     assert "the one before stays" in capsys.readouterr().out
     assert (tmp_path / "checkpoint.pt").read_bytes() == before

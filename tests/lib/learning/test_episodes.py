@@ -43,6 +43,15 @@ def test_the_same_state_draws_the_same_episode_also_in_a_new_process_of_the_run(
     assert drawn[0].source == drawn[1].source
 
 
+def test_a_data_set_of_three_structures_is_drawn_three_times_as_often_as_one_of_one():
+    three = squares()
+    three.labels[:, 50:70], three.labels[:, 70:90] = three.labels[:, 50:70] * 2, three.labels[:, 70:90] * 3
+    sets = [replace(squares(), name="one"), RealTasks("three", three.images, three.labels, three.subjects)]
+    source = EpisodeSource(sets, size=32, queries=1, mix=ONLY_REAL)
+    drawn = [source.draw(np.random.default_rng(seed), 0).source for seed in range(120)]
+    assert 72 <= drawn.count("three") <= 108
+
+
 def test_queries_never_show_the_templates_subject():
     source = EpisodeSource([squares()], size=64, queries=2, mix=ONLY_REAL)
     rng = np.random.default_rng(0)
@@ -107,3 +116,6 @@ def test_volumes_give_the_slices_that_show_a_label(tmp_path, as_one_class):
     tasks = load_real_tasks(read_dataset(tmp_path), as_one_class)
     assert tasks.images.shape == (3, STORED_SIZE, STORED_SIZE)
     assert set(np.unique(tasks.labels)) == ({0, 1} if as_one_class else {0, 1, 2})
+    every = load_real_tasks(read_dataset(tmp_path), as_one_class, every_plane=True)
+    assert every.images.shape == (10 + 15 + 3, STORED_SIZE, STORED_SIZE)
+    assert len(np.unique(every.labels)) == 1 + 3 * (1 if as_one_class else 2)  # a plane's slices never answer another's

@@ -1,0 +1,1 @@
+"""Parts of `scripts.pretrain`: the run and its checkpoints, its stages and episodes, its log."""

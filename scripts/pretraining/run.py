@@ -1,0 +1,127 @@
+"""One pretraining run and its folder."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from lib.imaging.files import write_atomically
+from lib.learning.optimizers import make_optimizer
+from lib.learning.training import MovingAverage, StepResult, TrainingConfig, learning_rate_at, training_step
+from lib.networks import NetworkConfig, OnePrompt
+from lib.networks.checkpoints import average_networks, read_provenance, save_network
+from scripts.pretraining.stream import Batch
+
+
+class Run:
+    """One pretraining run: network, optimiser, averaged weights and their folder."""
+
+    def __init__(self, options: argparse.Namespace, rank: int, device: torch.device) -> None:
+        self.options, self.rank, self.device = options, rank, device
+        self.config = TrainingConfig(
+            optimizer=options.optimizer, learning_rate=options.learning_rate, bf16=not options.no_bf16
+        )
+        torch.manual_seed(options.seed)
+        network = average_networks(options.start) if options.start else OnePrompt(network_config(options))
+        self.network = network.requires_grad_(True).train().to(device).to(memory_format=torch.channels_last)
+        self.average = MovingAverage(self.network, self.config.ema)
+        self.optimizer = make_optimizer(
+            self.network, options.optimizer, options.learning_rate, self.config.weight_decay
+        )
+        self.step, self.queries, self.seconds = 0, 0, 0.0
+
+    @property
+    def checkpoint(self) -> Path:
+        return Path(self.options.run) / "checkpoint.pt"
+
+    def resume(self) -> None:
+        """Go on from the run folder's checkpoint where there is one."""
+        if not self.checkpoint.exists():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        except Exception as error:  # torn bytes raise whatever the reader meets first
+            sys.exit(
+                f"{self.checkpoint} cannot be read ({error}); remove it to begin anew, ema.safetensors still serves"
+            )
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.network.load_state_dict(state["average"])
+        except RuntimeError:
+            sys.exit(f"{self.checkpoint} was made with another network configuration; choose another --run folder")
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.steps = self.step = state["step"]
+        self.queries, self.seconds = state["queries"], state["seconds"]
+
+    def save(self, name: str = "checkpoint.pt") -> None:
+        """Write checkpoint and served weights; a full disk costs this checkpoint, never the last good one."""
+        if self.rank:
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "queries": self.queries,
+            "seconds": self.seconds,
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        try:
+            write_atomically(self.checkpoint.with_name(name), buffer.getvalue())
+            save_network(self.checkpoint.with_name("ema.safetensors"), self.average.network, self.provenance())
+        except OSError as error:
+            print(f"could not write the checkpoint of step {self.step}: {error}; the one before stays", flush=True)
+
+    def provenance(self) -> dict[str, object]:
+        return {
+            "command": "python -m scripts.pretrain",
+            "stages": [vars(stage) for stage in self.options.stages],
+            "terms": self.options.terms or "any",
+            "datasets": self.options.dataset_names,
+            "seed": self.options.seed,
+            "steps": self.step,
+            "queries": self.queries,
+            "hours": round(self.seconds / 3600, 2),
+            "device": self.device.type,
+            "optimizer": self.options.optimizer,
+            "synthetic": self.options.synthetic,
+            "foreign": self.options.foreign,
+            "parents": [read_provenance(path) for path in self.options.start or []],
+        }
+
+    def train_step(self, batch: Batch) -> StepResult:
+        """One optimiser step, its gradient averaged over all processes."""
+        rate = learning_rate_at(self.step, self.total, self.config, self.options.cooldown)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        result = training_step(self.network, batch.episodes, self.config, batch.rng)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        if dist.is_initialized():
+            for parameter in self.network.parameters():
+                if parameter.grad is None:  # this process drew no prompt of that kind
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.average.update(self.network)
+        self.step += 1
+        return result
+
+    @property
+    def total(self) -> int:
+        return sum(stage.steps for stage in self.options.stages)
+
+
+def network_config(options: argparse.Namespace) -> NetworkConfig:
+    """The chosen configuration with the ablation switches off where asked."""
+    base = NetworkConfig.named(options.config).as_dict()
+    return NetworkConfig.from_dict(base | dict.fromkeys(options.without, False))
