@@ -9,45 +9,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from monai.losses.dice import DiceCELoss
-from monai.transforms.compose import Compose
-from monai.transforms.intensity.dictionary import (
-    RandAdjustContrastd,
-    RandGaussianNoised,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-)
-from monai.transforms.spatial.dictionary import RandAffined
 from torch import Tensor, nn
 
+from lib.finetuning.comparison import compare
 from lib.finetuning.course import HELD_OUT, Course
-from lib.finetuning.examination import Examined, answers_dice, objection, overlap
+from lib.finetuning.examination import Examined, answers_dice, overlap
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.patches import Material, Patch, augmentation, spread_evenly
 from lib.finetuning.phases import Phase, Settings, phases_of
-from lib.imaging.transforms import resize_label
-from lib.imaging.volumes import Stack
-from lib.inference.templates import Template, TemplateBank
+from lib.inference.templates import TemplateBank
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt, list_unet
 from lib.networks.checkpoints import weights_hash
 from lib.networks.list_unet import ListUNetConfig, ListUNetNetwork
 from lib.segmenters.list_unet import (
-    PATCH,
     ListUNet,
     logits_of,
-    neighbours,
     of_channels,
-    slices_of,
     winners,
 )
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
-MARGIN = 1.25  # patches are cut so much larger than what is left of them after turning and stretching
 HALVES = "halves of the one study"
 
 
@@ -94,99 +82,6 @@ class ListUNetSettings:
         return TrainingConfig(
             optimizer="adamw", learning_rate=self.rate, weight_decay=1e-3, warmup=max(1, total // 20), clip=12.0
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """What is learnt from.
-
-    Attributes:
-        image: float32 (3, P, P), a slice between its neighbours.
-        label: uint8 (P, P), numbers of the structures.
-        known: bool (K,), the structures that the study's label has at all.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    known: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """Some slices of a study.
-
-    Attributes:
-        planes: float16 (M, h, w), these slices and their neighbours.
-        around: (N, 3), where in `planes` each slice lies between its neighbours.
-        labels: uint8 (N, h, w), numbers of the structures.
-        pixels: (K, N), how many pixels of each structure a slice shows.
-        known: bool (K,), the structures that the study's label has at all.
-    """
-
-    planes: np.ndarray
-    around: np.ndarray
-    labels: np.ndarray
-    pixels: np.ndarray
-    known: np.ndarray
-
-    @classmethod
-    def of(cls, study: Template, names: Sequence[str], most: int, whole: bool = True) -> Material:
-        """At most `most` slices: those that show a structure, and some of the others.
-
-        What half a study does not show may lie in the other half: it is not known.
-        """
-        assert study.label is not None
-        stack = Stack.of(study.image)
-        slices, truths = slices_of(stack), stack.slices_of(study.label)
-        showing = truths.any(axis=(1, 2))
-        shown, others = np.flatnonzero(showing), np.flatnonzero(~showing)
-        fewer = most // 5
-        shown = _spread(shown, most - fewer)
-        chosen = np.concatenate([shown, _spread(others, min(len(shown), fewer))])
-        kept, around = np.unique(neighbours(chosen, len(slices)), return_inverse=True)
-        numbers = np.zeros(int(truths.max()) + 1, np.uint8)
-        for number, name in enumerate(names, start=1):
-            if name in study.names and study.names[name] < len(numbers):
-                numbers[study.names[name]] = number
-        labels = np.stack([resize_label(numbers[truths[index]], slices.shape[1:]) for index in chosen])
-        return cls(
-            slices[kept].astype(np.float16),
-            around.reshape(len(chosen), -1),
-            labels,
-            np.stack([(labels == number).sum(axis=(1, 2)) for number in range(1, len(names) + 1)]),
-            np.array([name in (study.names if whole else study.structures) for name in names]),
-        )
-
-    def image(self, index: int) -> np.ndarray:
-        """(3, h, w): a slice between its neighbours."""
-        return np.asarray(self.planes[self.around[index]])
-
-    def draw(self, rng: np.random.Generator, shown: float) -> tuple[np.ndarray, np.ndarray]:
-        """A square (3, M, M) and its label (1, M, M), around a structure with the probability `shown`; zero beyond."""
-        present = np.flatnonzero(self.pixels.any(axis=1))
-        if len(present) and rng.random() < shown:
-            structure = rng.choice(present)
-            index = rng.choice(len(self.labels), p=self.pixels[structure] / self.pixels[structure].sum())
-            places = np.argwhere(self.labels[index] == structure + 1)
-            centre = places[rng.integers(len(places))]
-        else:
-            index, *centre = (rng.integers(n) for n in self.labels.shape)
-        side = round(PATCH * MARGIN)
-        # The image's border is seen as often as what lies inside; an image that is smaller than a patch lies in its
-        # middle, as in `sliding_window_inference`
-        beyond = (side - PATCH) // 2
-        corner = [
-            int(np.clip(c - side // 2, -beyond, n - side + beyond)) if n > PATCH else (n - side) // 2
-            for c, n in zip(centre, self.labels.shape[1:], strict=True)
-        ]
-        both = np.concatenate([self.image(index), self.labels[index][None]]).astype(np.float32)
-        square = np.zeros((len(both), side, side), np.float32)
-        (top, left), (height, width) = corner, both.shape[1:]
-        rows, columns = slice(max(0, top), min(height, top + side)), slice(max(0, left), min(width, left + side))
-        square[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = both[
-            :, rows, columns
-        ]
-        return square[:-1], square[-1:]
 
 
 class ListUNetLearner(nn.Module):
@@ -246,7 +141,7 @@ class ListUNetTraining(Course):
         self._learn_with(ListUNetLearner(self.names).to(device), settings.training(self.phase_epochs * settings.steps))
         most = max(8, settings.most_slices // len(self.studies))
         self._material = [Material.of(study.read(), self.names, most, study.half is None) for study in self.studies]
-        self._augmentation = _augmentation()
+        self._augmentation = augmentation()
         self._dice: list[float] = []
 
     @property
@@ -319,7 +214,7 @@ class ListUNetTraining(Course):
         numbers = np.array([0, *(self.names.index(name) + 1 for name in own.structures)])
         for place in self.phase.held_out[: self.settings.most_asked]:
             material = self._material[place]
-            some = _spread(np.flatnonzero(material.labels.any(axis=(1, 2))), 4)
+            some = spread_evenly(np.flatnonzero(material.labels.any(axis=(1, 2))), 4)
             if not len(some):  # what its label shows is smaller than a pixel here
                 continue
             masks = numbers[winners(logits_of(own.network, [material.image(index) for index in some])).numpy()]
@@ -368,66 +263,8 @@ def asked_of(studies: Sequence[LabelledStudy], settings: Settings) -> set[str]:
     return {studies[place].id for phase in phases_of(studies, settings) for place in phase.held_out}
 
 
-class Bounds(Protocol):
-    """How much better a network must be than One-Prompt; `ListUNetSettings` explains them."""
-
-    @property
-    def least_gain(self) -> float: ...
-    @property
-    def sure(self) -> float: ...
-    @property
-    def most_loss(self) -> float: ...
-
-
-def compare(
-    before: Examined, after: Examined, settings: Bounds, other: str = "with the specialist"
-) -> tuple[bool, str]:
-    """Whether another network, or One-Prompt together with it, is better than One-Prompt alone; the reason in words."""
-    gain = after.mean_dice - before.mean_dice
-    figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} {other}"
-    if against := objection(before, after, settings.most_loss):
-        return False, f"{against}: {figures}" if after.dice else against
-    if gain < settings.least_gain:
-        return False, f"not better by {settings.least_gain} Dice: {figures}"
-    if settings.sure and gain < settings.sure * (error := _standard_error(before, after)):
-        return False, f"the gain differs too much from study to study (standard error {error:.3f}): {figures}"
-    return True, figures
-
-
-def _standard_error(before: Examined, after: Examined) -> float:
-    """Of the mean gain over all questions; infinite for a single one."""
-    gains = np.concatenate([np.subtract(after.dice[name], before.dice[name]) for name in after.dice])
-    return float(np.std(gains, ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
-
-
-def _augmentation() -> Compose:
-    """Patches stay as they lie, apart from small turns: left and right are not the same in a patient."""
-    affine = RandAffined(
-        ["image", "label"],
-        prob=0.7,
-        rotate_range=0.26,
-        scale_range=(0.25, 0.25),
-        spatial_size=(PATCH, PATCH),
-        mode=("bilinear", "nearest"),
-        padding_mode="zeros",
-    )
-    grey = [
-        RandGaussianNoised("image", prob=0.2, std=0.1),
-        RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
-        RandScaleIntensityd("image", factors=0.2, prob=0.3),
-        RandShiftIntensityd("image", offsets=0.2, prob=0.3),
-    ]
-    return Compose([affine, *grey])
-
-
 def _mean_dice(found: np.ndarray, truth: np.ndarray) -> float:
     """Over the structures that are in either."""
     numbers = np.union1d(found, truth)
     values = [overlap(found == number, truth == number) for number in numbers if number]
     return float(np.mean(values)) if values else 1.0
-
-
-def _spread(indices: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of them, evenly."""
-    places = np.unique(np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int))
-    return np.asarray(indices[places])

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.finetuning.comparison import compare
 from lib.finetuning.course import Course
 from lib.finetuning.examination import Examined, answers_dice, overlap
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.list_unet_training import compare
 from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.learner import UniSegLearner, patch_dice
 from lib.finetuning.uniseg.material import Material, Patch, augmentation

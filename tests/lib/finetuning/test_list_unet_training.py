@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from lib.finetuning.comparison import compare
 from lib.finetuning.course import HELD_OUT, run
 from lib.finetuning.course_checkpoint import load_progress, save_progress
 from lib.finetuning.examination import Examined, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.list_unet_training import HALVES, ListUNetSettings, ListUNetTraining, Material, compare, parts_of
+from lib.finetuning.list_unet_training import HALVES, ListUNetSettings, ListUNetTraining, parts_of
+from lib.finetuning.patches import Material
 from lib.finetuning.phases import Phase
 from lib.inference.templates import TemplateError
 from lib.networks.checkpoints import load_network

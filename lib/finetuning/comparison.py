@@ -1,0 +1,41 @@
+"""Whether another network is better than One-Prompt on held-out studies, and the reason in words."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from lib.finetuning.examination import Examined, objection
+
+
+class Bounds(Protocol):
+    """How much better a network must be than One-Prompt; `ListUNetSettings` explains them."""
+
+    @property
+    def least_gain(self) -> float: ...
+    @property
+    def sure(self) -> float: ...
+    @property
+    def most_loss(self) -> float: ...
+
+
+def compare(
+    before: Examined, after: Examined, settings: Bounds, other: str = "with the specialist"
+) -> tuple[bool, str]:
+    """Whether another network, or One-Prompt together with it, is better than One-Prompt alone; the reason in words."""
+    gain = after.mean_dice - before.mean_dice
+    figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} {other}"
+    if against := objection(before, after, settings.most_loss):
+        return False, f"{against}: {figures}" if after.dice else against
+    if gain < settings.least_gain:
+        return False, f"not better by {settings.least_gain} Dice: {figures}"
+    if settings.sure and gain < settings.sure * (error := _standard_error(before, after)):
+        return False, f"the gain differs too much from study to study (standard error {error:.3f}): {figures}"
+    return True, figures
+
+
+def _standard_error(before: Examined, after: Examined) -> float:
+    """Of the mean gain over all questions; infinite for a single one."""
+    gains = np.concatenate([np.subtract(after.dice[name], before.dice[name]) for name in after.dice])
+    return float(np.std(gains, ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")
