@@ -26,6 +26,7 @@ FLOORS = {
     "lib": ["imaging", "networks", "learning", "inference", "quality", "segmenters", "finetuning"],
     "infers": [
         "environment errors guards label_records limits names prompts records settings",
+        "patches",
         "store",
         "dicom study_list",
         "serving",
@@ -33,6 +34,7 @@ FLOORS = {
         "tasks",
         "board",
         "annotate",
+        "use_cases",
         "api",
     ],
     "scripts": ["phantoms servers", "measure pretraining"],
@@ -40,7 +42,6 @@ FLOORS = {
 LONGEST_FILE, LONGEST_FUNCTION = 350, 60
 REASON = "Longer than most because"  # in a file's own docstring
 STILL_LONG = {
-    "infers/assembly.py",
     "infers/study_list/studies.py",
 }
 

@@ -30,7 +30,7 @@ class OnePromptTrainer(CourseTrainer):
     Args:
         models: folder of runs, statistics and versions.
         versions: where candidates are kept and published.
-        provenance: what is recorded with them beside the training itself.
+        provenance: gives what is recorded with them beside the training itself.
         served: gives the weights file that is served now.
         studies: gives the study list's final labels.
         tuning: the numbers of a fine-tuning.
@@ -40,19 +40,20 @@ class OnePromptTrainer(CourseTrainer):
         self,
         models: Path,
         versions: Versions,
-        provenance: Mapping[str, Any],
+        provenance: Callable[[], Mapping[str, Any]],
         served: Callable[[], Path],
         studies: Callable[[], list[LabelledStudy]],
         tuning: FineTuning = FineTuning(),
     ) -> None:
         modes = [tuning.mode, *(mode for mode in MODES if mode != tuning.mode)]
         super().__init__(models, "Fine-tunes One-Prompt on the saved labels", studies, tuning, {"mode": modes})
-        self.versions, self._provenance = versions, dict(provenance)
+        self.versions = versions
+        self._provenance: Callable[[], Mapping[str, Any]] | None = provenance
         self._served: Callable[[], Path] | None = served
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the server's parts."""
-        return {**super().__getstate__(), "_served": None}
+        return {**super().__getstate__(), "_served": None, "_provenance": None}
 
     def _prepared(self, request: dict[str, Any], settings: FineTuning) -> FineTuning:
         mode = request["mode"][0] if isinstance(request["mode"], list) else request["mode"]
@@ -61,7 +62,8 @@ class OnePromptTrainer(CourseTrainer):
         rates = dict(settings.rates)
         rates[mode] = float(request.get("learning_rate", rates[mode]))
         assert self._served is not None
-        request["parent"] = str(self._served())
+        assert self._provenance is not None
+        request["parent"], request["provenance"] = str(self._served()), dict(self._provenance())
         update_record(self.models, mode=mode)
         return dataclasses.replace(settings, mode=mode, rates=rates)
 
@@ -82,7 +84,7 @@ class OnePromptTrainer(CourseTrainer):
             better, reason = False, f"other weights were published meanwhile; it was {reason}"
         own = self._record(PUBLISHED if better else CANDIDATE, reason, before)
         learnt = [course.studies[place].id for place in course.phases[-1].training]
-        record = {**self._provenance, **own, "mode": course.settings.mode, "learnt": learnt}
+        record = {**request["provenance"], **own, "mode": course.settings.mode, "learnt": learnt}
         name = self.versions.add(course.network, record)
         if better:
             self.versions.publish(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from infers.environment import apply_settings, check_packages, put_root_first  # noqa: E402
+from infers.environment import check_packages, put_root_first  # noqa: E402
 
 put_root_first(ROOT)  # training processes inherit it
 
@@ -18,6 +18,7 @@ from monailabel.config import settings  # noqa: E402
 from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
 
 from infers.assembly import Assembly  # noqa: E402
+from infers.patches.settings import apply_settings  # noqa: E402
 from lib import VERSION  # noqa: E402
 from trainers.list_unet import ListUNetTrainer  # noqa: E402
 from trainers.oneprompt import OnePromptTrainer  # noqa: E402
@@ -40,7 +41,7 @@ class OnePromptApp(MONAILabelApp):
         return self.assembly.datastore
 
     def init_infers(self):
-        return self.assembly.infers()
+        return self.assembly.infers
 
     def init_trainers(self):
         return {
@@ -59,19 +60,16 @@ class OnePromptApp(MONAILabelApp):
         return self.assembly.batch_infer()
 
     def infer(self, request, datastore=None):
-        return self.assembly.infer(request, datastore)
+        return self.assembly.inference.run(request)
 
     def train(self, request):
         stay_behind()
         return super().train(request)
 
     def next_sample(self, request):
-        return self.assembly.next_sample(super().next_sample(request))
-
-    def on_save_label(self, image_id, label_id):
-        super().on_save_label(image_id, label_id)
-        return self.assembly.label_saved(image_id)
+        return self.assembly.images.next_sample(super().next_sample(request))
 
     def on_init_complete(self):
+        self.assembly.model.load()  # before MONAI Label starts threads, which would outlive the refusal of bad weights
         super().on_init_complete()
-        self.assembly.serve(self)
+        self.assembly.serve(self.sessions())

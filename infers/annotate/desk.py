@@ -40,7 +40,7 @@ class Desk:
 
     def study(self, image_id: str, shrink: int) -> dict[str, Any]:
         """What GET /oneprompt/studies/{id}/open answers (docs/annotate.md). Raises NotFound, ImageError."""
-        shown, path = self._of(image_id), self._path(image_id)
+        shown, path = self._of(image_id), self.path(image_id)
         image, names = shown.image, self._studies.labels.names
         suffix, head = label_head(image.array.shape, image.affine, image.nifti_header)
         low, high = float(image.array.min()), float(image.array.max())
@@ -99,13 +99,14 @@ class Desk:
     def _label(self, image_id: str, tag: str) -> StoredLabel | None:
         return self._studies.store.label(image_id, tag)
 
-    def _path(self, image_id: str) -> Path:
+    def path(self, image_id: str) -> Path:
+        """Where a study's image lies. Raises NotFound."""
         if image_id not in self._studies.store.list_images():
             raise NotFound(NO_IMAGE.format(image_id[:80]))
         return Path(self._studies.store.get_image_uri(image_id))
 
     def _of(self, image_id: str) -> Shown:
-        return self._shown.of(self._path(image_id))
+        return self._shown.of(self.path(image_id))
 
 
 def names_of(label: StoredLabel) -> dict[str, int]:

@@ -14,6 +14,8 @@ from pydantic import BaseModel, Field
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
+from infers.annotate.desk import Desk
+from infers.annotate.prompted import PromptedStudies
 from infers.annotate.shown import compressed
 from infers.board.endpoints import PAGE_HEADERS, PRIVATE
 from infers.label_records import Statement
@@ -39,11 +41,11 @@ class Prompted(BaseModel):
     client_id: str = Field("", max_length=64)
 
 
-def add_annotation(router: APIRouter, app: Any) -> None:
-    """Add the page's routes; `app` is an `infers.assembly.Assembly`."""
+def add_annotation(router: APIRouter, desk: Desk, prompted: PromptedStudies) -> None:
+    """Add the page's routes."""
     _add_page(router)
-    _add_study(router, app)
-    _add_prompts(router, app)
+    _add_study(router, desk)
+    _add_prompts(router, desk, prompted)
 
 
 def _add_page(router: APIRouter) -> None:
@@ -55,15 +57,15 @@ def _add_page(router: APIRouter) -> None:
     router.routes.append(Mount(f"{router.prefix}/oneprompt/annotate/static", StaticFiles(directory=STATIC)))
 
 
-def _add_study(router: APIRouter, app: Any) -> None:
+def _add_study(router: APIRouter, desk: Desk) -> None:
     @router.get("/oneprompt/studies/{id}/open", tags=["One-Prompt"])
     def study(id: str, response: Response, shrink: int = 1, user: User = USER) -> dict[str, Any]:
         response.headers.update(PRIVATE)
-        return {**app.desk.study(id, shrink), "user": user.username}
+        return {**desk.study(id, shrink), "user": user.username}
 
     @router.get("/oneprompt/studies/{id}/volume.nii", tags=["One-Prompt"])
     def volume(id: str, request: Request, shrink: int = 1, user: User = USER) -> StreamingResponse:
-        length, parts = app.desk.volume(id, shrink)
+        length, parts = desk.volume(id, shrink)
         headers = {**PRIVATE, "X-Length": str(length)}
         # On the same machine packing takes longer than it saves
         if _packs(request):
@@ -72,24 +74,24 @@ def _add_study(router: APIRouter, app: Any) -> None:
 
     @router.get("/oneprompt/studies/{id}/mask.nii", tags=["One-Prompt"])
     def mask(id: str, tag: str, user: User = USER) -> StreamingResponse:
-        parts = compressed(iter([app.desk.mask(id, tag)]))
+        parts = compressed(iter([desk.mask(id, tag)]))
         return StreamingResponse(parts, headers={**PRIVATE, "Content-Encoding": "gzip"})
 
     @router.post("/oneprompt/studies/{id}/presence", tags=["One-Prompt"])
     def presence(id: str, body: Present, user: User = USER) -> dict[str, Any]:
         if body.leaving:
-            app.desk.presence.leave(id, body.session)
+            desk.presence.leave(id, body.session)
             return {"others": [], "labels": {}}
-        others = app.desk.presence.enter(id, body.session, body.name or user.username)
-        return {"others": others, "labels": app.desk.versions(id)}
+        others = desk.presence.enter(id, body.session, body.name or user.username)
+        return {"others": others, "labels": desk.versions(id)}
 
 
-def _add_prompts(router: APIRouter, app: Any) -> None:
+def _add_prompts(router: APIRouter, desk: Desk, prompted: PromptedStudies) -> None:
     @router.put("/oneprompt/studies/{id}/prompts", tags=["One-Prompt"])
     def prompts(id: str, body: Prompted, user: User = ANNOTATOR) -> dict[str, Any]:
-        app.image_path(id)
+        desk.path(id)  # refuses what is no study
         statement = Statement.from_json({"client_id": body.client_id} if body.client_id else {})
-        return app.prompted.save(id, body.prompts, statement, user.username)
+        return prompted.save(id, body.prompts, statement, user.username)
 
 
 def _packs(request: Request) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Depends, File, Form, UploadFile
@@ -17,10 +16,9 @@ from monailabel.utils.others.generic import get_mime_type, remove_file
 from pydantic import BaseModel
 
 from infers.annotate.endpoints import add_annotation
+from infers.api.app import App, Sessions
 from infers.api.archives import received_image
 from infers.api.lines import Lines
-from infers.api.ohif import add_ohif
-from infers.api.proxy import add_proxy
 from infers.api.strict import route_class
 from infers.board.endpoints import add_board
 from infers.errors import ClientError, NotFound
@@ -35,6 +33,8 @@ from infers.guards import (
     stem,
 )
 from infers.label_records import FINAL, Statement
+from infers.patches.ohif import add_ohif
+from infers.patches.proxy import add_proxy
 from infers.study_list.studies import MODEL
 from infers.tasks.oneprompt import USE_AS_TEMPLATE, is_marked
 from infers.tasks.submit import SUBMIT
@@ -61,39 +61,51 @@ def _refuse_second(method: str) -> None:
         raise ClientError(f"a {method} task is already running: wait for its end, or stop it with DELETE", 429)
 
 
-def own_router(app: Any, lines: Lines | None = None) -> APIRouter:
-    """Routes that speak to `app`, an `infers.assembly.Assembly`; what they do waits in `lines`."""
+def own_router(app: App, sessions: Sessions | None, lines: Lines | None = None) -> APIRouter:
+    """Routes that speak to `app`.
+
+    Args:
+        app: the app.
+        sessions: MONAI Label's uploads, None where they are off.
+        lines: where what they do waits for its turn.
+    """
     router = APIRouter(
         prefix=settings.MONAI_LABEL_API_STR,
         dependencies=[Depends(check_names)],
         route_class=route_class(lines or Lines()),
     )
-    for add in (_add_oneprompt, add_board, add_annotation, _add_inference, _add_studies, _add_training, _add_refusals):
-        add(router, app)
+    _add_oneprompt(router, app)
+    add_board(router, app.board, app.job)
+    add_annotation(router, app.desk, app.prompted)
+    _add_inference(router, app, sessions)
+    _add_studies(router, app, sessions)
+    _add_training(router, app)
+    _add_refusals(router)
     add_ohif(router)
-    add_proxy(router, lambda: app.stored_elsewhere())
+    add_proxy(router, app.images.stored_elsewhere)
     return router
 
 
-def _add_oneprompt(router: APIRouter, app: Any) -> None:
+def _add_oneprompt(router: APIRouter, app: App) -> None:
     @router.get("/oneprompt/status", tags=["One-Prompt"])
     def status(user: User = USER) -> dict[str, Any]:
-        return app.status()
+        return app.status.of_list()
 
     @router.post("/oneprompt/job", status_code=202, tags=["One-Prompt"])
     def start_job(user: User = ANNOTATOR) -> dict[str, Any]:
-        return app.start_job()
+        app.studies.require_template()
+        return app.job.trigger().to_dict()
 
     @router.delete("/oneprompt/job", status_code=202, tags=["One-Prompt"])
     def cancel_job(user: User = ANNOTATOR) -> dict[str, Any]:
-        return app.cancel_job()
+        return app.job.cancel().to_dict()
 
     @router.post("/oneprompt/job/undo", tags=["One-Prompt"])
     def undo_job(user: User = ANNOTATOR) -> dict[str, Any]:
-        return app.undo_job()
+        return {"removed": app.job.undo(), **app.job.status().to_dict()}
 
 
-def _add_inference(router: APIRouter, app: Any) -> None:
+def _add_inference(router: APIRouter, app: App, sessions: Sessions | None) -> None:
     @router.post("/infer/{model}", tags=["Infer"])
     def run_inference(
         background_tasks: BackgroundTasks,
@@ -116,10 +128,11 @@ def _add_inference(router: APIRouter, app: Any) -> None:
         if model == SUBMIT:
             check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{SUBMIT}, which saves a label,")
         with ExitStack() as uploads:
-            result = app.infer(_on_image(request, image, session_id, file, label, uploads))
+            result = app.inference.run(_on_image(request, image, session_id, file, label, uploads))
         if output in ("dicom_seg", "rtstruct"):
             try:
-                made = app.as_dicom_seg(image, result) if output == "dicom_seg" else app.as_rtstruct(image, result)
+                write = app.inference.as_dicom_seg if output == "dicom_seg" else app.inference.as_rtstruct
+                made = write(image, result)
             finally:
                 remove_file(result["file"])
             background_tasks.add_task(remove_file, made)
@@ -136,10 +149,10 @@ def _add_inference(router: APIRouter, app: Any) -> None:
     ) -> dict[str, Any]:
         """The request with its image and label; `uploads` removes those that were sent along."""
         if session_id:
-            found = app.sessions().get_session(session_id) if app.sessions() else None
-            if not found:
+            session = sessions.get_session(session_id) if sessions else None
+            if not session:
                 raise NotFound(f"there is no session {session_id!r} (any more): upload the image again")
-            request["image"] = found.image
+            request["image"] = session.image
         elif file:
             request["image"] = str(uploads.enter_context(received(file)))
         elif image:
@@ -158,13 +171,13 @@ def _add_inference(router: APIRouter, app: Any) -> None:
         user: User = ADMIN,
     ) -> Any:
         check_params(params or {}, BATCH_PARAMS)
-        app.check_batch(model, params or {})
+        app.inference.check_batch(model, params or {})
         with _starting:
             _refuse_second("batch_infer")
             return batch_infer.run(model, images, dict(params or {}))
 
 
-def _add_studies(router: APIRouter, app: Any) -> None:
+def _add_studies(router: APIRouter, app: App, sessions: Sessions | None) -> None:
     @router.put("/datastore/label", tags=["Datastore"])
     def save_label(
         image: str,
@@ -176,15 +189,15 @@ def _add_studies(router: APIRouter, app: Any) -> None:
     ) -> dict[str, Any]:
         statement = Statement.from_json(json_object(params, "params"))
         with received(label) as path:
-            return app.save_label(image, path, tag or FINAL, statement, user.username, seen)
+            return app.labels.save(image, path, tag or FINAL, statement, user.username, seen)
 
     @router.put("/datastore/label/info", tags=["Datastore"])
     def describe_label(label: str, tag: str, info: str = Form("{}"), user: User = ANNOTATOR) -> None:
-        app.describe_label(label, tag, Statement.from_json(json_object(info, "info")), user.username)
+        app.labels.describe(label, tag, Statement.from_json(json_object(info, "info")), user.username)
 
     @router.put("/datastore/updatelabelinfo", include_in_schema=False, deprecated=True)
     def describe_label_as_before(label: str, tag: str, params: str = Form("{}"), user: User = ANNOTATOR) -> None:
-        app.describe_label(label, tag, Statement.from_json(json_object(params, "params")), user.username)
+        app.labels.describe(label, tag, Statement.from_json(json_object(params, "params")), user.username)
 
     @router.put("/datastore/", tags=["Datastore"])
     @router.put("/datastore/image", tags=["Datastore"])
@@ -194,23 +207,23 @@ def _add_studies(router: APIRouter, app: Any) -> None:
         params: str = Form("{}"),
         user: User = ANNOTATOR,
     ) -> dict[str, Any]:
-        told = {**json_object(params, "params"), "user": user.username}
+        info = {**json_object(params, "params"), "user": user.username}
         name = image or stem(file.filename or "")
         with received(file) as path:
-            return {"image": app.add_image(name, path, told)}
+            return {"image": app.images.add(name, path, info)}
 
     @router.get("/datastore/image", tags=["Datastore"])
     def download_image(image: str, background_tasks: BackgroundTasks, user: User = USER) -> FileResponse:
-        path: Path = app.image_path(image)
+        path = app.images.path(image)
         name = path.name
         if path.is_dir():  # a DICOM series; clients open one file
-            path, name = app.as_file(path), f"{image}.nii.gz"
+            path, name = app.images.as_file(path), f"{image}.nii.gz"
             background_tasks.add_task(remove_file, str(path))
         return FileResponse(path, media_type=get_mime_type(str(path)), filename=name)
 
     @router.head("/datastore/image", tags=["Datastore"])
     def check_image(image: str, check_sum: str | None = None, user: User = USER) -> Any:
-        if app.image_path(image).is_dir():
+        if app.images.path(image).is_dir():
             return {}
         return datastore.download_image(image, check_only=True, check_sum=check_sum)
 
@@ -229,7 +242,6 @@ def _add_studies(router: APIRouter, app: Any) -> None:
         expiry: int = 0,
         user: User = USER,
     ) -> Any:
-        sessions = app.sessions()
         if sessions is None:
             raise ClientError("upload sessions are off: set MONAI_LABEL_SESSIONS=true to have them", 406)
         with received_image(files, uncompress, app.limits) as image:
@@ -237,18 +249,18 @@ def _add_studies(router: APIRouter, app: Any) -> None:
         return {"session_id": name, "session_info": info.to_json()}
 
 
-def _add_training(router: APIRouter, app: Any) -> None:
+def _add_training(router: APIRouter, app: App) -> None:
     @router.post("/train/", include_in_schema=False, deprecated=True)
     def train_all(params: dict[str, Any] | None = None, user: User = ADMIN) -> Any:
         common = {key: value for key, value in (params or {}).items() if not isinstance(value, dict)}
         own = (params or {}).get(MODEL) or {}
         check_params({**common, **own}, TRAIN_PARAMS)
-        return {MODEL: {"result": app.start_training(MODEL, {**common, **own}, enqueue=True), "detail": None}}
+        return {MODEL: {"result": app.trainings.start({**common, **own}, enqueue=True), "detail": None}}
 
     @router.post("/train/{model}", tags=["Train"])
     def train_one(model: str, params: dict[str, Any] | None = None, enqueue: bool = False, user: User = ADMIN) -> Any:
         check_params(params or {}, TRAIN_PARAMS)
-        return app.start_training(model, params or {}, enqueue)
+        return app.trainings.start(params or {}, enqueue, model)
 
     @router.get("/train/", tags=["Train"])
     def train_status(all: bool = False, check_if_running: bool = False, user: User = USER) -> Any:
@@ -262,26 +274,26 @@ def _add_training(router: APIRouter, app: Any) -> None:
 
     @router.get("/oneprompt/training", tags=["One-Prompt"])
     def training(user: User = USER) -> dict[str, Any]:
-        return app.training()
+        return app.status.of_training()
 
     @router.post("/oneprompt/training", status_code=202, tags=["One-Prompt"])
     def start_own(params: dict[str, Any] | None = None, user: User = ADMIN) -> dict[str, Any]:
         check_params(params or {}, TRAIN_PARAMS)
-        app.start_training(MODEL, params or {}, enqueue=True)
-        return app.training()
+        app.trainings.start(params or {}, enqueue=True)
+        return app.status.of_training()
 
     @router.delete("/oneprompt/training", status_code=202, tags=["One-Prompt"])
     def stop_own(user: User = ADMIN) -> dict[str, Any]:
         app.trainings.stop()
-        return app.training()
+        return app.status.of_training()
 
     @router.post("/oneprompt/versions/{version}", tags=["One-Prompt"])
     def serve_version(version: str, user: User = ADMIN) -> dict[str, Any]:
-        return app.serve_version(version)
+        return app.publishing.serve(version)
 
     @router.post("/oneprompt/specialist", tags=["One-Prompt"])
     def use_specialist(body: UseListUNet, user: User = ADMIN) -> dict[str, Any]:
-        return app.use_specialist(body.use)
+        return app.publishing.use_list_unet(body.use)
 
     @router.post("/scoring/", include_in_schema=False, deprecated=True)
     def score_all(params: dict[str, Any] | None = None, user: User = ANNOTATOR) -> Any:
@@ -295,14 +307,14 @@ def _add_training(router: APIRouter, app: Any) -> None:
     @router.put("/model/{model}", tags=["Model"])
     def upload_weights(model: str, file: Upload, user: User = ADMIN) -> dict[str, Any]:
         with received(file) as path:
-            return app.publish_upload(model, path)
+            return app.publishing.upload(model, path)
 
     @router.delete("/model/{model}", tags=["Model"])
     def remove_weights(model: str, user: User = ADMIN) -> dict[str, Any]:
-        return app.remove_published(model)
+        return app.publishing.remove(model)
 
 
-def _add_refusals(router: APIRouter, app: Any) -> None:
+def _add_refusals(router: APIRouter) -> None:
     """What MONAI Label offers to everybody and this app to nobody."""
 
     @router.post("/infer/wsi/{model}", include_in_schema=False)

@@ -82,15 +82,12 @@ class Board:
     @property
     def ohif(self) -> bool:
         """Whether studies can be opened in OHIF, which reads DICOMweb only."""
-        return hasattr(self._studies.store, "study_uid")
+        return self._studies.store.on_dicomweb
 
     def study_uid(self, image_id: str) -> str:
         """StudyInstanceUID of a study. Raises NotFound."""
         self._check(image_id)
-        store: Any = self._studies.store
-        if not self.ohif:
-            raise NotFound("OHIF opens studies of a DICOMweb server only, and this study list is a folder")
-        return str(store.study_uid(image_id))
+        return self._studies.store.study_uid(image_id)
 
     def _check(self, image_id: str) -> None:
         if image_id not in self._studies.store.list_images():

@@ -15,9 +15,11 @@ from pydantic import BaseModel, Field
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
+from infers.board.board import Board
 from infers.board.decisions import version_of
 from infers.board.thumbnails import SIZES
 from infers.errors import ClientError
+from infers.jobs.propagation import Propagation
 from infers.study_list.rows import Row, Wanted
 
 STATIC = Path(__file__).parent / "static"
@@ -61,11 +63,11 @@ class Use(Ids):
     use: bool
 
 
-def add_board(router: APIRouter, app: Any) -> None:
-    """Add the board's routes; `app` is an `infers.assembly.Assembly`."""
+def add_board(router: APIRouter, board: Board, job: Propagation) -> None:
+    """Add the board's routes."""
     _add_page(router)
-    _add_lists(router, app)
-    _add_decisions(router, app)
+    _add_lists(router, board, job)
+    _add_decisions(router, board)
 
 
 def _add_page(router: APIRouter) -> None:
@@ -81,7 +83,7 @@ def _add_page(router: APIRouter) -> None:
     router.routes.append(Mount(f"{router.prefix}/oneprompt/static", StaticFiles(directory=STATIC)))
 
 
-def _add_lists(router: APIRouter, app: Any) -> None:
+def _add_lists(router: APIRouter, board: Board, job: Propagation) -> None:
     @router.get("/oneprompt/studies", tags=["One-Prompt"])
     def studies(
         response: Response,
@@ -96,59 +98,59 @@ def _add_lists(router: APIRouter, app: Any) -> None:
     ) -> dict[str, Any]:
         response.headers.update(PRIVATE)
         statuses = tuple(filter(None, status.split(",")))
-        found = app.board.page(Wanted(statuses, search, at_least, sort, page, per_page, show))
+        found = board.page(Wanted(statuses, search, at_least, sort, page, per_page, show))
         return {
-            "studies": [_told(app, row) for row in found.rows],
+            "studies": [_row(board, row) for row in found.rows],
             **{key: getattr(found, key) for key in ("page", "pages", "total", "counts")},
             "per_page": per_page,
-            "colours": app.board.colours(),
-            "job": dict(vars(app.job.status())),
-            "ohif": app.board.ohif,
-            "unreadable": app.board.unreadable(),
-            **app.board.quality(),
+            "colours": board.colours(),
+            "job": job.status().to_dict(),
+            "ohif": board.ohif,
+            "unreadable": board.unreadable(),
+            **board.quality(),
         }
 
     @router.get("/oneprompt/studies/{id}/thumbnail.png", tags=["One-Prompt"])
     def thumbnail(id: str, size: int = SIZES[0], user: User = USER) -> Response:
         if size not in SIZES:
             raise ClientError(f"size must be one of {', '.join(map(str, SIZES))}, got {size}")
-        return Response(app.board.thumbnail(id, size), media_type="image/png", headers=PRIVATE)
+        return Response(board.thumbnail(id, size), media_type="image/png", headers=PRIVATE)
 
     @router.get("/oneprompt/studies/{id}/ohif", tags=["One-Prompt"])
     def viewer(id: str, user: User = USER) -> RedirectResponse:
-        study = quote(app.board.study_uid(id), safe="")
+        study = quote(board.study_uid(id), safe="")
         return RedirectResponse(f"{settings.MONAI_LABEL_API_STR}/ohif/monai-label?StudyInstanceUIDs={study}")
 
 
-def _add_decisions(router: APIRouter, app: Any) -> None:
+def _add_decisions(router: APIRouter, board: Board) -> None:
     @router.post("/oneprompt/accept", tags=["One-Prompt"])
     def accept(body: Accepted, user: User = ANNOTATOR) -> dict[str, Any]:
         if (body.ids is None) == (body.bound is None):
             raise ClientError("say either `ids` or `bound`, not both")
-        ids = app.board.above(body.bound, body.search) if body.ids is None else body.ids
-        return asdict(app.board.decisions.accept(ids, user.username, body.versions))
+        ids = board.above(body.bound, body.search) if body.ids is None else body.ids
+        return asdict(board.decisions.accept(ids, user.username, body.versions))
 
     @router.post("/oneprompt/reject", tags=["One-Prompt"])
     def reject(body: Judged, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(app.board.decisions.reject(body.ids, user.username, body.versions))
+        return asdict(board.decisions.reject(body.ids, user.username, body.versions))
 
     @router.post("/oneprompt/undo", tags=["One-Prompt"])
     def undo(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(app.board.decisions.undo(body.ids))
+        return asdict(board.decisions.undo(body.ids))
 
     @router.post("/oneprompt/template", tags=["One-Prompt"])
     def template(body: Use, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(app.board.decisions.use_as_template(body.ids, body.use))
+        return asdict(board.decisions.use_as_template(body.ids, body.use))
 
     @router.post("/oneprompt/again", tags=["One-Prompt"])
     def again(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(app.board.decisions.run_again(body.ids))
+        return asdict(board.decisions.run_again(body.ids))
 
     @router.post("/oneprompt/accept_result", tags=["One-Prompt"])
     def accept_result(body: Ids, user: User = ANNOTATOR) -> dict[str, Any]:
-        return asdict(app.board.decisions.accept_results(body.ids, user.username))
+        return asdict(board.decisions.accept_results(body.ids, user.username))
 
 
-def _told(app: Any, row: Row) -> dict[str, Any]:
-    version = version_of(app.board.shown(row.id))
+def _row(board: Board, row: Row) -> dict[str, Any]:
+    version = version_of(board.shown(row.id))
     return {**asdict(row), "predicted": row.predicted, "worst": row.worst, "version": version}

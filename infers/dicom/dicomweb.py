@@ -207,6 +207,11 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
             409,
         )
 
+    @property
+    def on_dicomweb(self) -> bool:
+        """They do."""
+        return True
+
     def problems(self) -> dict[str, str]:
         """{image id: why a segmentation of it on the server is not its final label, or its final label not there}."""
         return {**self._pacs_labels.left_out, **{

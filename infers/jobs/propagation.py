@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,11 @@ class JobStatus:
     started: float | None = None
     eta_seconds: float | None = None
     run: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As clients read it."""
+        return asdict(self)
+
     idle: bool = True
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ import torch
 from infers.settings import ConfigError
 from lib.finetuning.versions import UPLOADED, Versions
 from lib.imaging.files import stamp_of
-from lib.networks import OnePrompt
+from lib.networks import NetworkConfig, OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
 from lib.quality.estimator import Estimator
 from lib.segmenters.slice_segmenter import SliceSegmenter
@@ -32,13 +33,14 @@ BASE = "base"  # provenance key of published weights: the hash of the configured
 class ServedModel:
     """Gives the segmenter for the current weights.
 
+    Nothing is loaded before it is needed: a training only asks which file is served.
+
     Args:
         base: weights file of the configuration (`--conf weights`, or the ones that ship).
         published: where the trainer publishes better ones; need not exist.
         device: torch device, or `auto`.
 
     Raises:
-        CheckpointError: the base weights are missing or do not fit.
         ConfigError: a GPU was asked for and there is none.
     """
 
@@ -57,35 +59,51 @@ class ServedModel:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._make = make
         self._loading = threading.Lock()
-        network = load_network(base, self.device)
-        self.base_hash = weights_hash(network)
-        self._config = network.config
-        # Weights that were trained from the configured ones are judged by what was fitted for those
-        self.estimator = Estimator.valid_for(self.base_hash, base)
-        self._served = (make(network, self.device, estimator=self.estimator), base)  # exchanged in one assignment
+        self._base: tuple[str, NetworkConfig] | None = None
+        self._served: tuple[SliceSegmenter, Path] | None = None  # exchanged in one assignment
         self._seen: tuple[int, ...] | None = None
+        self._hash: tuple[tuple[int, ...] | None, str] | None = None  # stamp of the published file, hash then
+
+    def load(self) -> None:
+        """Load what is served, and see that it fits. Raises CheckpointError where the base weights do not."""
+        self._current(wait=True)
+
+    @property
+    def base_hash(self) -> str:
+        """Hash of the configured weights. Raises CheckpointError where they are missing or broken."""
+        return self._of_base()[0]
+
+    @cached_property
+    def estimator(self) -> Estimator | None:
+        """What predicts quality: weights that were trained from the configured ones are judged by what was fitted for
+        those."""
+        return Estimator.valid_for(self.base_hash, self.base)
 
     @property
     def segmenter(self) -> SliceSegmenter:
         """The segmenter with the weights that are on disk now; while somebody else loads them, that of the old ones."""
-        self._refresh(wait=False)
-        return self._served[0]
+        return self._current(wait=False)[0]
 
     @property
     def weights_hash(self) -> str:
         """Hash of the weights that the next request will use."""
-        return self.segmenter.weights_hash
+        if self._served is not None:
+            return self.segmenter.weights_hash
+        stamp = stamp_of(self.published)
+        if self._hash is None or self._hash[0] != stamp:
+            self._hash = (stamp, weights_hash(load_network(self.path)))
+        return self._hash[1]
 
     def weights_on_disk(self) -> str:
         """The same once what is on disk is loaded; waits for that, so not for a request."""
-        self._refresh(wait=True)
-        return self._served[0].weights_hash
+        return self._current(wait=True)[0].weights_hash
 
     @property
     def path(self) -> Path:
         """The file of these weights."""
-        _ = self.segmenter
-        return self._served[1]
+        if self._served is not None:
+            return self._current(wait=False)[1]
+        return self.published if self.published.exists() and self._descends(self.published) else self.base
 
     def publish(self, path: Path, versions: Versions) -> None:
         """Serve uploaded weights from the next request on. Raises CheckpointError where they do not fit."""
@@ -93,7 +111,7 @@ class ServedModel:
         self._check(network)
         record = {**read_provenance(path), BASE: self.base_hash, "state": UPLOADED, "parent": self.weights_hash}
         versions.publish(versions.add(network, record))
-        self._refresh(wait=True)
+        self._current(wait=True)
 
     def serve(self, name: str, versions: Versions) -> None:
         """Serve another version from the next request on: its hash, or `base` for the configured weights.
@@ -104,7 +122,7 @@ class ServedModel:
         """
         if name in ("base", self.base_hash):
             versions.withdraw()
-            self._refresh(wait=True)
+            self._current(wait=True)
             return
         path = versions.path(name)
         self._check(load_network(path))
@@ -114,27 +132,52 @@ class ServedModel:
                 "server with --conf weights and those to serve it"
             )
         versions.publish(name)
-        self._refresh(wait=True)
+        self._current(wait=True)
 
-    def _refresh(self, wait: bool) -> None:
-        """Load what is on disk now, unless it is loaded; while another thread does, wait for it or go on."""
+    def _current(self, wait: bool) -> tuple[SliceSegmenter, Path]:
+        """What is on disk now; while another thread loads that, wait for it or take what was there before."""
         stamp = stamp_of(self.published)
-        if stamp != self._seen and self._loading.acquire(blocking=wait):
+        if (self._served is None or stamp != self._seen) and self._loading.acquire(blocking=wait or not self._served):
             try:
+                if self._served is None:
+                    self._load_base()
                 if (stamp := stamp_of(self.published)) != self._seen:
                     self._load(self.published if stamp else self.base)
                     self._seen = stamp
             finally:
                 self._loading.release()
+        assert self._served is not None
+        return self._served
+
+    def _of_base(self) -> tuple[str, NetworkConfig]:
+        """Hash and configuration of the configured weights."""
+        if self._base is None:
+            network = load_network(self.base)
+            self._base = (weights_hash(network), network.config)
+        return self._base
+
+    def _descends(self, path: Path) -> bool:
+        """Whether weights were trained from the configured ones, as far as their file says."""
+        try:
+            return bool(read_provenance(path).get(BASE) == self.base_hash)
+        except (CheckpointError, OSError, ValueError):
+            return False
 
     def _check(self, network: OnePrompt) -> None:
-        if network.config != self._config:
+        config = self._of_base()[1]
+        if network.config != config:
             raise CheckpointError(
-                f"weights must be of the configuration {self._config.name!r} that is served, got "
+                f"weights must be of the configuration {config.name!r} that is served, got "
                 f"{network.config.name!r} with other sizes: start the server with --conf weights FILE to serve those"
             )
 
+    def _load_base(self) -> None:
+        network = load_network(self.base, self.device)
+        self._base = (weights_hash(network), network.config)
+        self._served = (self._make(network, self.device, estimator=self.estimator), self.base)
+
     def _load(self, path: Path) -> None:
+        assert self._served is not None
         if path == self._served[1] == self.base:
             return
         try:

@@ -133,6 +133,18 @@ class StudyStore(StudyFiles):
             self._store(image_id, label, FINAL, record)
             return True
 
+    @property
+    def on_dicomweb(self) -> bool:
+        """Whether the images lie on a DICOMweb server."""
+        return False
+
+    def forget(self) -> None:
+        """Read the list anew the next time; a folder's is always as the files are."""
+
+    def study_uid(self, image_id: str) -> str:
+        """StudyInstanceUID of a study, as OHIF asks for it. Raises NotFound."""
+        raise NotFound("OHIF opens studies of a DICOMweb server only, and this study list is a folder")
+
     def problems(self) -> dict[str, str]:
         """{image id: what is wrong with its labels elsewhere}; there is no elsewhere here."""
         return {}

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
-from monailabel.tasks.activelearning.random import Random
 
 from infers.errors import NotFound
 from infers.label_records import AUTOMATIC, PROMPTED
+from infers.patches.random_strategy import AnyStudy
 from infers.study_list.studies import Studies
 from lib.inference.ranking import representativeness, worth
 
@@ -98,15 +98,6 @@ class NextToLabel(RankedStrategy):
         if mask is None or made is None or mask.rejected:
             return 1.0
         return 1 - (self._studies.quality.lowest(made) or 0.0)
-
-
-class AnyStudy(Random):
-    """`random`, also for the last study of a list: MONAI Label's divides by the seconds since it was last given."""
-
-    def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any] | None:
-        """{"id": study, "weight": of its choice}, or None where every study has a label."""
-        ids = datastore.get_unlabeled_images()
-        return {"id": ids[0], "weight": 1} if len(ids) == 1 else super().__call__(request, datastore)
 
 
 def strategies(studies: Studies) -> dict[str, Strategy]:

@@ -63,6 +63,12 @@ class Store(Protocol):
     def remove_label(self, label_id: str, label_tag: str) -> None: ...
     def remove_automatic(self, models: Collection[str]) -> list[str]: ...
     def get_image_info(self, image_id: str) -> dict[str, Any]: ...
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str: ...
+    def all_records(self) -> list[dict[str, LabelRecord]]: ...
+    def forget(self) -> None: ...
+    def study_uid(self, image_id: str) -> str: ...
+    @property
+    def on_dicomweb(self) -> bool: ...
     def problems(self) -> dict[str, str]: ...
     def unreadable(self) -> dict[str, str]: ...
 
@@ -102,6 +108,22 @@ class Studies:
         self._problems: dict[str, tuple[str, str]] = {}  # image id: (label and image, reason)
         self._keys: tuple[str, dict[str, str]] = ("", {})  # what they depend on, {image id: key}
         self.bank = TemplateBank(self._template, summarise=self._summary)
+
+    def restore_labels(self) -> None:
+        """Bring structures back that stored labels know and `labels.json` does not: it was lost, or left behind."""
+        indices: dict[str, int] = {}
+        names: list[str] = []
+        for records in self.store.all_records():
+            mask, final = records.get(AUTOMATIC), records.get(FINAL)
+            made = mask.provenance if mask else None
+            indices |= (made.structures if made else None) or {}
+            names += (final.structures if final else None) or ()
+        self.labels.restore(indices, names)
+
+    def require_template(self) -> None:
+        """Raise ClientError where there is no template yet."""
+        if not self.templates():
+            raise ClientError("there is no template yet: save one study first", status=409)
 
     def image(self, image_id: str) -> Image:
         """Read a study's image. Raises ImageError."""

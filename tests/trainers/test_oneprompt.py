@@ -39,7 +39,7 @@ def make(tiny_weights, tmp_path, monkeypatch):
         models = tmp_path / "models"
         models.mkdir(exist_ok=True)
         versions = Versions(models / "versions", models / "new.safetensors")
-        return OnePromptTrainer(models, versions, {"base": "b"}, lambda: tiny_weights, lambda: studies, QUICK)
+        return OnePromptTrainer(models, versions, lambda: {"base": "b"}, lambda: tiny_weights, lambda: studies, QUICK)
 
     return trainer
 

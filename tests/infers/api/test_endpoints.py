@@ -16,7 +16,15 @@ from requests_toolbelt import MultipartEncoder
 
 from infers.api.routes import install
 from infers.errors import ClientError
-from infers.limits import Limits
+from tests.infers.api.fakes import (
+    FakeApp,
+    FakeArchives,
+    FakeImages,
+    FakeInference,
+    FakeLabels,
+    FakePublishing,
+    FakeSessions,
+)
 
 LOOKS, SAVES = settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR
 
@@ -36,10 +44,9 @@ class Server:
 
     def __init__(self, app, *roles):
         self._server = FastAPI()
-        app.config, app.limits = SimpleNamespace(hosts=("app",)), Limits()
         with pytest.MonkeyPatch.context() as patch:  # the limit of threads belongs to a running event loop
             patch.setattr("anyio.to_thread.current_default_thread_limiter", lambda: SimpleNamespace())
-            install(self._server, app)
+            install(self._server, app, FakeSessions())
         self._token = " ".join(roles)
 
     def ask(self, method, path, query=None, fields=None):
@@ -67,16 +74,14 @@ def login(monkeypatch):
 
 
 @pytest.fixture
-def requests():
-    """What the app was asked to infer."""
-    return []
+def app():
+    return FakeApp(inference=FakeInference(lambda: {"file": None, "params": {"made": True}}))
 
 
 @pytest.fixture
-def app(requests):
-    return SimpleNamespace(
-        infer=lambda request: requests.append(request) or {"file": None, "params": {"made": True}}, datastore=None
-    )
+def requests(app):
+    """What the app was asked to infer."""
+    return app.inference.requests
 
 
 def click(server, **params):
@@ -125,13 +130,8 @@ def temporary(tmp_path, monkeypatch):
     return lambda: [path.name for path in tmp_path.glob("oneprompt-*")]
 
 
-def refuse(*args):
+def refuse():
     raise ClientError("refused")
-
-
-class Sessions:
-    def get_session(self, id):
-        return SimpleNamespace(image="image")
 
 
 LABEL = ("label.nii.gz", b"content")
@@ -151,14 +151,12 @@ LABEL = ("label.nii.gz", b"content")
 def test_an_upload_leaves_no_file_whether_it_is_taken_or_refused(temporary, method, path, query, field):
     seen = []
 
-    def take(*args):
+    def take():
         seen.append(temporary())
         return {"file": None, "params": {}}
 
     for act, status in ((take, 200), (refuse, 400)):
-        app = SimpleNamespace(
-            infer=act, save_label=act, add_image=act, publish_upload=act, datastore=None, sessions=Sessions
-        )
+        app = FakeApp(FakeLabels(act), FakeImages(act), FakeInference(act), FakePublishing(act))
         assert Server(app).ask(method, path, {**query, "output": "json"}, {field: LABEL}).status == status
         assert temporary() == []
     assert [len(names) for names in seen] == [1]
@@ -168,9 +166,7 @@ def test_an_upload_leaves_no_file_whether_it_is_taken_or_refused(temporary, meth
 def test_a_result_that_cannot_be_given_as_dicom_leaves_no_file(temporary, tmp_path, output):
     result = tmp_path / "oneprompt-result.nii.gz"
     result.touch()
-    app = SimpleNamespace(
-        infer=lambda request: {"file": str(result), "params": {}}, as_dicom_seg=refuse, as_rtstruct=refuse
-    )
+    app = FakeApp(inference=FakeInference(lambda: {"file": str(result), "params": {}}, refuse))
     query = {"image": "s0", "output": output}
     assert Server(app).ask("POST", "/infer/oneprompt", query).status == 400
     assert temporary() == []
@@ -179,8 +175,7 @@ def test_a_result_that_cannot_be_given_as_dicom_leaves_no_file(temporary, tmp_pa
 def test_a_downloaded_dataset_leaves_no_file(temporary, tmp_path):
     archive = tmp_path / "oneprompt-1.zip"
     archive.write_bytes(b"PK")
-    app = SimpleNamespace(datastore=SimpleNamespace(get_dataset_archive=lambda limit: str(archive)))
-    answer = Server(app).ask("GET", "/datastore/dataset")
+    answer = Server(FakeApp(datastore=FakeArchives(archive))).ask("GET", "/datastore/dataset")
     assert (answer.status, answer.body) == (200, b"PK")
     assert temporary() == []
 
@@ -191,7 +186,7 @@ def test_the_training_that_runs_is_told_and_not_the_one_that_waits(monkeypatch):
 
     trainings = []
     monkeypatch.setattr(processes, "background_tasks", {"train": trainings})
-    server = Server(SimpleNamespace())
+    server = Server(FakeApp())
     assert server.ask("GET", "/train/").status == 404
     trainings += [waiting("a", "DONE"), waiting("b", "RUNNING"), waiting("c", "SUBMITTED")]
     assert json.loads(server.ask("GET", "/train/").body)["id"] == "b"  # 3D Slicer takes any other for the end

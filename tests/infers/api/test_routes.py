@@ -1,70 +1,20 @@
-import asyncio
 import contextlib
 import inspect
-import json
-import threading
 from types import SimpleNamespace
-from typing import Annotated
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI
 from monailabel.endpoints.user.auth import RBAC
 
 from infers.api.door import READING
 from infers.api.endpoints import own_router
-from infers.api.routes import STOCK, in_thread, install
+from infers.api.routes import install
 from infers.guards import check_names
-from infers.limits import Limits
+from infers.patches.stock_routes import STOCK
+from tests.infers.api.fakes import FakeApp, FakeSettings
+from tests.infers.asgi import get
 
-APP = SimpleNamespace(config=SimpleNamespace(hosts=()), limits=Limits())
-
-
-def test_a_blocking_endpoint_runs_beside_the_event_loop_with_its_parameters():
-    def role():
-        return "annotator"
-
-    async def endpoint(number: int, user: Annotated[str, Depends(role)]) -> dict:
-        return {"number": number + 1, "user": user, "loop": threading.current_thread() is threading.main_thread()}
-
-    assert not inspect.iscoroutinefunction(in_thread(endpoint))
-    router = APIRouter()
-    router.add_api_route("/x", in_thread(endpoint))
-    app = FastAPI()
-    app.include_router(router)
-    assert get(app, "/x", "number=1") == (200, {"number": 2, "user": "annotator", "loop": False})
-    assert get(app, "/x", "")[0] == 422
-
-
-def test_errors_of_the_endpoint_come_through():
-    async def endpoint():
-        raise KeyError("inside")
-
-    with pytest.raises(KeyError, match="inside"):
-        in_thread(endpoint)()
-
-
-def test_an_endpoint_that_really_waits_is_not_run_in_a_thread():
-    async def endpoint():
-        await asyncio.sleep(0)
-
-    with pytest.raises(RuntimeError, match="cannot run in a thread"):
-        in_thread(endpoint)()
-
-
-def get(app, path, query, method="GET", headers=None):
-    """Status and JSON of the answer, asked as a server would ask."""
-    raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": raw}
-    sent = []
-
-    async def receive():
-        return {"type": "http.request"}
-
-    async def send(message):
-        sent.append(message)
-
-    asyncio.run(app(scope, receive, send))
-    return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent[1:]))
+APP = FakeApp(config=FakeSettings(hosts=()))
 
 
 def roles(route):
@@ -87,8 +37,8 @@ def test_every_endpoint_of_the_app_asks_for_a_role_and_checks_names():
         "/oneprompt/static",
         "/oneprompt/annotate",
         "/oneprompt/annotate/static",
-    }  # which holds nothing of the studies
-    routes = [route for route in own_router(SimpleNamespace()).routes if route.path not in refusals | page]
+    }  # which hold nothing of the studies
+    routes = [route for route in own_router(FakeApp(), None).routes if route.path not in refusals | page]
     assert len(routes) > 10
     for route in routes:
         assert roles(route), route.path
@@ -98,7 +48,7 @@ def test_every_endpoint_of_the_app_asks_for_a_role_and_checks_names():
 def test_overridden_stock_routes_keep_their_roles():
     server = FastAPI()
     with patched_threads():
-        install(server, APP)
+        install(server, APP, None)
     ours = {
         (route.path, *sorted(route.methods)): route
         for route in reversed(server.router.routes)
@@ -123,7 +73,7 @@ def test_no_route_obeys_a_page_of_another_site_or_under_a_name_of_another(header
         return {}
 
     with patched_threads():
-        install(server, APP)
+        install(server, APP, None)
     ours = [route for route in server.router.routes if hasattr(route, "methods")]
     changing = {route.path for route in ours if not route.methods <= READING}
     assert {"/infer/{model}", "/train/", "/datastore/label", "/session/", "/oneprompt/accept", "/model/{model}",

@@ -1,7 +1,5 @@
 """Who may ask the board for what."""
 
-from types import SimpleNamespace
-
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from monailabel.config import settings
@@ -9,6 +7,7 @@ from monailabel.endpoints.user.auth import RBAC
 
 from infers.annotate.endpoints import add_annotation
 from infers.board.endpoints import add_board
+from tests.infers.api.fakes import FakeApp
 
 OPEN = {"/oneprompt/", "/oneprompt", "/oneprompt/annotate"}  # the pages, which hold nothing of the studies
 LOOKING = {"/oneprompt/studies/{id}/presence"}  # changes nothing that is kept
@@ -21,8 +20,9 @@ def roles(route):
 
 def test_every_route_asks_for_the_role_that_stock_routes_ask_for():
     router = APIRouter()
-    add_board(router, SimpleNamespace())
-    add_annotation(router, SimpleNamespace())
+    app = FakeApp()
+    add_board(router, app.board, app.job)
+    add_annotation(router, app.desk, app.prompted)
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
     assert len(routes) > 8
     for route in routes:

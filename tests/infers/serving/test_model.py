@@ -22,7 +22,9 @@ def publish(path, base, seed=1):
 
 @pytest.fixture
 def model(tiny_weights, tmp_path):
-    return ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu")
+    model = ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu")
+    model.load()
+    return model
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def test_a_gpu_that_is_not_there_is_refused_at_start(tiny_weights, tmp_path, mon
 
 def test_missing_base_weights_are_refused_at_start(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
-        ServedModel(tmp_path / "none.safetensors", tmp_path / "published.safetensors", "cpu")
+        ServedModel(tmp_path / "none.safetensors", tmp_path / "published.safetensors", "cpu").load()
 
 
 def test_published_weights_are_judged_by_what_was_valid_for_the_configured_ones(model, tiny_weights):
@@ -132,3 +134,15 @@ def test_published_weights_are_judged_by_what_was_valid_for_the_configured_ones(
     publish(model.published, model.base_hash)
     assert model.segmenter.weights_hash != model.base_hash
     assert model.segmenter._estimator is model.estimator
+
+
+def test_a_training_learns_which_file_is_served_and_no_network_stays_in_memory(tiny_weights, tmp_path):
+    def make(network, device, **options):
+        raise AssertionError("nobody asked for an answer")
+
+    model = ServedModel(tiny_weights, tmp_path / "published.safetensors", "cpu", make)
+    assert (model.path, model.weights_hash) == (tiny_weights, model.base_hash)
+    better = publish(model.published, model.base_hash)
+    assert (model.path, model.weights_hash) == (model.published, better)
+    publish(model.published, "other weights")
+    assert (model.path, model.weights_hash) == (tiny_weights, model.base_hash)

@@ -8,8 +8,8 @@ import requests
 from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
 
-from infers.api.proxy import add_proxy, address
 from infers.errors import ClientError, NotFound, ServerUnreachable
+from infers.patches.proxy import add_proxy, address
 
 
 class Recorder(BaseHTTPRequestHandler):

@@ -1,7 +1,7 @@
 import pytest
 
-from infers.api.ohif import FOLDER, ohif_file
 from infers.errors import NotFound
+from infers.patches.ohif import FOLDER, ohif_file
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""What the routes need of the app: `infers.assembly.Assembly` has it, and tests put a smaller one in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from infers.annotate.desk import Desk
+from infers.annotate.prompted import PromptedStudies
+from infers.board.board import Board
+from infers.jobs.propagation import Propagation
+from infers.jobs.training import Trainings
+from infers.label_records import Statement
+from infers.limits import Limits
+from infers.study_list.studies import Studies
+from infers.use_cases.status import Status
+
+
+class Sessions(Protocol):
+    """MONAI Label's upload sessions (`monailabel.interfaces.utils.session.Sessions`)."""
+
+    def get_session(self, session_id: str) -> Any: ...
+    def add_session(self, data_in: str, expiry: int) -> tuple[str, Any]: ...
+
+
+class SavesLabels(Protocol):
+    """`infers.use_cases.labels.Labels`."""
+
+    def save(
+        self, image_id: str, path: Path, tag: str, statement: Statement, user: str | None, seen: str | None
+    ) -> dict[str, Any]: ...
+    def describe(self, image_id: str, tag: str, statement: Statement, user: str | None) -> None: ...
+
+
+class HoldsImages(Protocol):
+    """`infers.use_cases.images.Images`."""
+
+    def add(self, name: str, path: Path, info: Mapping[str, Any]) -> str: ...
+    def path(self, image_id: str) -> Path: ...
+    def as_file(self, folder: Path) -> Path: ...
+    def stored_elsewhere(self) -> None: ...
+
+
+class Infers(Protocol):
+    """`infers.use_cases.inference.Inference`."""
+
+    def run(self, request: Mapping[str, Any]) -> dict[str, Any]: ...
+    def check_batch(self, name: str, params: Mapping[str, Any]) -> None: ...
+    def as_dicom_seg(self, image_id: str, result: Mapping[str, Any]) -> str: ...
+    def as_rtstruct(self, image_id: str, result: Mapping[str, Any]) -> str: ...
+
+
+class Publishes(Protocol):
+    """`infers.use_cases.publishing.Publishing`."""
+
+    def upload(self, name: str, path: Path) -> dict[str, Any]: ...
+    def remove(self, name: str) -> dict[str, Any]: ...
+    def serve(self, version: str) -> dict[str, Any]: ...
+    def use_list_unet(self, use: bool) -> dict[str, Any]: ...
+
+
+class Archives(Protocol):
+    """A datastore of MONAI Label's, for what its own functions still do with it."""
+
+    def get_dataset_archive(self, limit_cases: int | None) -> str: ...
+
+
+class AppSettings(Protocol):
+    """What the server is told of `--conf`."""
+
+    @property
+    def hosts(self) -> tuple[str, ...]: ...
+
+
+class App(Protocol):
+    """The app as the routes see it."""
+
+    @property
+    def config(self) -> AppSettings: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def datastore(self) -> Archives: ...
+    @property
+    def studies(self) -> Studies: ...
+    @property
+    def job(self) -> Propagation: ...
+    @property
+    def trainings(self) -> Trainings: ...
+    @property
+    def board(self) -> Board: ...
+    @property
+    def desk(self) -> Desk: ...
+    @property
+    def prompted(self) -> PromptedStudies: ...
+    @property
+    def labels(self) -> SavesLabels: ...
+    @property
+    def images(self) -> HoldsImages: ...
+    @property
+    def inference(self) -> Infers: ...
+    @property
+    def publishing(self) -> Publishes: ...
+    @property
+    def status(self) -> Status: ...

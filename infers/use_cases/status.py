@@ -1,0 +1,63 @@
+"""How things stand, as GET /oneprompt/status and GET /oneprompt/training answer it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infers.board.board import Board
+from infers.jobs.propagation import Propagation
+from infers.jobs.training import Trainings
+from infers.serving.model import ServedModel
+from infers.study_list.studies import SPECIALIST, Studies
+from infers.tasks.uniseg import UNISEG
+from infers.use_cases.publishing import Publishing
+from lib.finetuning.served_list_unet import ServedListUNet
+from lib.finetuning.uniseg.served import ServedUniSeg
+
+
+class Status:
+    """The state of one study list.
+
+    Args:
+        studies, job, board, trainings, publishing, model, list_unet, uniseg: what is reported on.
+        from_labels: labelled studies from which on a network of the list alone is trained; 0: only when asked for.
+    """
+
+    def __init__(
+        self,
+        studies: Studies,
+        job: Propagation,
+        board: Board,
+        trainings: Trainings,
+        publishing: Publishing,
+        model: ServedModel,
+        list_unet: ServedListUNet,
+        uniseg: ServedUniSeg,
+        from_labels: int,
+    ) -> None:
+        self._studies, self._job, self._board = studies, job, board
+        self._trainings, self._publishing = trainings, publishing
+        self._model, self._list_unet, self._uniseg, self._from_labels = model, list_unet, uniseg, from_labels
+
+    def of_list(self) -> dict[str, Any]:
+        """Weights, structures, templates, the job and every study."""
+        return {
+            "weights": self._model.weights_hash,
+            "labels": self._studies.labels.names,
+            "templates": sorted(self._studies.templates()),
+            "job": self._job.status().to_dict(),
+            "studies": {row.id: row.brief() for row in self._board.rows()},
+            "unreadable": self._board.unreadable(),
+            **self._board.quality(),
+        }
+
+    def of_training(self) -> dict[str, Any]:
+        """The newest training, the versions of the weights, and the list's own network and UniSeg with theirs."""
+        specialist = {
+            **self._trainings.status(SPECIALIST),
+            "offered": self._list_unet.status(),
+            "from_labels": self._from_labels,
+            "labelled": len(self._studies.painted()),
+        }
+        uniseg = {**self._trainings.status(UNISEG), "offered": self._uniseg.status()}
+        return {**self._trainings.status(), **self._publishing.status(), "specialist": specialist, "uniseg": uniseg}
