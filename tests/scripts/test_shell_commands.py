@@ -57,7 +57,7 @@ class Project:
             env={"PATH": "/usr/bin:/bin", "HOME": str(self.root), "NOTES": str(self.notes), **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     def calls(self, start):

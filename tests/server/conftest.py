@@ -64,7 +64,7 @@ class Server:
         """End it politely."""
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.kill()
 

@@ -223,7 +223,7 @@ def test_a_result_marked_as_template_becomes_one_after_quiet(server: Server, fol
     params = {"label_info": [{"name": "organ", "id": 1}], "use_as_template": True}
     # The mask itself is the prompt, so that an untrained network has a result
     server.infer("oneprompt_scribbles", "s5", params, label=folder / "label5.nii.gz")
-    status = server.wait_for(lambda status: "s5" in status["templates"], seconds=30)
+    status = server.wait_for(lambda status: "s5" in status["templates"])
     assert status["studies"]["s5"]["status"] == "template"
     assert server.get("/datastore/label/info?label=s5&tag=final")["accepted"]
 

@@ -218,7 +218,7 @@ class Board:
         for key in keys:
             self.browser.switch_to.active_element.send_keys(key)
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 60) -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 180) -> Any:
         redrawn = [StaleElementReferenceException]  # between an element's being found and its being read
         return WebDriverWait(self.browser, seconds, 0.05, redrawn).until(lambda browser: condition())
 

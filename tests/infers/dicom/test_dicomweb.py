@@ -249,7 +249,7 @@ def test_listeners_hear_of_what_others_store(store, server, monkeypatch):
     wait_until(lambda: server.searches > searches + 10)  # it has looked several times
     assert not heard.is_set()
     stored_by_another(store, server, SERIES[0], np.ones((6, 5, 4), np.uint8))
-    assert heard.wait(10)
+    assert heard.wait(120)
 
 
 def test_automatic_masks_are_undone_and_final_labels_and_the_server_are_not_touched(store, server, tmp_path):
@@ -400,7 +400,7 @@ def test_listeners_hear_when_the_server_is_back(store, server, monkeypatch):
     assert not heard.is_set()
     monkeypatch.setattr(server, "search_for_series", answer)
     store.forget()
-    assert heard.wait(10)
+    assert heard.wait(120)
 
 
 class Slow(BaseHTTPRequestHandler):

@@ -275,10 +275,10 @@ def test_two_servers_on_one_list_do_not_work_at_the_same_time(job, studies, pred
     caplog.set_level("INFO", logger="infers.jobs.propagation")
     monkeypatch.setattr("infers.jobs.propagation.ANOTHER_LOOK", 0.05)
     holding, go_on = threading.Event(), threading.Event()
-    predictor.between_batches = lambda: (holding.set(), go_on.wait(20))
+    predictor.between_batches = lambda: (holding.set(), go_on.wait(SECONDS))
     save(studies, 0)
     job.trigger()
-    assert holding.wait(20)
+    assert holding.wait(SECONDS)
     second = Propagation(studies, PriorityLock(), tmp_path)
     second.start()
     second.trigger()
@@ -355,11 +355,13 @@ def test_undoing_the_job_stops_what_goes_on_after_its_masks(studies, tmp_path):
     job.start()
     save(studies, 0)
     job.trigger()
-    assert began.wait(20)
+    assert began.wait(SECONDS)
     assert job.status().state == "done"
-    threading.Timer(5, over.set).start()  # so that a job that does not stop ends this test
+    giving_up = threading.Timer(SECONDS, over.set)  # so that a job that does not stop ends this test
+    giving_up.start()
     assert len(job.undo()) == COUNT - 1
     assert not over.is_set()
+    giving_up.cancel()
     assert job.status().state == "cancelled"
 
 

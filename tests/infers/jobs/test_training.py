@@ -167,7 +167,7 @@ def test_while_a_training_of_a_killed_server_lives_none_starts_and_none_waits(be
         assert refused.value.status == 429
     assert not trainings.label_saved()
     assert trainings.stop()["status"] == "STOPPED"
-    assert orphan.wait(20) != 0
+    assert orphan.wait(120) != 0
     assert read_record(bench.models)["state"] == "stopped"
     trainings.start({}, enqueue=True)
 

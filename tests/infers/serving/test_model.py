@@ -101,7 +101,7 @@ def test_who_asks_while_weights_are_loaded_is_answered_by_the_old_ones(tiny_weig
     def slowly(network, device, estimator):
         if weights_hash(network) != model_hash:
             entered.set()
-            assert leave.wait(10)
+            assert leave.wait(120)
         return SliceSegmenter(network, device, estimator=estimator)
 
     model_hash = weights_hash(load_network(tiny_weights))
@@ -109,7 +109,7 @@ def test_who_asks_while_weights_are_loaded_is_answered_by_the_old_ones(tiny_weig
     after = publish(model.published, model.base_hash)
     loading = threading.Thread(target=lambda: model.segmenter)
     loading.start()
-    assert entered.wait(10)
+    assert entered.wait(120)
     assert model.segmenter.weights_hash == model.base_hash  # at once
     threading.Timer(0.2, leave.set).start()
     assert model.weights_on_disk() == after  # who waits is told of the new ones

@@ -192,7 +192,7 @@ def test_files_that_appear_are_noticed(folder):
     store = StudyStore(str(folder), auto_reload=True)
     store.on_change(changed.set)
     write_nifti(folder / "late.nii.gz", organ_volume(4)[0])
-    assert changed.wait(20)
+    assert changed.wait(120)
     assert "late" in store.list_images()
 
 
