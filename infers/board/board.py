@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from infers.board.decisions import Decisions
@@ -65,6 +66,13 @@ class Board:
         """How many files of the study folder are left out, and the first of them with the reasons."""
         found = self._studies.store.unreadable()
         return {"count": len(found), "files": dict(sorted(found.items())[:SHOWN])}
+
+    def files(self) -> list[dict[str, Any]]:
+        """Every file of the study folder: taken as what, joined with what, or left out why."""
+        store: Any = self._studies.store
+        notes = store.notes()
+        listed = store.listing()
+        return [{**asdict(one), "note": notes.get(one.study, "") if one.taken == "image" else ""} for one in listed]
 
     def shown(self, image_id: str) -> StoredLabel | None:
         """The label that a study's picture shows."""

@@ -25,7 +25,9 @@ from infers.label_records import AUTOMATIC, FINAL, FORMER, WITHDRAWN, LabelRecor
 from infers.records import plain_record
 from infers.store.sidecars import checksum, read_sidecar, write_sidecar
 from infers.store.study_files import StudyFiles
+from lib.imaging.detached import companions
 from lib.imaging.files import write_atomically
+from lib.imaging.formats import DETACHED
 from lib.imaging.images import read_image
 
 logger = logging.getLogger(__name__)
@@ -213,6 +215,8 @@ class StudyStore(StudyFiles):
         image_id = safe_name("image", image_id or stem)
         if extension not in IMAGE_EXTENSIONS:
             raise ClientError(f"an image must be one of {', '.join(IMAGE_EXTENSIONS)}, got {source.suffix!r}")
+        if extension.lower() in DETACHED:
+            raise ClientError(f"{extension} is a header whose voxels lie in another file: save the image as one file")
         new = read_image(source)
         with self._exclusive():
             if image_id in self._datastore.objects:
@@ -235,7 +239,10 @@ class StudyStore(StudyFiles):
             if series := self._series.get(image_id):
                 series.remove()
             else:
-                Path(self.get_image_uri(image_id)).unlink(missing_ok=True)
+                path = Path(self.get_image_uri(image_id))
+                parts = companions(path) if path.name.lower().endswith(DETACHED) else []
+                for file in (path, *parts):
+                    file.unlink(missing_ok=True)
             self.refresh()
 
     def remove_label(self, label_id: str, label_tag: str) -> None:

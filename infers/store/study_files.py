@@ -9,21 +9,29 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from infers.environment import IMAGE_PATTERNS, SEGMENTATION_EXTENSIONS
-from infers.errors import ClientError
+from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
+from infers.store.inventory import Contents, ListedFile, listing
 from infers.store.locked import STATE_FOLDER, LockedDatastore
 from infers.store.series import NOT_UNICODE, Series, SeriesScanner, is_unicode, shown
 from infers.store.sidecars import read_sidecar
 from infers.store.watch import FolderWatch
+from lib.imaging.detached import companions
+from lib.imaging.errors import ImageError
+from lib.imaging.formats import DETACHED
 
 logger = logging.getLogger(__name__)
 
-SERIES = "series"  # extension of an image that is a folder: no file has it, because every file's begins with a dot
+# Extensions that no file has, because every file's begins with a dot
+SERIES = "series"  # of an image that is a folder
+SECOND = "file"  # of an image whose name without its ending is another image's id already
+MARK = "./"  # before the names of the second kind, where LocalDatastore asks for ids
 
 
 class StudyFiles(LockedDatastore):
@@ -53,6 +61,7 @@ class StudyFiles(LockedDatastore):
         self._stamps: dict[str, str] = {}
         self._listeners: list[Callable[[], None]] = []
         self._unreadable: dict[str, str] = {}
+        self._listing: list[ListedFile] = []
         super().__init__(datastore_path, extensions=list(extensions), read_only=read_only)
         self._watch = FolderWatch(root, self.refresh) if auto_reload else None
 
@@ -74,9 +83,28 @@ class StudyFiles(LockedDatastore):
                 listener()
 
     def unreadable(self) -> dict[str, str]:
-        """{file or folder below the study folder: why it is left out} of what nobody can make anything of."""
+        """{file or folder below the study folder: why it is left out} of what looks like an image or a label."""
         with self._lock:
-            return {**self._unreadable, **(self._scanner.problems if self._scanner else {})}
+            return {one.path: one.told for one in self._listing if one.is_problem}
+
+    def listing(self) -> list[ListedFile]:
+        """Every file below the study folder: taken as what, joined with what, or left out why."""
+        with self._lock:
+            return list(self._listing)
+
+    def notes(self) -> dict[str, str]:
+        """{image id: what a person should know of its files}, of those of which there is something to know."""
+        with self._lock:
+            infos = {id: obj.image.info for id, obj in self._datastore.objects.items()}
+        told = {id: [str(info[key]) for key in ("found", "note") if info.get(key)] for id, info in infos.items()}
+        return {id: "; ".join(parts) for id, parts in told.items() if parts}
+
+    def note_image(self, image_id: str, note: str) -> None:
+        """Keep what reading an image told of its file; nothing where the image is gone."""
+        known = self._datastore.objects.get(image_id)
+        if known is not None and (known.image.info.get("note") or "") != note:
+            with suppress(NotFound):
+                self.update_image_info(image_id, {"note": note})
 
     def image_stamp(self, image_id: str) -> str:
         """Changes when an image's file, or which files its folder holds, does; empty where that is not known."""
@@ -94,6 +122,8 @@ class StudyFiles(LockedDatastore):
     def _to_id(self, file: str) -> tuple[str, str]:
         if file in self._series:
             return file, SERIES
+        if file.startswith(MARK):
+            return file.removeprefix(MARK), SECOND
         for extension in (*SEGMENTATION_EXTENSIONS, *(pattern.lstrip("*") for pattern in self._extensions)):
             if file.lower().endswith(extension) and len(file) > len(extension):
                 return file[: -len(extension)], file[-len(extension) :]
@@ -104,7 +134,7 @@ class StudyFiles(LockedDatastore):
             series = self._series.get(image_id)
             # Joined to the images' folder by LocalDatastore: an absolute path wins such a join
             return str(series.folder) if series else f"{STATE_FOLDER}/removed"
-        return image_id + ext
+        return image_id if ext == SECOND else image_id + ext
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
         found = {}
@@ -118,8 +148,22 @@ class StudyFiles(LockedDatastore):
         except OSError as error:
             self._note(Path(path), f"cannot be listed: {error.strerror}")
         if path == self._datastore.image_path():
-            found.update({uid: uid for uid in self._series})
+            found = self._told_apart(found) | {uid: uid for uid in self._series}
         return found
+
+    def _told_apart(self, names: Mapping[str, str]) -> dict[str, str]:
+        """The files, marked where another one has their id: a.nrrd beside a.nii.gz is a study called a.nrrd."""
+        owners: dict[str, str] = {}
+        for name in names:
+            id, extension = self._to_id(name)
+            known = self._datastore.objects.get(id)
+            if id not in owners or (known is not None and known.image.ext == extension):
+                owners[id] = name  # the one that had the id before keeps it
+        return {
+            marked: marked
+            for name in names
+            for marked in [name if owners[self._to_id(name)[0]] == name else f"{MARK}{name}"]
+        }
 
     def _unusable(self, folder: Path, name: str) -> str | None:
         """Why a file that looks like an image or a label cannot be one; None for one that can."""
@@ -149,13 +193,15 @@ class StudyFiles(LockedDatastore):
         self._unreadable = {}
         self._series = self._scanner.scan() if self._scanner else {}
         super()._reconcile_datastore()
+        if self._scanner:  # else the folder is this app's own
+            self._listing = listing(Path(self._datastore_path), self._contents())
         self._stamps = {image_id: self._stamp(image_id) for image_id in self._datastore.objects}
 
     def _add_non_existing_images(self) -> int:
         count = super()._add_non_existing_images()
         for uid, series in self._series.items():
             if (obj := self._datastore.objects.get(uid)) and obj.image.ext == SERIES:
-                obj.image.info.update(series.info, name=f"{uid}.nii.gz", note=series.note)  # as it is downloaded
+                obj.image.info.update(series.info, name=f"{uid}.nii.gz", found=series.note)  # as it is downloaded
         return count
 
     def _add_non_existing_labels(self, tag: str) -> int:
@@ -181,6 +227,21 @@ class StudyFiles(LockedDatastore):
 
     # Own helpers
 
+    def _contents(self) -> Contents:
+        """What the list takes, for the listing of everything else."""
+        objects = self._datastore.objects
+        top = Path(self._datastore.image_path())
+        images = {id: top / self._filename(id, obj.image.ext) for id, obj in objects.items() if obj.image.ext != SERIES}
+        labels, records = {}, {}
+        for id, obj in objects.items():
+            for tag, label in obj.labels.items():
+                file = Path(self._datastore.label_path(tag)) / self._filename(id, label.ext)
+                beside = file.with_name(file.name[: -len(label.ext)] + ".json")
+                labels[file], records[beside], records[self._sidecar(id, tag)] = id, id, id
+        scanner = self._scanner
+        problems = {**scanner.left_out, **scanner.problems} if scanner else {}
+        return Contents(images, self._series, labels, records, {**problems, **self._unreadable})
+
     def _sidecar(self, image_id: str, tag: str) -> Path:
         return Path(self._datastore.label_path(tag)) / f"{image_id}.oneprompt.json"
 
@@ -199,11 +260,13 @@ class StudyFiles(LockedDatastore):
 
     def _stamp(self, image_id: str) -> str:
         name = self._filename(image_id, self._datastore.objects[image_id].image.ext)
+        path = Path(self._datastore.image_path()) / name
         try:
-            stat = (Path(self._datastore.image_path()) / name).stat()
-        except OSError:  # removed meanwhile
+            parts = companions(path) if name.lower().endswith(DETACHED) else []
+            stats = [file.stat() for file in (path, *parts)]
+        except (OSError, ImageError):  # removed meanwhile, or without its voxels
             return ""
-        return f"{stat.st_mtime_ns}-{stat.st_size}"
+        return "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in stats)
 
     def _shape(self) -> dict[str, Any]:
         objects = self._datastore.objects.items()

@@ -31,6 +31,7 @@ class Images(Protocol):
 
     def list_images(self) -> list[str]: ...
     def get_image_uri(self, image_id: str) -> str: ...
+    def note_image(self, image_id: str, note: str) -> None: ...
 
 
 class Descriptors:
@@ -101,6 +102,7 @@ class Descriptors:
     def _keep(self, image_id: str, stamp: str, image: Image) -> np.ndarray:
         # Rounded at once: the same templates must be chosen before and after a restart
         look = self._describe(image).astype(np.float16)
+        self._store.note_image(image_id, image.note)
         with self._lock:
             self._looks[image_id] = (stamp, look)
             self._news += 1

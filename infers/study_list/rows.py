@@ -30,6 +30,7 @@ class Row:
         quality_reason: {structure: the one thing to know about its mask}.
         alarms: {structure: what is alarming about its mask}, of those with alarms.
         reason: why it failed.
+        note: what to know of its files: how it was found, and what reading it told.
         author: who submitted, accepted or rejected.
         templates: ids of the studies that the mask was made from.
         undoable: accepted or rejected, so that undo means something.
@@ -51,6 +52,7 @@ class Row:
     quality_reason: Mapping[str, str] = field(default_factory=dict)
     alarms: Mapping[str, Sequence[str]] = field(default_factory=dict)
     score: Mapping[str, StructureScore] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def worst(self) -> str | None:
@@ -81,7 +83,7 @@ class Row:
         told: dict[str, Any] = {"status": self.status}
         if self.status in ("automatic", "rejected", "accepted"):
             told |= {key: dict(getattr(self, key)) for key in QUALITY}
-        return {**told, **({"reason": self.reason} if self.reason else {})}
+        return {**told, **{key: getattr(self, key) for key in ("reason", "note") if getattr(self, key)}}
 
 
 def make_rows(
@@ -98,6 +100,7 @@ def make_rows(
     """
     templates, key_of, problems = studies.templates(), studies.keys(), studies.problems
     rows = []
+    notes = studies.store.notes()
     for image_id in studies.store.list_images():
         try:
             records = studies.store.records(image_id)
@@ -116,7 +119,7 @@ def make_rows(
             row = _unlabelled(image_id, mask, reason, outdated)
             if (prompted := records.get(PROMPTED)) is not None:
                 row = replace(row, status="prompted", author=prompted.author, undoable=True)
-        row = replace(row, offered=image_id in offered)
+        row = replace(row, offered=image_id in offered, note=notes.get(image_id, ""))
         rows.append(row.with_quality(studies.quality.of(made)) if made else row)
     return rows
 

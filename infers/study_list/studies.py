@@ -71,6 +71,8 @@ class Store(Protocol):
     def on_dicomweb(self) -> bool: ...
     def problems(self) -> dict[str, str]: ...
     def unreadable(self) -> dict[str, str]: ...
+    def notes(self) -> dict[str, str]: ...
+    def note_image(self, image_id: str, note: str) -> None: ...
 
 
 class Studies:
@@ -127,7 +129,9 @@ class Studies:
 
     def image(self, image_id: str) -> Image:
         """Read a study's image. Raises ImageError."""
-        return read_image(self.store.get_image_uri(image_id))
+        image = read_image(self.store.get_image_uri(image_id))
+        self.store.note_image(image_id, image.note)
+        return image
 
     def templates(self) -> dict[str, str]:
         """{image id: checksum} of the usable templates, painted or prompted; unusable ones are in `problems`."""

@@ -35,6 +35,10 @@ export async function list(query) {
   return (await request(`studies?${new URLSearchParams(set)}`)).json();
 }
 
+export async function files() {
+  return (await request("files")).json();
+}
+
 export async function decide(action, body) {
   const headers = { "Content-Type": "application/json" };
   return (await request(action, { method: "POST", headers, body: JSON.stringify(body) })).json();

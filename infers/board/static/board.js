@@ -14,7 +14,7 @@ const state = {
   query: { ...START }, studies: [], counts: {}, pages: 1, total: 0, colours: {}, ohif: false,
   job: { state: "…", done: 0, total: 0, failed: {} }, health: {}, corrections: {}, unreadable: { count: 0, files: {} },
   bound: { value: 0.85, count: null }, selected: new Set(), current: null, large: null,
-  login: false, error: "", message: "", training: null, trainingOpen: false,
+  login: false, error: "", message: "", training: null, trainingOpen: false, files: null,
 };
 let asked = 0; // only the newest answer is shown
 let timer = 0;
@@ -110,6 +110,15 @@ export const act = {
     Object.assign(state.query, { page: 1 }, change);
     api.forgetWaiting();
     return load();
+  },
+  async files(event) {
+    if (!event.target.open) return;
+    try {
+      state.files = await api.files();
+    } catch (error) {
+      state.error = error.message;
+    }
+    draw();
   },
   showAll: () => act.query({ status: "", search: "" }),
   search(text) {

@@ -53,7 +53,7 @@ export function page(state, act) {
   `;
 }
 
-function header({ job, counts, health, unreadable }, act) {
+function header({ job, counts, health, unreadable, files }, act) {
   const masks = counts.automatic || counts.rejected;
   const busy = ["running", "cancelling"].includes(job.state);
   const failures = Object.keys(job.failed ?? {}).length;
@@ -82,6 +82,12 @@ function header({ job, counts, health, unreadable }, act) {
       <summary>${unreadable.count} ${unreadable.count === 1 ? "file is" : "files are"} left out</summary>
       <ul>${Object.entries(unreadable.files).map(([file, reason]) => html`<li><b>${file}</b>: ${reason}</li>`)}</ul>
     </details>` : nothing}
+    <details id="files" @toggle=${act.files}>
+      <summary>All files</summary>
+      ${files === null ? nothing : html`<table><tbody>${files.map((file) => html`<tr>
+        <td>${file.path}</td><td>${file.taken}</td><td>${file.study}</td>
+        <td>${[file.told, file.note].filter(Boolean).join("; ")}</td></tr>`)}</tbody></table>`}
+    </details>
   `;
 }
 
@@ -163,6 +169,7 @@ function card(row, state, act) {
 function details(row) {
   return html`
     ${row.reason ? html`<p class="reason">${row.reason}</p>` : nothing}
+    ${row.note ? html`<p class="hint note">${row.note}</p>` : nothing}
     ${doubt(row)}
     ${row.offered ? html`<p class="reason">An interactive result waits to become its label.</p>` : nothing}
     ${row.outdated ? html`<p class="hint">templates changed since</p>` : nothing}

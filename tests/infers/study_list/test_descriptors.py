@@ -3,7 +3,7 @@ import pytest
 
 from infers.store.datastore import StudyStore
 from infers.study_list.descriptors import Descriptors
-from lib.imaging.images import ImageError
+from lib.imaging.images import Image, ImageError
 from lib.inference.templates import thumbnail
 from tests.infers.fakes import wait_until
 from tests.samples import organ_volume, write_nifti
@@ -92,11 +92,14 @@ def test_all_writing_together_grows_as_the_list_does(monkeypatch, tmp_path):
             def get_image_uri(self, image_id):
                 return str(tmp_path)
 
+            def note_image(self, image_id, note):
+                pass
+
         sizes = []
         monkeypatch.setattr(
             "infers.study_list.descriptors.write_atomically", lambda path, data: sizes.append(len(data))
         )
-        monkeypatch.setattr("infers.study_list.descriptors.read_image", lambda uri: None)
+        monkeypatch.setattr("infers.study_list.descriptors.read_image", lambda uri: Image(np.eye(2), np.eye(4)))
         looks = Descriptors(Many(), tmp_path / "none.npz", lambda image: np.ones(64, np.float32) / 8)
         looks._store = Many()
         for image_id in Many().list_images():

@@ -1,0 +1,136 @@
+"""Every file of a folder is listed: taken as what, joined with what, or left out why."""
+
+import shutil
+
+import nibabel
+import nrrd
+import numpy as np
+import pytest
+import SimpleITK
+
+from infers.errors import ClientError
+from infers.label_records import FINAL
+from infers.store.datastore import StudyStore
+from lib.imaging.images import read_image
+from scripts.phantoms.dicom_series import write_series
+from tests.samples import AFFINE, organ_volume, segmentation, write_nifti
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "studies" / "labels" / "final").mkdir(parents=True)
+    return tmp_path / "studies"
+
+
+def listed(root):
+    store = StudyStore(str(root))
+    return store, {one.path: one for one in store.listing() if one.taken != "index"}
+
+
+def itk(path, seed=0):
+    array = organ_volume(seed)[0]
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array.transpose()), str(path))
+    return array
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nhdr", ".hdr"])
+def test_formats_that_itk_reads_are_studies_with_their_voxels(root, suffix):
+    array = itk(root / f"a{suffix}")
+    store, found = listed(root)
+    assert store.list_images() == ["a"]
+    np.testing.assert_allclose(read_image(store.get_image_uri("a")).array, array)
+    assert found[f"a{suffix}"].taken == "image"
+    assert found[f"a{suffix}"].study == "a"
+    assert {one.taken for path, one in found.items() if path != f"a{suffix}"} <= {"part"}
+    assert store.unreadable() == {}
+    store.remove_image("a")
+    assert [path.name for path in root.iterdir() if path.is_file() and path.name.startswith("a")] == []
+
+
+def test_a_header_that_is_uploaded_without_its_voxels_is_refused(root, tmp_path):
+    itk(tmp_path / "a.mhd")
+    with pytest.raises(ClientError, match="as one file"):
+        StudyStore(str(root)).add_image("a", str(tmp_path / "a.mhd"), {})
+
+
+def test_what_is_left_out_has_its_reason(root):
+    write_nifti(root / "s1.nii.gz", organ_volume(0)[0])
+    (root / "sub").mkdir()
+    write_nifti(root / "sub" / "s2.nii.gz", organ_volume(1)[0])
+    (root / "gone.nii.gz").symlink_to(root / "nowhere.nii.gz")
+    (root / "brain.mgz").write_bytes(b"FreeSurfer")
+    (root / "notes.txt").write_text("words")
+    segmentation(root / "s1.seg.nrrd", organ_volume(0)[1], AFFINE)
+    write_nifti(root / "labels" / "final" / "s1-label.nii.gz", organ_volume(0)[1])
+    write_nifti(root / "labels" / "final" / "other.nii.gz", organ_volume(0)[1])
+    store, found = listed(root)
+    assert store.list_images() == ["s1"]
+    reasons = {path: one.told for path, one in found.items() if one.taken == "left out"}
+    for path, part in {
+        "sub/s2.nii.gz": "sub-folder",
+        "gone.nii.gz": "no plain file",
+        "brain.mgz": "no format that is read",
+        "s1.seg.nrrd": "labels/final",
+        "labels/final/s1-label.nii.gz": "name it s1.nii.gz",
+        "labels/final/other.nii.gz": "no image is called other",
+        "notes.txt": "no format that is read",
+    }.items():
+        assert part in reasons.pop(path)
+    assert not reasons
+    assert "notes.txt" not in store.unreadable()
+    assert len(store.unreadable()) == 6
+
+
+def test_labels_and_records_stand_beside_their_studies(root):
+    write_nifti(root / "s1.nii.gz", organ_volume(0)[0])
+    store = StudyStore(str(root))
+    store.save_label("s1", str(write_nifti(root.parent / "m.nii.gz", organ_volume(0)[1])), FINAL, {})
+    (root / "labels" / "final" / "s1.json").write_text('{"labels": {"liver": 1}}')
+    nrrd.write(str(root / "labels" / "final" / "s1.nrrd"), organ_volume(0)[1])
+    _, found = listed(root)
+    taken = {path: one.taken for path, one in found.items()}
+    assert taken == {
+        "s1.nii.gz": "image",
+        "labels/final/s1.nii.gz": "label",
+        "labels/final/s1.oneprompt.json": "record",
+        "labels/final/s1.json": "record",
+        "labels/final/s1.nrrd": "left out",
+    }
+    assert "another label of s1" in found["labels/final/s1.nrrd"].told
+
+
+def test_two_files_of_one_id_are_two_studies_and_the_first_keeps_its_id(root):
+    nrrd.write(str(root / "a.nrrd"), organ_volume(0)[0])
+    assert StudyStore(str(root)).list_images() == ["a"]
+    write_nifti(root / "a.nii.gz", organ_volume(1)[0])
+    store, found = listed(root)
+    assert sorted(store.list_images()) == ["a", "a.nii.gz"]
+    assert store.get_image_uri("a").endswith("a.nrrd")
+    assert store.get_image_uri("a.nii.gz").endswith("a.nii.gz")
+    assert {path: one.study for path, one in found.items()} == {"a.nrrd": "a", "a.nii.gz": "a.nii.gz"}
+    label = write_nifti(root.parent / "m.nii.gz", organ_volume(1)[1])
+    store.save_label("a.nii.gz", str(label), FINAL, {})
+    again = StudyStore(str(root))
+    assert again.records("a.nii.gz").keys() == {FINAL}
+    assert again.records("a").keys() == set()
+
+
+def test_dicom_files_are_listed_with_their_series_and_their_copies(root):
+    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    write_series(root / "x" / "one", array, np.eye(4), uid="1.2.1", patient="P", modality="MR")
+    shutil.copytree(root / "x" / "one", root / "backup")
+    _, found = listed(root)
+    assert {one.taken for path, one in found.items() if path.startswith("backup/")} == {"image"}
+    assert {one.taken for path, one in found.items() if path.startswith("x/one/")} == {"copy"}
+    assert {one.study for one in found.values()} == {"1.2.1"}
+    assert "3 files of a DICOM series" in found["backup/0001.dcm"].told
+
+
+def test_what_reading_an_image_told_stays_with_it(root):
+    file = nibabel.Nifti1Image(organ_volume(0)[0], None)
+    file.header.set_sform(np.eye(4), 0)
+    file.header.set_qform(np.eye(4), 0)
+    nibabel.save(file, root / "s1.nii")
+    store = StudyStore(str(root))
+    store.note_image("s1", read_image(store.get_image_uri("s1")).note)
+    assert "in two ways" in StudyStore(str(root)).notes()["s1"]
