@@ -113,7 +113,7 @@ def _add_lists(router: APIRouter, board: Board, job: Propagation) -> None:
     @router.get("/oneprompt/files", tags=["One-Prompt"])
     def files(response: Response, user: User = USER) -> list[dict[str, Any]]:
         response.headers.update(PRIVATE)
-        return app.board.files()
+        return board.files()
 
     @router.get("/oneprompt/studies/{id}/thumbnail.png", tags=["One-Prompt"])
     def thumbnail(id: str, size: int = SIZES[0], user: User = USER) -> Response:
