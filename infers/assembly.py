@@ -32,6 +32,7 @@ from infers.jobs.training import Trainings
 from infers.label_records import PROMPTED
 from infers.limits import MB, Limits
 from infers.names import LabelMap
+from infers.operations.start import quiet_loggers, sweep_all
 from infers.patches.batch_infer import TolerantBatchInfer
 from infers.serving.model import BASE, PUBLISHED, ServedModel
 from infers.serving.priority_lock import PriorityLock
@@ -287,6 +288,8 @@ class Assembly:
         """
         import monailabel.app
 
+        quiet_loggers()
+        sweep_all(self.state, self.models)
         install(monailabel.app.app, self, sessions)
         for listener in (self._replace_prompts, self._describe_images, self._trigger_job, self._score, self._train):
             self.changes.listen(listener)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from monailabel.endpoints.user.auth import User
 
 from infers.errors import ClientError
 from infers.records import RecordError, parse_record
+from infers.temporary import prefix
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, suffixes included
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
@@ -55,6 +57,27 @@ def check_names(request: Request) -> None:
         for value in (request.path_params.get(kind), *request.query_params.getlist(kind)):
             if value:
                 safe_name(kind, value)
+
+
+def check_reader(request: Request) -> None:
+    """Refuse the server's log, which names studies, to whoever neither sits at the server nor logged in.
+
+    Raises:
+        ClientError: 403.
+    """
+    host = request.client.host if request.client else ""
+    if not settings.MONAI_LABEL_AUTH_ENABLE and not is_loopback(host):
+        raise ClientError("the log is shown on the server's own machine, or to an admin who logged in", 403)
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a name or an address literal can only ever mean the machine that says it."""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def check_role(user: User, role: str, doing: str) -> None:
@@ -98,7 +121,7 @@ def received(file: UploadFile) -> Iterator[Path]:
     machine can read it. A background task would not do: there are none after an error.
     """
     suffix = re.search(r"(\.nii\.gz|\.seg\.nrrd|\.[a-z0-9]{1,12})?$", (file.filename or "upload.nii.gz").lower())
-    with tempfile.TemporaryDirectory(prefix="oneprompt-") as folder:
+    with tempfile.TemporaryDirectory(prefix=prefix()) as folder:
         path = Path(folder) / f"upload{suffix[0] if suffix else ''}"
         with path.open("xb") as target:
             shutil.copyfileobj(file.file, target)

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 FLOORS = {
     "lib": ["imaging", "networks", "learning", "inference", "quality", "segmenters", "finetuning"],
     "infers": [
-        "environment errors guards label_records limits names prompts records settings",
+        "disks environment errors guards label_records limits names prompts records settings temporary",
         "patches",
         "store",
         "dicom study_list",
@@ -35,6 +35,7 @@ FLOORS = {
         "board",
         "annotate",
         "use_cases",
+        "operations",
         "api",
     ],
     "scripts": ["phantoms servers", "measure pretraining"],

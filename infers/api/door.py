@@ -9,7 +9,6 @@ they come in, and must keep coming.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 from collections.abc import Collection
@@ -23,6 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infers.errors import ClientError
+from infers.guards import is_loopback
 from infers.limits import MB, Limits
 
 logger = logging.getLogger(__name__)
@@ -142,16 +142,6 @@ def check_origin(headers: Headers, hosts: Collection[str]) -> None:
         "list that address in MONAI_LABEL_CORS_ORIGINS to allow it",
         403,
     )
-
-
-def is_loopback(name: str) -> bool:
-    """Whether a name or an address literal can only ever mean the machine that says it."""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_own(origin: str, host: str, hosts: Collection[str], local: bool) -> bool:

@@ -5,6 +5,8 @@ Of every request names are checked, and errors of the client become answers with
 
 from __future__ import annotations
 
+import logging
+
 import requests
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -16,6 +18,7 @@ from infers.api.door import Door
 from infers.api.endpoints import own_router
 from infers.api.lines import Lines
 from infers.api.strict import route_class
+from infers.disks import disk_problem
 from infers.errors import Busy, ClientError, ClientGone, ServerUnreachable, dicomweb_problem
 from infers.guards import check_names
 from infers.patches.server import allow_local_pages_only, put_before, put_first, raise_threads
@@ -27,6 +30,8 @@ from lib.imaging.prompts import PromptError
 from lib.inference.templates import TemplateError
 from lib.networks.answers import AnswerError
 from lib.networks.checkpoints import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 REFUSALS = (
     ImageError,
@@ -63,6 +68,7 @@ def install(server: FastAPI, app: App, sessions: Sessions | None) -> None:
         AnswerError,
         Busy,
         ClientGone,
+        OSError,
     ):
         server.add_exception_handler(kind, _answer)
     if not settings.MONAI_LABEL_CORS_ORIGINS:
@@ -87,6 +93,10 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 502)
     if isinstance(error, requests.RequestException):
         return JSONResponse({"detail": dicomweb_problem(error)}, 502)
+    if isinstance(error, OSError):
+        status, detail = disk_problem(error) or (500, f"{type(error).__name__}: {error.strerror or error}")
+        logger.error("%s: %s", request.url.path, detail, exc_info=error)
+        return JSONResponse({"detail": detail}, status)
     if isinstance(error, MONAILabelException):
         # MONAI Label says APP_INIT_ERROR of a strategy that it does not have
         statuses = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from infers.errors import ClientError, NotFound
@@ -13,7 +14,7 @@ from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.studies import Studies
-from lib.imaging.images import ImageError
+from lib.imaging.images import ImageError, read_label
 
 AT_ONCE = 16  # studies decided on under one lock, and written to the index together: others wait for that long only
 HAS_FINAL = "it has a final label already, which is never overwritten"
@@ -141,6 +142,9 @@ class Decisions:
             if own := self._studies.own_mask(image_id):
                 forgotten = replace(own[1], fingerprint="")
                 self._studies.store.amend(image_id, AUTOMATIC, lambda record: replace(record, provenance=forgotten))
+            elif (mask := self._studies.store.label(image_id, AUTOMATIC)) and _is_torn(mask.path):
+                # Not its record's bytes any more, so it passes for somebody else's mask, but nobody can read it
+                self._studies.store.set_aside(image_id, AUTOMATIC)
             return None
 
         return self._each(ids, act, then=self._again)
@@ -200,3 +204,11 @@ def _accepted(made: Provenance, user: str) -> LabelRecord:
     return LabelRecord(
         Statement(label_info), author=user, structures=dict(made.names), accepted=ON_BOARD, provenance=made
     )
+
+
+def _is_torn(label: Path) -> bool:
+    try:
+        read_label(label)
+    except ImageError:
+        return True
+    return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 from fastapi import APIRouter, Depends, Request
@@ -93,12 +93,12 @@ def _send(request: Request, target: str, body: bytes) -> requests.Response:
     headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
     headers["accept-encoding"] = "identity"  # what is not packed needs no unpacking, neither here nor there
     auth: Any = None
-    if "googleapis.com" in target:
+    if is_google(target):
         headers["authorization"] = f"Bearer {_google_token()}"
     elif settings.MONAI_LABEL_DICOMWEB_USERNAME and settings.MONAI_LABEL_DICOMWEB_PASSWORD:
         auth = (settings.MONAI_LABEL_DICOMWEB_USERNAME, settings.MONAI_LABEL_DICOMWEB_PASSWORD)
     try:
-        return requests.request(
+        answer = requests.request(
             request.method,
             f"{target}?{request.url.query}" if request.url.query else target,
             data=body or None,
@@ -106,10 +106,25 @@ def _send(request: Request, target: str, body: bytes) -> requests.Response:
             auth=auth,
             stream=True,
             timeout=settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT,
+            allow_redirects=False,  # what is sent, and the password, is for this server only
         )
     except requests.RequestException as error:
-        logger.warning("%s %s: %s", request.method, target, error)
+        logger.warning("%s to the DICOMweb server: %s", request.method, type(error).__name__)
         raise ServerUnreachable(dicomweb_problem(error)) from error
+    if answer.is_redirect:
+        answer.close()
+        raise ServerUnreachable(
+            f"the DICOMweb server points to {answer.headers['location'][:200]!r}, which is not followed: start with "
+            "--studies and the address that it means"
+        )
+    return answer
+
+
+def is_google(address: str) -> bool:
+    """Whether an address is of Google's, whose tokens nobody else may see."""
+    parts = urlsplit(address)
+    host = (parts.hostname or "").lower()
+    return parts.scheme == "https" and (host == "googleapis.com" or host.endswith(".googleapis.com"))
 
 
 def _content(answer: requests.Response) -> Iterator[bytes]:

@@ -25,6 +25,7 @@ from infers.label_records import AUTOMATIC, FINAL, FORMER, WITHDRAWN, LabelRecor
 from infers.records import plain_record
 from infers.store.sidecars import checksum, read_sidecar, write_sidecar
 from infers.store.study_files import StudyFiles
+from infers.temporary import prefix
 from lib.imaging.detached import companions
 from lib.imaging.files import write_atomically
 from lib.imaging.formats import DETACHED
@@ -253,6 +254,16 @@ class StudyStore(StudyFiles):
             self._unlink(label_id, label_tag)
             self.refresh()
 
+    def set_aside(self, image_id: str, tag: str) -> None:
+        """Take a label that nobody can read out of the list; its file stays, as `NAME.broken`. Raises NotFound."""
+        with self._exclusive():
+            if not self._tags(image_id).get(tag):
+                raise NotFound(f"there is no label {tag!r} of image {image_id!r}")
+            path = Path(LocalDatastore.get_label_uri(self, image_id, tag))
+            path.replace(path.with_name(f"{path.name}.broken"))
+            self._unlink(image_id, tag)
+            self.refresh()
+
     def remove_automatic(self, models: Collection[str]) -> list[str]:
         """Remove the masks of these models, of images without a final label; returns the images' ids.
 
@@ -277,7 +288,7 @@ class StudyStore(StudyFiles):
         pairs = self.datalist()[: limit_cases or None]
         if not pairs:
             raise NotFound("there is no final label yet: save one study first")
-        with tempfile.NamedTemporaryFile(prefix="oneprompt-", suffix=".zip", delete=False) as target:
+        with tempfile.NamedTemporaryFile(prefix=prefix(), suffix=".zip", delete=False) as target:
             with zipfile.ZipFile(target, "w") as archive:
                 for kind, name in ((kind, pair[kind]) for pair in pairs for kind in ("image", "label")):
                     path = Path(name)

@@ -30,6 +30,7 @@ from infers.study_list.acceptance import Acceptance
 from infers.study_list.recent_results import RecentResults
 from infers.study_list.studies import Studies, result_params
 from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
+from infers.temporary import prefix
 from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
 from lib.imaging.prompts import Prompt
 from lib.segmenters.contract import Prediction
@@ -256,7 +257,7 @@ def _write(mask: np.ndarray, image: Image, extension: Any) -> Path:
     suffix = str(extension or ".nii.gz")
     if not suffix.lower().endswith(LABEL_SUFFIXES) or "/" in suffix or len(suffix) > 10:
         raise ClientError(f"result_extension must be one of {', '.join(LABEL_SUFFIXES)}, got {suffix!r}")
-    handle, path = tempfile.mkstemp(suffix=suffix, prefix="oneprompt-")
+    handle, path = tempfile.mkstemp(suffix=suffix, prefix=prefix())
     os.close(handle)
     try:
         write_label(path, mask, image)

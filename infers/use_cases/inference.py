@@ -19,6 +19,7 @@ from infers.label_records import AUTOMATIC, FINAL
 from infers.study_list.studies import MODEL, Studies
 from infers.tasks.oneprompt import is_marked
 from infers.tasks.uniseg import UNISEG
+from infers.temporary import prefix
 from infers.use_cases.images import image_path
 from lib.imaging.images import Image, read_image, read_label
 
@@ -106,6 +107,6 @@ class Inference:
 
 def _saved(instance: Dataset) -> str:
     """A DICOM instance as a temporary file."""
-    with tempfile.NamedTemporaryFile(suffix=".dcm", prefix="oneprompt-", delete=False) as target:
+    with tempfile.NamedTemporaryFile(suffix=".dcm", prefix=prefix(), delete=False) as target:
         instance.save_as(target.name)
     return target.name

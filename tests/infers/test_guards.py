@@ -2,10 +2,11 @@ import io
 import tempfile
 
 import pytest
-from fastapi import UploadFile
+from fastapi import Request, UploadFile
+from monailabel.config import settings
 
 from infers.errors import ClientError
-from infers.guards import TRAIN_PARAMS, check_params, json_object, received, safe_name, stem
+from infers.guards import TRAIN_PARAMS, check_params, check_reader, json_object, received, safe_name, stem
 
 
 @pytest.mark.parametrize("name", ["s0", "1.2.840.1", "Case 7 (left)", "Bögen", "5: Ax T1", "a..b"])
@@ -67,6 +68,19 @@ def test_an_upload_that_is_refused_or_torn_leaves_no_file(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="disk full"), received(UploadFile(Torn(), filename="a.nii.gz")):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_is_for_whoever_sits_at_the_server(monkeypatch):
+    def asked_from(host):
+        return Request({"type": "http", "client": (host, 1)})
+
+    for host in ("127.0.0.1", "::1"):
+        check_reader(asked_from(host))
+    with pytest.raises(ClientError) as refused:
+        check_reader(asked_from("10.0.0.9"))
+    assert refused.value.status == 403
+    monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", True)  # then the route asks for the admin's role
+    check_reader(asked_from("10.0.0.9"))
 
 
 def test_an_uploads_name_without_its_suffix_is_its_id():

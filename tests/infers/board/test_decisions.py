@@ -189,6 +189,16 @@ def test_masks_can_be_made_again_though_nothing_changed(office):
     assert [row.id for row in office.board.rows() if row.outdated] == ["s1", "s3"]
 
 
+def test_a_torn_mask_that_passes_for_somebody_elses_can_be_made_again(office):
+    mask = office.store.label("s1", AUTOMATIC).path
+    mask.write_bytes(mask.read_bytes()[:40])
+    office.store.refresh()
+    assert "s1" not in office.studies.pending()  # a mask that somebody else put there is theirs
+    assert office.decisions.run_again(["s1"]).done == ["s1"]
+    assert "s1" in office.studies.pending()
+    assert mask.with_name(f"{mask.name}.broken").exists()
+
+
 def test_decisions_on_many_studies_are_written_together(office, monkeypatch):
     written = []
 

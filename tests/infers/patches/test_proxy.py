@@ -2,6 +2,7 @@ import asyncio
 import threading
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -9,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from monailabel.config import settings
 
 from infers.errors import ClientError, NotFound, ServerUnreachable
-from infers.patches.proxy import add_proxy, address
+from infers.patches.proxy import _send, add_proxy, address, is_google
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -20,7 +21,10 @@ class Recorder(BaseHTTPRequestHandler):
     def do_GET(self):
         length = int(self.headers.get("content-length") or 0)
         self.server.seen.append((self.command, self.path, dict(self.headers), self.rfile.read(length)))
-        self.send_response(404 if "missing" in self.path else 200)
+        status = 404 if "missing" in self.path else 302 if "elsewhere" in self.path else 200
+        self.send_response(status)
+        if status == 302:
+            self.send_header("location", f"http://localhost:{self.server.server_port}/somewhere")
         self.send_header("content-type", "application/dicom+json")
         self.send_header("content-length", "4")
         self.end_headers()
@@ -143,3 +147,21 @@ def test_a_server_that_is_not_there_is_named(ask, pacs, monkeypatch):
     monkeypatch.setattr(settings, "MONAI_LABEL_STUDIES", "http://127.0.0.1:9/dicom-web")
     with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:9.*see that it runs"):
         ask("GET", "/proxy/dicom/qido/studies")
+
+
+def test_no_redirect_is_followed_with_the_servers_password(pacs, stored, monkeypatch):
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_USERNAME", "u")
+    monkeypatch.setattr(settings, "MONAI_LABEL_DICOMWEB_PASSWORD", "p")
+    request = SimpleNamespace(method="GET", headers={}, url=SimpleNamespace(query=""))
+    with pytest.raises(ServerUnreachable, match="points to 'http://localhost"):
+        _send(request, address("", "elsewhere"), b"")
+    assert [path for _, path, _, _ in pacs.seen] == ["/dicom-web/elsewhere"]
+
+
+@pytest.mark.parametrize(("target", "google"), [
+    ("https://healthcare.googleapis.com/v1/dicomWeb/studies", True), ("https://googleapis.com/x", True),
+    ("https://pacs.example/googleapis.com/studies", False), ("https://googleapis.com.evil.example/", False),
+    ("http://healthcare.googleapis.com/v1", False), ("https://pacs.example/?x=.googleapis.com", False),
+])  # fmt: skip
+def test_tokens_are_for_their_own_host_alone(target, google):
+    assert is_google(target) == google

@@ -1,0 +1,1 @@
+"""The server as whoever runs it sees it: what it leaves, what it writes down, how it is."""

@@ -1,0 +1,54 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lib.imaging.files import sweep, write_atomically
+
+ROOT = Path(__file__).resolve().parents[3]
+KILLED = """
+import os, sys
+import lib.imaging.files
+os.replace = lambda *_: os._exit(9)  # the power goes before the file has its name
+lib.imaging.files.write_atomically(sys.argv[1], b"content")
+"""
+
+
+def left_behind(path):
+    """What a process leaves that dies while it writes `path`."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT)
+    assert done.returncode == 9
+    return [file for file in path.parent.iterdir() if file.suffix == ".tmp"]
+
+
+def test_what_a_killed_process_left_is_swept_away_and_nothing_else(tmp_path):
+    write_atomically(tmp_path / "label.nii.gz", b"old")
+    left = left_behind(tmp_path / "label.nii.gz")
+    assert len(left) == 1
+    other = tmp_path / f".00000000-{os.getppid()}-{'0' * 32}.tmp"  # of another machine, just now
+    for name in (other.name, "mine.tmp", ".mine.tmp"):
+        (tmp_path / name).write_bytes(b"somebody else's")
+    assert sweep([tmp_path, tmp_path / "missing"]) == left
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [other.name, ".mine.tmp", "label.nii.gz", "mine.tmp"]
+    )
+    assert (tmp_path / "label.nii.gz").read_bytes() == b"old"
+    os.utime(other, (0, 0))
+    assert sweep([tmp_path]) == [other]
+
+
+def test_files_of_processes_that_live_are_left_alone(tmp_path):
+    left = left_behind(tmp_path / "label.nii.gz")[0]
+    machine, _, rest = left.name[1:].split("-")
+    living = left.rename(tmp_path / f".{machine}-{os.getppid()}-{rest}")
+    assert sweep([tmp_path]) == []
+    assert living.exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127])
+def test_every_name_that_the_file_system_takes_can_be_written(tmp_path, name):
+    write_atomically(tmp_path / name, b"content")
+    assert (tmp_path / name).read_bytes() == b"content"
+    assert len(list(tmp_path.iterdir())) == 1
