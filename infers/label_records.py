@@ -24,7 +24,7 @@ FORMER = "former"  # tag of a person's label that another person replaced: the l
 
 ON_BOARD = "review board"  # how a label was accepted: an automatic mask, by a person who looked at it
 AS_RESULT = "interactive result"  # how a label was accepted: the answer to a person's prompts
-FIRST_MODEL = "oneprompt"  # made every accepted label whose record names no model
+FIRST_MODEL = "oneprompt"  # made every mask whose record names no model
 
 
 def _key(key: str) -> dict[str, str]:
@@ -57,10 +57,15 @@ class Provenance:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, model: str, params: Mapping[str, Any]) -> Provenance:
-        """What a record holds; it may come from another version of this app."""
+    def from_json(cls, params: Mapping[str, Any], model: str | None = None) -> Provenance:
+        """What a record holds, or a prediction says; it may come from another version of this app.
+
+        Args:
+            params: the JSON.
+            model: what is said of the model elsewhere; by default what `params` says.
+        """
         return cls(
-            model,
+            model or _text(params.get("model")) or FIRST_MODEL,
             fingerprint=_text(params.get("key")) or "",
             template_fingerprint=_text(params.get("basis")) or "",
             image_stamp=_text(params.get("image_stamp")) or "",
@@ -262,9 +267,9 @@ def _provenance(data: Mapping[str, Any]) -> Provenance | None:
         if not isinstance(made, Mapping):
             return None
         rest = {key: value for key, value in made.items() if key != "model"}
-        return Provenance.from_json(_text(made.get("model")) or FIRST_MODEL, rest)
+        return Provenance.from_json(rest, _text(made.get("model")))
     model, params = _text(data.get("model")), data.get("params")
-    return Provenance.from_json(model, params) if model and isinstance(params, Mapping) else None
+    return Provenance.from_json(params, model) if model and isinstance(params, Mapping) else None
 
 
 def _rejection(value: Any) -> Rejection | None:

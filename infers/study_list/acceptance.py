@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from infers.errors import ClientError, NotFound, reason_of
-from infers.label_records import AS_RESULT, FINAL, FIRST_MODEL, LabelRecord, Provenance, Statement
+from infers.label_records import AS_RESULT, FINAL, LabelRecord, Provenance, Statement
 from infers.store.datastore import StoredLabel
 from infers.study_list.pending_results import PendingResult, PendingResults
 from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
@@ -181,6 +181,6 @@ class Acceptance:
                 Statement(label_names=names),
                 author=user or offer.user or None,
                 accepted=AS_RESULT,
-                provenance=Provenance.from_json(FIRST_MODEL, offer.provenance),
+                provenance=Provenance.from_json(offer.provenance),
             )
             return self._store.save_accepted(image_id, path, record, over=former) or None

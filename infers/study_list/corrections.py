@@ -18,7 +18,7 @@ import numpy as np
 from infers.label_records import FINAL, Provenance
 from infers.records import read_record
 from infers.store.datastore import StoredLabel
-from infers.study_list.studies import MODEL, Studies
+from infers.study_list.studies import Studies
 from lib.imaging.files import write_atomically
 from lib.imaging.images import ImageError, read_label
 from lib.inference.control import Control
@@ -89,7 +89,7 @@ class Corrections:
             # Not by a specialist, which has learnt this very label
             prediction = self._studies.segment(image_id, image, control=control, by_templates_alone=True)
             template = self._studies.bank.get(image_id)
-            made = Provenance.from_json(MODEL, prediction.provenance)
+            made = Provenance.from_json(prediction.provenance)
             case = _compared(template, prediction.mask, prediction.labels, made)
             current[image_id] = {"label": checksum, "case": case}
             self._checks = current

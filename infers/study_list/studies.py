@@ -298,8 +298,7 @@ class Studies:
         Raises:
             ClientError: a tag for labels that people submit.
         """
-        model = str(params.get("model") or MODEL)
-        record = LabelRecord(provenance=replace(Provenance.from_json(model, params), image_stamp=stamp))
+        record = LabelRecord(provenance=replace(Provenance.from_json(params), image_stamp=stamp))
         if tag == AUTOMATIC:
             return self.store.save_automatic(image_id, path, record, self.models)
         self.store.save(image_id, path, tag, record)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
@@ -24,16 +24,17 @@ from scipy import ndimage
 from infers.errors import ClientError
 from infers.names import LabelMap, names_by_value
 from infers.serving.clients import client_control
-from infers.serving.model import ServedModel
 from infers.serving.priority_lock import PriorityLock
+from infers.store.datastore import StoredLabel
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.recent_results import RecentResults
-from infers.study_list.studies import Studies, result_params
+from infers.study_list.studies import Store, result_params
 from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
 from infers.temporary import prefix
 from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
 from lib.imaging.prompts import Prompt
-from lib.segmenters.contract import Prediction
+from lib.inference.control import Control
+from lib.segmenters.contract import Prediction, Segmenter
 
 CLIENT_AXIS = 2  # the k axis, through which both clients scroll their first view
 NAMES = ("label", "selected_label_name")  # keys of a request that hold a structure's name
@@ -41,13 +42,36 @@ USE_AS_TEMPLATE = "use_as_template"
 POINTS = "vista3d"  # a type that MONAI Label has no name for
 
 
+class TaskStudies(Protocol):
+    """What is needed of the study list (`infers.study_list.studies.Studies`)."""
+
+    @property
+    def store(self) -> Store: ...
+    def image(self, image_id: str) -> Image: ...
+    def automatic(self, image_id: str, image: Image, older_weights: bool = False) -> StoredLabel | None: ...
+    def segment(
+        self, image_id: str | None, image: Image, only: Mapping[str, int] | None = None, control: Control = Control()
+    ) -> Prediction: ...
+    def templates(self) -> dict[str, str]: ...
+    def count_without_final(self) -> int: ...
+
+
+class TaskModel(Protocol):
+    """What is needed of the served network (`infers.serving.model.ServedModel`)."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def segmenter(self) -> Segmenter: ...
+
+
 @dataclass(frozen=True)
 class Engine:
     """What the tasks share."""
 
-    studies: Studies
+    studies: TaskStudies
     labels: LabelMap
-    model: ServedModel
+    model: TaskModel
     gate: PriorityLock
     acceptance: Acceptance
     recent: RecentResults = field(default_factory=RecentResults)

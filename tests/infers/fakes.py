@@ -101,7 +101,7 @@ def make_studies(folder: str, predictor: Segmenter, *configured: str, most: int 
 
 def mask_record(model: str = MODEL, **params: Any) -> LabelRecord:
     """The record of a mask that a model made."""
-    return LabelRecord(provenance=Provenance.from_json(model, params))
+    return LabelRecord(provenance=Provenance.from_json(params, model))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:

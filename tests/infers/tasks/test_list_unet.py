@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from infers.errors import ClientError
-from infers.names import LabelMap
-from infers.serving.priority_lock import PriorityLock
 from infers.tasks.list_unet import ListUNetTask
 from lib.imaging.images import Image
-from lib.segmenters.contract import Prediction
+from tests.infers.tasks.fakes import make_engine
 
 IMAGE = Image(np.arange(24.0).reshape(2, 3, 4), np.eye(4))
 
@@ -16,12 +14,7 @@ IMAGE = Image(np.arange(24.0).reshape(2, 3, 4), np.eye(4))
 @pytest.fixture
 def task(tmp_path):
     """The task on a list with two structures, of which the specialist knows one."""
-    studies = SimpleNamespace(
-        segment=lambda image_id, image, wanted: Prediction(np.zeros((2, 3, 4), np.uint8), dict(wanted), {}, {})
-    )
-    engine = SimpleNamespace(
-        studies=studies, labels=LabelMap(tmp_path / "labels.json", ("liver", "spleen")), gate=PriorityLock()
-    )
+    engine = make_engine(tmp_path, "liver", "spleen")
     offered = SimpleNamespace(structures=("spleen",))
     served = SimpleNamespace(
         current=offered, path=tmp_path / "s.safetensors", status=lambda: {"structures": ["spleen"], "won_from": 6}

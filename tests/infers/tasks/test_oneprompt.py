@@ -1,43 +1,19 @@
 """What OHIF's point prompts mean: the structure chosen in its table, with and without points."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from infers.names import LabelMap
-from infers.serving.priority_lock import PriorityLock
 from infers.tasks.oneprompt import tasks
 from lib.imaging.images import Image
-from lib.segmenters.contract import Prediction
+from tests.infers.tasks.fakes import make_engine
 
 SHAPE = (12, 10, 6)
-
-
-class Clicked:
-    """A predictor that marks the voxels that were clicked."""
-
-    def interact(self, image, prompts, labels, *, axis=None, only_slice=False):
-        mask = np.zeros(image.array.shape, np.uint8)
-        for name, prompt in prompts.items():
-            for point in prompt.foreground:
-                mask[point] = labels[name]
-        return Prediction(mask, labels, {}, {"only_slice": only_slice, "background": prompts[name].background})
 
 
 @pytest.fixture
 def points(tmp_path):
     """The two tasks, on a study list with two structures and one stored mask."""
-    stored = np.full(SHAPE, 2, np.uint8)
-    studies = SimpleNamespace(
-        automatic=lambda image_id: None,
-        segment=lambda image_id, image, wanted: Prediction(stored, dict(wanted), {}, {}),
-    )
-    labels = LabelMap(tmp_path / "labels.json", ("liver", "spleen"))
-    engine = SimpleNamespace(
-        studies=studies, labels=labels, gate=PriorityLock(), model=SimpleNamespace(segmenter=Clicked()), acceptance=None
-    )
-    found = tasks(engine)
+    found = tasks(make_engine(tmp_path, "liver", "spleen", answer=np.full(SHAPE, 2, np.uint8)))
     return found["oneprompt_points"], found["oneprompt_points_slice"]
 
 
