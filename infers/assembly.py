@@ -69,6 +69,7 @@ from lib.segmenters.contract import Segmenter
 from lib.segmenters.list_unet import ListUNetSegmenter
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
+from lib.segmenters.uniseg.beside import UniSegBeside
 
 SPECIALIST_FOLDER = "specialist"
 UNISEG_FOLDER = "uniseg"
@@ -246,7 +247,11 @@ class Assembly:
     def _segmenter(self) -> Segmenter:
         """What segments the list now."""
         by_templates, unet = self.model.segmenter, self.specialist.current
-        return ListUNetSegmenter(by_templates, unet) if unet else by_templates
+        beside = ListUNetSegmenter(by_templates, unet) if unet else by_templates
+        uniseg = self.uniseg.segmenter
+        if uniseg is None or not self.uniseg.better_than(unet.record if unet else {}):
+            return beside
+        return UniSegBeside(beside, uniseg)
 
     # The use cases
 

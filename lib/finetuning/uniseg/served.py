@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,16 @@ class ServedUniSeg(Published[UniSegModel]):
         current = self.current
         return current.fingerprint if current else None
 
+    def better_than(self, other: Mapping[str, Any]) -> bool:
+        """Whether a training of this list published it, and it answered held-out studies better than another network.
+
+        Args:
+            other: record of the other's training; {} for none.
+        """
+        current = self.current
+        own = _held_out(current.record) if current else None
+        return own is not None and own > (_held_out(other) or 0.0)
+
     def publish(self, model: UniSegModel) -> str:
         """Offer this one from now on, in place of another; its hash."""
         name = self.versions.add(model.network, {"state": PUBLISHED, **model.provenance})
@@ -87,3 +98,9 @@ class ServedUniSeg(Published[UniSegModel]):
             return {"hash": None, "withdrawn": withdrawn}
         facts = {"hash": model.hash, "structures": list(model.structures), "licence": model.licence}
         return {**model.record, **facts, "configured": self.current is None, "withdrawn": withdrawn}
+
+
+def _held_out(record: Mapping[str, Any]) -> float | None:
+    """Mean Dice on held-out studies of what a training published; None where it was not trained here."""
+    after = record.get("after")
+    return float(after["dice"]) if isinstance(after, Mapping) and "dice" in after else None

@@ -47,6 +47,18 @@ def test_what_was_published_takes_the_place_of_the_configured_model_until_it_is_
     assert [version["hash"] for version in served.versions.all()] == [name]
 
 
+def test_the_list_is_handed_over_to_what_was_better_on_held_out_studies(tmp_path: Path) -> None:
+    save_model(tmp_path / "base.safetensors", model(1))
+    served = ServedUniSeg(tmp_path / "own", configured=tmp_path / "base.safetensors")
+    assert not served.better_than({})  # nobody compared the configured model here
+    served.publish(model(2))
+    assert not served.better_than({})  # an upload
+    served.publish(model(3, after={"dice": 0.8}))
+    assert served.better_than({})
+    assert served.better_than({"after": {"dice": 0.7}})
+    assert not served.better_than({"after": {"dice": 0.9}})
+
+
 def test_without_any_model_nothing_is_offered(tmp_path: Path) -> None:
     served = ServedUniSeg(tmp_path / "own")
     assert served.segmenter is None
