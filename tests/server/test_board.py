@@ -19,10 +19,14 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.training_record import write_record
+from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import save_network
 from lib.networks.list_unet import ListUNetConfig, ListUNetNetwork
+from lib.networks.uniseg import UniSeg, UniSegConfig
 from lib.segmenters.list_unet import ListUNet
+from lib.segmenters.uniseg.model import UniSegModel
+from lib.segmenters.uniseg.tasks import Channel, Task
 from tests.samples import TINY, organ_volume, write_nifti
 from tests.server.browser import chromium
 from tests.server.conftest import Server
@@ -390,6 +394,31 @@ def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Se
     board.one("#withdraw-specialist").click()
     board.wait(lambda: board.all("#use-specialist"))
     server.wait_for(lambda status: status["job"]["state"] == "done")
+
+
+@needs_browser
+def test_a_list_is_handed_over_to_a_uniseg_that_was_better_and_back(board: Board, server: Server) -> None:
+    def models(status: dict[str, Any]) -> set[str]:
+        ids = [id for id, study in status["studies"].items() if study["status"] == "automatic"]
+        infos = [server.request("GET", "/datastore/label/info", params={"label": id, "tag": "original"}) for id in ids]
+        return {info.json()["model"] for info in infos}
+
+    torch.manual_seed(6)
+    config = UniSegConfig(patch=(8, 16, 16), base=2, most_features=8, strides=((1, 2, 2), (2, 2, 2)))
+    task = Task("this list", ("organ",), (Channel("other"),), (3.0, 3.0, 3.0))
+    record = {"after": {"dice": 0.9}, "licence": "for tests only"}
+    served = ServedUniSeg(Path(server.studies) / ".oneprompt" / "uniseg")
+    name = served.publish(UniSegModel(UniSeg(config).eval(), (task,), record))
+    status = server.wait_for(lambda status: status["job"]["state"] == "done" and models(status) == {"uniseg"})
+    board.browser.refresh()
+    board.wait(lambda: board.all("#training summary"))
+    board.one("#training summary").click()
+    board.wait(lambda: name in board.one("#uniseg").text)
+    assert "for organ. Licence: for tests only." in " ".join(board.one("#uniseg").text.split())
+    board.one("#withdraw-uniseg").click()
+    server.wait_for(lambda status: status["job"]["state"] == "done" and models(status) == {"oneprompt"})
+    assert not board.all("#withdraw-uniseg")
+    assert len(status["studies"]) == COUNT
 
 
 @needs_browser

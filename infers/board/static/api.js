@@ -52,6 +52,14 @@ export async function training(method = "GET") {
   return (await request("training", { method })).json();
 }
 
+export async function trainUniSeg() {
+  return (await request("../train/uniseg?enqueue=true", { method: "POST" })).json();
+}
+
+export async function withdrawUniSeg() {
+  return (await request("../model/uniseg", { method: "DELETE" })).json();
+}
+
 export async function trainSpecialist() {
   return (await request("../train/oneprompt_specialist?enqueue=true", { method: "POST" })).json();
 }

@@ -43,7 +43,7 @@ async function load(show = "") {
   }
   draw();
   const busy = ["running", "cancelling"].includes(state.job.state)
-    || [state.training, state.training?.specialist].some((run) => run?.state === "running");
+    || [state.training, state.training?.specialist, state.training?.uniseg].some((run) => run?.state === "running");
   if (!state.login) timer = setTimeout(load, busy ? BUSY_MS : IDLE_MS);
 }
 
@@ -164,6 +164,8 @@ export const act = {
   undoJob: () => confirm(UNDO) && steer(() => api.job("POST", "job/undo"), "the automatic masks are gone"),
   train: () => steer(() => api.training("POST"), "training starts; the server answers as before meanwhile"),
   stopTraining: () => steer(() => api.training("DELETE"), "training is stopped; what is served stays"),
+  trainUniSeg: () => steer(() => api.trainUniSeg(), "UniSeg is trained; the server answers as before"),
+  withdrawUniSeg: () => steer(() => api.withdrawUniSeg(), "UniSeg makes no masks of this list from now on"),
   trainSpecialist: () => steer(() => api.trainSpecialist(), "a specialist is trained; the server answers as before"),
   useSpecialist: (use) => steer(() => api.decide("specialist", { use }),
     use ? "the specialist has a say in the masks from now on" : "One-Prompt makes all masks alone from now on"),

@@ -1,5 +1,5 @@
-// The panel that shows trainings: start and stop, the learning curve, the versions of the weights to go back to, and the
-// specialist, a network for this list alone.
+// The panel that shows trainings: start and stop, the learning curve, the versions of the weights to go back to, the
+// specialist, a network for this list alone, and UniSeg, a volumetric one.
 
 import { html, nothing, svg } from "./vendor/lit-html.js";
 
@@ -25,7 +25,7 @@ export function training(state, act) {
       <div class="run">
         ${running ? html`<progress max=${Math.max(1, run.epochs ?? 1)} .value=${run.epoch ?? 0}
           aria-label="Progress of the training"></progress>` : nothing}
-        ${running || run.queued || busyWith(run.specialist)
+        ${running || run.queued || busyWith(run.specialist) || busyWith(run.uniseg)
           ? html`<button id="stop-training" @click=${act.stopTraining}>Stop</button>`
           : html`<button id="train" class="accept" @click=${act.train}>Train on the saved labels</button>`}
         <span class="hint">${run.auto_finetune ? `starts by itself after ${run.auto_finetune} new labels` : ""}</span>
@@ -35,6 +35,7 @@ export function training(state, act) {
       ${run.curve?.length ? curve(run) : nothing}
       ${versions(run, act)}
       ${run.specialist ? specialist(run, act) : nothing}
+      ${run.uniseg ? uniseg(run, act) : nothing}
     </details>
   `;
 }
@@ -103,10 +104,10 @@ function busyWith(own) {
   return own?.state === "running" || own?.queued;
 }
 
-function specialist({ specialist: own, state }, act) {
+function specialist({ specialist: own, uniseg: others, state }, act) {
   const { offered } = own;
   const structures = offered.structures?.join(", ");
-  const busy = state === "running" || busyWith(own);
+  const busy = state === "running" || busyWith(own) || busyWith(others);
   return html`
     <section id="specialist">
       <h3>Specialist</h3>
@@ -121,6 +122,33 @@ function specialist({ specialist: own, state }, act) {
         ${busy ? nothing : html`<button id="train-specialist" @click=${act.trainSpecialist}>Train a specialist</button>`}
         ${offered.hash ? html`<button id="withdraw-specialist" @click=${() => act.useSpecialist(false)}>Do not use it</button>` : nothing}
         ${offered.withdrawn ? html`<button id="use-specialist" @click=${() => act.useSpecialist(true)}>Use the withdrawn one</button>` : nothing}
+      </div>
+    </section>`;
+}
+
+const UNISEG_WORDS = {
+  ...WORDS,
+  idle: "None was trained yet.",
+  running: "It is being trained",
+  published: "It is better than One-Prompt on this list",
+  candidate: "It was not better than One-Prompt",
+};
+
+function uniseg({ uniseg: own, specialist: others, state }, act) {
+  const { offered } = own;
+  const busy = state === "running" || busyWith(own) || busyWith(others);
+  return html`
+    <section id="uniseg">
+      <h3>UniSeg</h3>
+      <p class="hint">A network that sees volumes, for all structures of the list. It makes the masks where it was better
+        than One-Prompt, and than the specialist, on what it did not learn from.</p>
+      <p><span class="state">${headline(own, UNISEG_WORDS)}</span>${own.reason ? `: ${own.reason}` : ""}</p>
+      ${offered.hash ? html`<p>In use: <code>${offered.hash}</code> for ${offered.structures.join(", ")}${offered.configured
+        ? ", as configured" : ""}.${offered.licence ? ` Licence: ${offered.licence}.` : ""}</p>` : nothing}
+      <div class="run">
+        ${busy ? nothing : html`<button id="train-uniseg" @click=${act.trainUniSeg}>Train UniSeg</button>`}
+        ${offered.hash && !offered.configured
+          ? html`<button id="withdraw-uniseg" @click=${act.withdrawUniSeg}>Do not use it</button>` : nothing}
       </div>
     </section>`;
 }
