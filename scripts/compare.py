@@ -32,9 +32,9 @@ from lib.segmenters.settings import SegmenterSettings
 from scripts.evaluate import open_folders
 from scripts.measure.evaluation.cases import Case, CaseFolder
 from scripts.measure.evaluation.methods import Asked
-from scripts.measure.evaluation.one_prompt import OnePromptVolumes
 from scripts.measure.evaluation.plan import Settings, Task, tasks_of
 from scripts.measure.evaluation.report import table
+from scripts.measure.evaluation.segmenters import one_prompt
 from scripts.measure.evaluation.statistics import interval, mean_over_datasets, resampled_means
 from scripts.measure.evaluation.store import FinishedRows, Record, source_fingerprint
 
@@ -90,7 +90,7 @@ def options() -> list[Option]:
 def answered(folder: CaseFolder, task: Task, option: Option, network: OnePrompt) -> Iterator[Record]:
     """Dice and processor seconds of every question of a task that an option answers."""
     names = {value: folder.dataset.labels[value] for value in task.values}
-    method = OnePromptVolumes(network, weights_hash(network), settings=option.settings)
+    method = one_prompt(network, settings=option.settings)
     for question in (q for q in task.questions if q.asked == option.templates):
         query = folder.case(question.query)
         templates = _nearest(query, [folder.case(file) for file in question.templates], option.nearest)

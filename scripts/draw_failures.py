@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
-from lib.finetuning.examination import overlap
 from lib.imaging.files import write_atomically
 from lib.imaging.images import Image
+from lib.imaging.metrics import dice
 from lib.imaging.prompts import PromptType
 from lib.learning.synthetic import synthetic_task
 from lib.networks import OnePrompt
@@ -69,7 +69,7 @@ def answers(network: OnePrompt, family: str, count: int, seed: int = FIRST) -> l
         template, query = (_case(f"{seed}/{n}", task.images[n], task.labels[n] == value) for n in (0, 1))
         templates = [template.template(NAMES, PromptType.SEGLAB, 0)]
         mask = predictor.segment(query.image, templates, LABELS).mask == 1
-        results.append(Answer(template, query, mask, overlap(mask, query.mask(1))))
+        results.append(Answer(template, query, mask, dice(mask, query.mask(1))))
     return sorted(results, key=lambda answer: answer.dice)
 
 

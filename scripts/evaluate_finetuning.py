@@ -30,12 +30,13 @@ import numpy as np
 import torch
 
 from lib.finetuning.course import run
-from lib.finetuning.examination import Examined, overlap, template_dice
+from lib.finetuning.examination import Examined, template_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, asked_of, parts_of
 from lib.finetuning.oneprompt import FineTune, FineTuning
 from lib.finetuning.phases import Phase, phases_of
 from lib.imaging.images import read_label
+from lib.imaging.metrics import dice
 from lib.inference.templates import Template
 from lib.learning.adapters import MODES
 from lib.learning.datasets import Dataset, read_dataset
@@ -251,7 +252,7 @@ def _judged(
             continue
         prediction = predictor.segment(query.image, templates, labels, second=specialist.opinion(query.image))
         for name, value in labels.items():
-            true = overlap(prediction.mask == value, query.label == query.names[name])
+            true = dice(prediction.mask == value, query.label == query.names[name])
             scores.append((round(prediction.quality[name], 4), round(true, 4)))
     return scores
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from lib.imaging.metrics import dice
 from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.transforms import normalise, resize_image
 from lib.inference.templates import Template
@@ -52,8 +53,8 @@ class Examined:
     def joined(self, other: Examined) -> Examined:
         """Both together."""
         names = [*self.dice, *(name for name in other.dice if name not in self.dice)]
-        dice = {name: (*self.dice.get(name, ()), *other.dice.get(name, ())) for name in names}
-        return Examined(dice, self.clicks + other.clicks)
+        values = {name: (*self.dice.get(name, ()), *other.dice.get(name, ())) for name in names}
+        return Examined(values, self.clicks + other.clicks)
 
     def brief(self) -> dict[str, object]:
         """JSON-able summary."""
@@ -97,8 +98,8 @@ def template_dice(
     found: dict[str, list[float]] = {}
     for (templates, query), second in zip(asked, seconds or [None] * len(asked), strict=True):
         [answered] = answers_dice(predictor, templates, query, [second])
-        for name, dice in answered.items():
-            found.setdefault(name, []).append(dice)
+        for name, value in answered.items():
+            found.setdefault(name, []).append(value)
     return {name: tuple(values) for name, values in found.items()}
 
 
@@ -115,15 +116,9 @@ def answers_dice(
     labels = {name: number for number, name in enumerate(shared, start=1)}
     truths = {name: query.label == query.names[name] for name in shared}
     return [
-        {name: overlap(mask == value, truths[name]) for name, value in labels.items()}
+        {name: dice(mask == value, truths[name]) for name, value in labels.items()}
         for mask in predictor.masks(query.image, templates, labels, seconds)
     ]
-
-
-def overlap(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of two bool arrays of one shape, 0 to 1; two empty ones agree."""
-    total = int(mask.sum()) + int(truth.sum())
-    return 2 * int((mask & truth).sum()) / total if total else 1.0
 
 
 @torch.inference_mode()
@@ -159,7 +154,7 @@ def clicks_needed(network: OnePrompt, episodes: Sequence[Episode]) -> tuple[floa
         maps = np.stack([rasterise(prompt, truths.shape[1:], truths.shape[1]) for prompt in prompts])
         said = torch.from_numpy(maps).to(device)
         answers = network.decode(features, features, said, said).sigmoid()[:, 0].float().cpu().numpy()
-        reached = [overlap(mask > 0.5, truth) >= TARGET for mask, truth in zip(answers, truths, strict=True)]
+        reached = [dice(mask > 0.5, truth) >= TARGET for mask, truth in zip(answers, truths, strict=True)]
         needed[np.array(reached) & (needed == MOST_CLICKS)] = clicks
     return tuple(needed.tolist())
 

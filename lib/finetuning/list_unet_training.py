@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from lib.finetuning.comparison import compare
 from lib.finetuning.course import HELD_OUT, Course
-from lib.finetuning.examination import Examined, answers_dice, overlap
+from lib.finetuning.examination import Examined, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.patches import Material, Patch, augmentation, spread_evenly
 from lib.finetuning.phases import Phase, Settings, phases_of
+from lib.imaging.metrics import dice
 from lib.inference.templates import TemplateBank
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt, list_unet
@@ -106,8 +107,8 @@ class ListUNetLearner(nn.Module):
             losses.append(self._loss(said[:, None], truth[:, None].float()))
         loss = torch.stack(losses).mean()
         found = winners(logits.detach()).cpu().numpy()
-        dice = np.array([_mean_dice(own, label) for own, label in zip(found, labels, strict=True)])
-        return loss, StepResult(loss, dice, ("specialist",) * len(patches), ("studies",) * len(patches))
+        dices = np.array([_mean_dice(own, label) for own, label in zip(found, labels, strict=True)])
+        return loss, StepResult(loss, dices, ("specialist",) * len(patches), ("studies",) * len(patches))
 
 
 class ListUNetTraining(Course):
@@ -247,8 +248,8 @@ class ListUNetTraining(Course):
             templates = list({template.id: template for some in alike for template in some}.values())
             said = own.opinion(query.image)
             seconds = [None, *(dataclasses.replace(said, weight=weight) for weight in settings.tried_weights)]
-            for number, dice in enumerate(answers_dice(predictor, templates, query, seconds)):
-                found = Examined({name: (value,) for name, value in dice.items() if name in own.structures})
+            for number, dices in enumerate(answers_dice(predictor, templates, query, seconds)):
+                found = Examined({name: (value,) for name, value in dices.items() if name in own.structures})
                 results[number] = results[number].joined(found)
         return results
 
@@ -266,5 +267,5 @@ def asked_of(studies: Sequence[LabelledStudy], settings: Settings) -> set[str]:
 def _mean_dice(found: np.ndarray, truth: np.ndarray) -> float:
     """Over the structures that are in either."""
     numbers = np.union1d(found, truth)
-    values = [overlap(found == number, truth == number) for number in numbers if number]
+    values = [dice(found == number, truth == number) for number in numbers if number]
     return float(np.mean(values)) if values else 1.0

@@ -1,4 +1,4 @@
-"""Dice and surface distance of one mask, both by MONAI."""
+"""The Dice of masks, and with the surface distance (by MONAI) how well one fits the truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.metrics import compute_average_surface_distance, compute_dice
+from monai.metrics import compute_average_surface_distance
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,16 @@ def score(mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> Scor
     return Score(100 * dice(mask, truth), surface, 100 * surface / diagonal)
 
 
-def dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Dice of two bool arrays, 0 to 1; `truth` must not be empty."""
-    return float(compute_dice(_batched(mask), _batched(truth), include_background=True))
+def dice(one: np.ndarray, other: np.ndarray, empty: float = 1.0) -> float:
+    """Dice of two bool arrays of one shape, 0 to 1; `empty` where both are empty: they agree."""
+    return pooled_dice([one], [other], empty)
+
+
+def pooled_dice(ones: Sequence[np.ndarray], others: Sequence[np.ndarray], empty: float = 0.0) -> float:
+    """Dice, 0 to 1, of pairs of bool arrays taken together, as if they were one; `empty` where all are empty."""
+    overlap = sum(int(np.count_nonzero(one & other)) for one, other in zip(ones, others, strict=True))
+    total = sum(int(np.count_nonzero(own)) for own in (*ones, *others))
+    return 2 * overlap / total if total else empty
 
 
 def _surface_distance(mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lib.imaging.metrics import dice
 from lib.imaging.prompts import BBOX, PREVIOUS, Prompt, PromptError, rasterise
 from lib.imaging.transforms import resize_mask
 from lib.imaging.volumes import Stack
@@ -187,7 +188,7 @@ class Interaction:
             for (_, index), mask in zip(asked, masks, strict=True)
         ]
         for (name, _), mask, logits in zip(asked, masks, self.network.answers(back), strict=True):
-            self.answers[name].agreements.append(_dice(mask, logits > 0))
+            self.answers[name].agreements.append(dice(mask, logits > 0))
 
     def _pass_outward(self, seeds: Mapping[str, Sequence[int]], control: Control) -> None:
         fronts = [front for name, indices in seeds.items() for front in self._fronts(name, indices)]
@@ -236,7 +237,7 @@ class Interaction:
         back = [Question(features[f.seed], features[f.next], mask_maps(answer > 0, size)) for f, answer in alive]
         further = []
         for (front, answer), reverse in zip(alive, self.network.answers(back), strict=True):
-            agreement = _dice(front.seed_mask, reverse > 0)
+            agreement = dice(front.seed_mask, reverse > 0)
             if agreement < self.settings.least_agreement:
                 continue
             self.answers[front.name].agreements.append(agreement)
@@ -288,8 +289,3 @@ class _Front:
         probability = to_probability(logits)
         front = replace(self, at=self.next, mask=logits > 0, previous=probability)
         return front if front.way else None
-
-
-def _dice(one: np.ndarray, other: np.ndarray) -> float:
-    total = float(one.sum() + other.sum())
-    return 2 * float((one & other).sum()) / total if total else 1.0

@@ -16,6 +16,7 @@ from scipy import ndimage
 from skimage.segmentation import felzenszwalb
 
 from lib.imaging.transforms import normalise, resize_image
+from lib.imaging.volumes import Stack
 from lib.learning.augmentation import MILD, STRONG, augment
 from lib.learning.datasets import Dataset
 from lib.learning.synthetic import SyntheticTask, foreign_bodies, synthetic_task
@@ -108,7 +109,7 @@ class RealTasks:
 def load_real_tasks(dataset: Dataset, as_one_class: bool = False, every_plane: bool = False) -> RealTasks:
     """Read a data set into memory; of volumes, the slices that show a label.
 
-    They lie across the axis of largest spacing, where there is one; with `every_plane` across each axis, and the planes
+    They are cut as the product cuts them; with `every_plane` across each axis of the file, and the planes
     are tasks of their own: a slice of one is never the template of a slice of another.
     """
     planes: dict[int, tuple[list[np.ndarray], list[np.ndarray], list[str]]] = {}
@@ -121,7 +122,7 @@ def load_real_tasks(dataset: Dataset, as_one_class: bool = False, every_plane: b
         elif every_plane:
             axes = [0, 1, 2]
         else:
-            axes = [int(np.argmax(image.spacing)) if max(image.spacing) > 1.2 * min(image.spacing) else 2]
+            axes = [Stack.of(image).own_axis]
         for axis in axes:
             images, labels, subjects = planes.setdefault(axis if every_plane else 0, ([], [], []))
             across, marked = np.moveaxis(array, axis, 0), np.moveaxis(label, axis, 0)

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 
+from lib.imaging.metrics import pooled_dice
 from lib.imaging.transforms import resize_image, resize_mask
 from lib.imaging.volumes import Stack
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.learning.augmentation import copy_of, moved
 from lib.networks.contract import Features
-from lib.quality.reverse_dice import pooled_dice, spread
+from lib.quality.reverse_dice import spread
 
 SLICES = 3  # of a volume's template, on which it is measured what it finds in views
 VIEWS = 3  # of a flat template

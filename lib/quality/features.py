@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from lib.imaging.metrics import pooled_dice
 from lib.imaging.transforms import resize_logits, resize_mask
 from lib.imaging.volumes import Stack
 from lib.inference.matching import looks_of
@@ -21,7 +22,7 @@ from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.inference.voting import Guide, Tally
 from lib.networks.contract import Features
 from lib.quality.augmented_views import VIEWS, AugmentedViews
-from lib.quality.reverse_dice import ReverseCase, pooled_dice, reverse_answers, spread
+from lib.quality.reverse_dice import ReverseCase, reverse_answers, spread
 from lib.quality.shapes import Shape
 
 FEATURES = (

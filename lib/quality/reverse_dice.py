@@ -49,10 +49,3 @@ def reverse_answers(network: SliceNetwork, cases: Sequence[ReverseCase]) -> list
     answers = dict(zip(map(id, asked), network.answers(questions), strict=True))
     nothing = np.zeros((network.size, network.size), bool)
     return [answers[id(case)] > 0 if id(case) in answers else nothing for case in cases]
-
-
-def pooled_dice(ones: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
-    """Dice, 0 to 1, of pairs of bool arrays taken together; 0 where all are empty."""
-    overlap = sum(float((one & other).sum()) for one, other in zip(ones, others, strict=True))
-    total = sum(float(one.sum() + other.sum()) for one, other in zip(ones, others, strict=True))
-    return 2 * overlap / total if total else 0.0

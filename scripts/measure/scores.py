@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from skimage.transform import resize
 
+from lib.imaging.metrics import dice
+
 
 def by_name(label: np.ndarray, names: Mapping[str, int], wanted: Sequence[str]) -> np.ndarray:
     """A label map in which structure `wanted[n]` has the value n + 1, whatever value `names` gives it in `label`."""
@@ -17,7 +19,10 @@ def by_name(label: np.ndarray, names: Mapping[str, int], wanted: Sequence[str]) 
 
 def dice_by_label(mask: np.ndarray, truth: np.ndarray, count: int) -> list[float | None]:
     """Dice (0 to 1) of each label value 1..count; None where neither has it, since then there is nothing to find."""
-    return [_dice(mask == value, truth == value) for value in range(1, count + 1)]
+    return [
+        dice(mask == value, truth == value) if (mask == value).any() or (truth == value).any() else None
+        for value in range(1, count + 1)
+    ]
 
 
 def mean_dice(scores: Sequence[float | None]) -> float | None:
@@ -30,8 +35,3 @@ def copy_resized(template_label: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
     """The template's label map stretched to another grid, index by index (nearest neighbour, no geometry)."""
     stretched = resize(template_label, shape, order=0, preserve_range=True, anti_aliasing=False)
     return np.asarray(stretched).astype(template_label.dtype)
-
-
-def _dice(mask: np.ndarray, truth: np.ndarray) -> float | None:
-    total = int(mask.sum()) + int(truth.sum())
-    return 2 * int((mask & truth).sum()) / total if total else None

@@ -20,13 +20,14 @@ from torch import nn
 
 from lib.finetuning.comparison import compare
 from lib.finetuning.course import Course
-from lib.finetuning.examination import Examined, answers_dice, overlap
+from lib.finetuning.examination import Examined, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.learner import UniSegLearner, patch_dice
 from lib.finetuning.uniseg.material import Material, Patch, augmentation
 from lib.finetuning.uniseg.plan import Facts, plan_config, plan_tasks, read_study
 from lib.imaging.images import ImageError
+from lib.imaging.metrics import dice
 from lib.inference.templates import TemplateBank
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt
@@ -296,7 +297,7 @@ class UniSegTraining(Course):
             if not wanted:
                 continue
             mask = segmenter.segment_study(volume, wanted).mask
-            own = {name: (overlap(mask == wanted[name], label == study.names[name]),) for name in wanted}
+            own = {name: (dice(mask == wanted[name], label == study.names[name]),) for name in wanted}
             asked = self._one_prompt(study, learnt) if self.parent and len(volume.channels) == 1 else {}
             both = {name: own[name] for name in own if name in asked} if asked else own
             before = before.joined(Examined({name: (asked[name],) for name in both if name in asked}))
@@ -333,5 +334,5 @@ class UniSegTraining(Course):
             )
             for number, name in enumerate(self.start.tasks[material.task].structures, start=1):
                 one, other = (logits.argmax(dim=0).numpy() == number for logits in (now, once))
-                found[f"{KEPT}{name}"] = (overlap(one, other),)
+                found[f"{KEPT}{name}"] = (dice(one, other),)
         return found

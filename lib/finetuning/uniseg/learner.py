@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from monai.losses.dice import DiceLoss
 from torch import Tensor, nn
 
-from lib.finetuning.examination import overlap
 from lib.finetuning.uniseg.material import Patch
+from lib.imaging.metrics import dice
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks.uniseg import UniSeg
 
@@ -105,4 +105,4 @@ def dice_and_cross_entropy(logits: Tensor, label: Tensor, known: Tensor) -> Tens
 def patch_dice(found: np.ndarray, truth: np.ndarray, known: np.ndarray) -> float:
     """Mean Dice of the known structures that are in either of two label maps; 1 where none is."""
     numbers = [number for number in np.union1d(found, truth) if number and known[number - 1]]
-    return float(np.mean([overlap(found == number, truth == number) for number in numbers])) if numbers else 1.0
+    return float(np.mean([dice(found == number, truth == number) for number in numbers])) if numbers else 1.0

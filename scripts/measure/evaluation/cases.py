@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.imaging.images import Image, ImageError
 from lib.imaging.prompts import PromptType
-from lib.imaging.volumes import ANISOTROPIC, Stack
+from lib.imaging.volumes import Stack
 from lib.inference.templates import Template
 from lib.learning.datasets import Dataset, DatasetError
 from scripts.measure.evaluation.volume_prompts import simulate_on
@@ -41,9 +41,8 @@ class Case:
 
     @cached_property
     def axis(self) -> int:
-        """The array axis along which a volume's slices are looked at: the thickest, else the file's own."""
-        spacing = self.image.spacing
-        return int(np.argmax(spacing)) if max(spacing) > ANISOTROPIC * min(spacing) else len(spacing) - 1
+        """The array axis along which a volume's slices are looked at: the one that the product cuts it along."""
+        return self.stack.own_axis
 
     def mask(self, value: int) -> np.ndarray:
         """Bool mask of one structure in the image's shape."""

@@ -14,12 +14,11 @@ from scripts.measure.evaluation.baselines.random_walker import RandomWalker
 from scripts.measure.evaluation.baselines.registration import Registration
 from scripts.measure.evaluation.baselines.scribbles import Scribbles
 from scripts.measure.evaluation.methods import ClickMethod, TemplateMethod
-from scripts.measure.evaluation.one_prompt import NAME, OnePromptImages, OnePromptVolumes
+from scripts.measure.evaluation.segmenters import FEATURE_ROOM, ONE_PROMPT, one_prompt
 
-METHODS = (NAME, Copying.name, PrototypeMatching.name, Registration.name, Scribbles.name, RandomWalker.name)
+METHODS = (ONE_PROMPT, Copying.name, PrototypeMatching.name, Registration.name, Scribbles.name, RandomWalker.name)
 DEAR = frozenset({Registration.name, Scribbles.name, RandomWalker.name})  # asked last: time may run out
 BATCH = 32
-FEATURE_ROOM = 2**30  # bytes of encoded slices that are kept
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,10 @@ def panels(network: OnePrompt, device: str, seed: int, threads: int, wanted: Col
     """The panel for images (2) and for volumes (3), with the methods of `METHODS` that are wanted."""
     hashed = weights_hash(network)
     slices = SliceNetwork(network, device, BATCH, cache_bytes=FEATURE_ROOM)
-    images = OnePromptImages(slices, hashed, seed)
-    volumes = OnePromptVolumes(network, hashed, device, seed)
+    ours = one_prompt(network, device, seed)
     baselines: list[TemplateMethod] = [Copying(), PrototypeMatching(slices, hashed), Registration(threads)]
     clickers: list[ClickMethod] = [Scribbles(), RandomWalker()]
-    return {
-        2: _panel(wanted, [images, *baselines], [images, *clickers]),
-        3: _panel(wanted, [volumes, *baselines], [volumes, *clickers]),
-    }
+    return {dims: _panel(wanted, [ours, *baselines], [ours, *clickers]) for dims in (2, 3)}
 
 
 def _panel(wanted: Collection[str], methods: Sequence[TemplateMethod], clickers: Sequence[ClickMethod]) -> Panel:

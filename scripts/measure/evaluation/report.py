@@ -6,24 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scripts.measure.evaluation.clicking import TARGETS
-from scripts.measure.evaluation.one_prompt import NAME
+from scripts.measure.evaluation.segmenters import ONE_PROMPT
 from scripts.measure.evaluation.store import Record
 
-HEADLINE = (NAME, "seglab", 1)
+HEADLINE = (ONE_PROMPT, "seglab", 1)
 COLUMNS = (  # of the table by structure: heading, method, prompt, templates, number
-    ("SegLab", NAME, "seglab", 1, "mean"),
-    ("worst", NAME, "seglab", 1, "worst"),
-    ("best", NAME, "seglab", 1, "best"),
-    ("4", NAME, "seglab", 4, "mean"),
-    ("16", NAME, "seglab", 16, "mean"),
-    ("BBox", NAME, "bbox", 1, "mean"),
-    ("Doodle", NAME, "doodle", 1, "mean"),
-    ("Click", NAME, "click", 1, "mean"),
+    ("SegLab", ONE_PROMPT, "seglab", 1, "mean"),
+    ("worst", ONE_PROMPT, "seglab", 1, "worst"),
+    ("best", ONE_PROMPT, "seglab", 1, "best"),
+    ("4", ONE_PROMPT, "seglab", 4, "mean"),
+    ("16", ONE_PROMPT, "seglab", 16, "mean"),
+    ("BBox", ONE_PROMPT, "bbox", 1, "mean"),
+    ("Doodle", ONE_PROMPT, "doodle", 1, "mean"),
+    ("Click", ONE_PROMPT, "click", 1, "mean"),
     ("copy", "copy", "seglab", 1, "mean"),
     ("registration", "registration", "seglab", 1, "mean"),
     ("prototypes", "prototypes", "seglab", 1, "mean"),
-    ("1 click", NAME, "1 click", 0, "mean"),
-    ("5 clicks", NAME, "5 clicks", 0, "mean"),
+    ("1 click", ONE_PROMPT, "1 click", 0, "mean"),
+    ("5 clicks", ONE_PROMPT, "5 clicks", 0, "mean"),
 )
 
 
@@ -74,13 +74,13 @@ def _overall(overall: Sequence[Record]) -> str:
 def _margin(overall: Sequence[Record]) -> str:
     """One sentence: One-Prompt against the best of the others with one template."""
     single = {row["method"]: row for row in overall if (row["prompt"], row["templates"]) == HEADLINE[1:]}
-    others = {name: row for name, row in single.items() if name != NAME}
-    if NAME not in single or not others:
+    others = {name: row for name, row in single.items() if name != ONE_PROMPT}
+    if ONE_PROMPT not in single or not others:
         return ""
     best = max(others, key=lambda name: others[name]["mean"])
-    ours = single[NAME]
+    ours = single[ONE_PROMPT]
     uneven = "" if ours["labels"] == others[best]["labels"] else " (which answered other structures too or fewer)"
-    return f"One template: {NAME} {ours['mean'] - others[best]['mean']:+.1f} Dice against {best}{uneven}."
+    return f"One template: {ONE_PROMPT} {ours['mean'] - others[best]['mean']:+.1f} Dice against {best}{uneven}."
 
 
 def _clicks(overall: Sequence[Record]) -> str:
@@ -99,7 +99,7 @@ def _clicks(overall: Sequence[Record]) -> str:
 
 def _by_structure(rows: Sequence[Record], clicks: Sequence[Record]) -> str:
     by_key = {(r["dataset"], r["label"], r["method"], r["prompt"], r["templates"]): r for r in rows}
-    to_80 = {(r["dataset"], r["label"]): r["clicks80"] for r in clicks if r["method"] == NAME}
+    to_80 = {(r["dataset"], r["label"]): r["clicks80"] for r in clicks if r["method"] == ONE_PROMPT}
     body = []
     for dataset, label in dict.fromkeys((r["dataset"], r["label"]) for r in rows):
         cells = []

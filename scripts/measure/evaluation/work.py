@@ -10,10 +10,10 @@ from functools import partial
 from lib.imaging.prompts import PromptType
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.methods import ClickMethod, TemplateMethod
-from scripts.measure.evaluation.one_prompt import EVERY_PROMPT
 from scripts.measure.evaluation.panel import DEAR, Panel
 from scripts.measure.evaluation.plan import Settings, Task, tasks_of
 from scripts.measure.evaluation.records import click_records, template_records
+from scripts.measure.evaluation.segmenters import EVERY_PROMPT
 from scripts.measure.evaluation.store import Record
 
 CLICKS = "clicks"
@@ -69,8 +69,8 @@ def units_of(folder: CaseFolder, methods: Panel, settings: Settings, source: str
 def _parts(task: Task, method: TemplateMethod, kind: PromptType, dims: int) -> Iterator[tuple[str, Task]]:
     """A task's questions as they are asked at once.
 
-    On images all together, because a pair that is in several groups is answered once. On volumes every question is
-    minutes of work of its own, so they are split by the number of templates, and several are asked with masks only.
+    On images all together, because each takes a moment. On volumes every question is minutes of work of its own, so
+    they are split by the number of templates, and several are asked with masks only.
     """
     sizes = [n for n in dict.fromkeys(question.asked for question in task.questions) if n <= method.most_templates]
     if dims == 2:

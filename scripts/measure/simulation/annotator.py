@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from lib.imaging.images import Image, read_label, write_label
+from lib.imaging.metrics import dice
 from lib.imaging.volumes import Stack
 from scripts.measure.evaluation.clicking import next_click
-from scripts.measure.simulation.goals import GOALS, MOST_CLICKS, dice
+from scripts.measure.simulation.goals import GOALS, MOST_CLICKS
 from scripts.measure.simulation.outlines import draw
 from scripts.servers.client import Client
 

@@ -13,7 +13,7 @@ import numpy as np
 from skimage.draw import polygon2mask
 from skimage.measure import find_contours
 
-from scripts.measure.simulation.goals import dice
+from lib.imaging.metrics import dice
 
 CORNERS = (3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64)  # of one part; what needs more counts as the last
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from lib.imaging.files import write_atomically
 from lib.imaging.images import Image, read_image, read_label, write_label
+from lib.imaging.metrics import dice
 from lib.imaging.volumes import Stack
 from scripts.measure.simulation.annotator import Annotator, Work, ask_server
-from scripts.measure.simulation.goals import GOALS, MOST_CLICKS, dice
+from scripts.measure.simulation.goals import GOALS, MOST_CLICKS
 from scripts.measure.simulation.outlines import by_hand
 from scripts.measure.study_list import Study, Truth, copy_studies
 from scripts.servers.client import Client, Server, ServerError

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from lib.imaging.images import Image
+from lib.imaging.metrics import pooled_dice
 from lib.imaging.transforms import resize_mask
 from lib.imaging.volumes import Stack
 from lib.inference.slice_network import SliceNetwork
-from lib.quality.reverse_dice import ReverseCase, pooled_dice, reverse_answers, spread
+from lib.quality.reverse_dice import ReverseCase, reverse_answers, spread
 from tests.lib.fakes import SIZE, GreyNetwork
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 
 from lib.imaging.images import Image
+from lib.imaging.metrics import dice
 from scripts.measure.simulation.annotator import Annotator, Work
-from scripts.measure.simulation.goals import dice
 
 TRUTH = np.zeros((20, 20, 6), bool)
 TRUTH[5:15, 5:15, 1:5] = True

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scripts.measure.simulation.goals import dice
+from lib.imaging.metrics import dice
 from scripts.measure.simulation.outlines import by_hand, draw, outline
 
 
