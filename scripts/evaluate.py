@@ -62,7 +62,7 @@ class Evaluation:
         self.records: list[Record] = []
         self.unfinished: list[str] = []
         self.left_out = {f"{f.name}/{file}": reason for f in folders for file, reason in f.refused.items()}
-        source = source_fingerprint(ROOT / "lib", ROOT / "scripts" / "evaluation")
+        source = source_fingerprint(ROOT / "lib", ROOT / "scripts" / "measure" / "evaluation")
         self._units: dict[str, list[Unit]] = {}
         for folder in folders:
             units, refused = units_of(folder, methods[folder.dataset.dims], settings, source)

@@ -11,11 +11,11 @@ from infers.errors import ClientError
 from infers.tasks.oneprompt import Engine, OnePromptTask
 from infers.tasks.request import structures
 from lib.finetuning.uniseg.served import ServedUniSeg
-from lib.imaging.images import Image, ImageError
+from lib.imaging.images import Image, ImageError, read_channels
 from lib.segmenters.contract import Prediction
 from lib.segmenters.registry import UNISEG_MODEL
 from lib.segmenters.uniseg.model import UniSegModel
-from lib.segmenters.uniseg.study import Study, read_channels
+from lib.segmenters.uniseg.study import Study
 from lib.segmenters.uniseg.tasks import TaskError, fitting, guess_modality
 
 UNISEG = UNISEG_MODEL.name
@@ -56,8 +56,8 @@ class UniSegTask(OnePromptTask):
         return str(self.served.file)
 
     def read(self, request: Mapping[str, Any]) -> Image:
-        """The first channel: the answer lies on its grid."""
-        return read_channels(request["image"])[0]
+        """All channels: the answer lies on the grid of the first one."""
+        return read_channels(request["image"])
 
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
         segmenter = self.served.segmenter
@@ -78,7 +78,7 @@ class UniSegTask(OnePromptTask):
             raise ClientError(str(error), 507) from error
 
     def _study(self, request: Mapping[str, Any]) -> Study:
-        channels = list(read_channels(request["image"]))
+        channels = list(read_channels(request["image"]).channels)
         named = request.get("channels") or ()
         for name in named.split(",") if isinstance(named, str) else named:
             channels.append(self.engine.studies.image(str(name).strip()))

@@ -23,9 +23,11 @@ class Image:
         others: further affines that its file's header can be read as (`lib.imaging.raw`).
         note: what a person should know of the file; empty as a rule.
         planes: (K, 3) where the slices begin, LPS mm, of a DICOM series whose slices lie unevenly.
+        further: channels beside this one, on the same grid; most models take images of one channel.
 
     Raises:
-        ImageError: other numbers of axes or types, NaN or infinity, one grey value only, a degenerate affine.
+        ImageError: other numbers of axes or types, NaN or infinity, one grey value only, a degenerate affine, channels
+            of different shapes.
     """
 
     array: np.ndarray
@@ -34,10 +36,18 @@ class Image:
     others: tuple[np.ndarray, ...] = ()
     note: str = ""
     planes: np.ndarray | None = None
+    further: tuple[Image, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "array", _checked_grey(np.asarray(self.array)))
         object.__setattr__(self, "affine", _checked_affine(np.asarray(self.affine, np.float64), self.array.ndim))
+        if unlike := [channel.array.shape for channel in self.further if channel.array.shape != self.array.shape]:
+            raise ImageError(f"all channels must have the first one's shape {self.array.shape}, got {unlike[0]}")
+
+    @property
+    def channels(self) -> tuple[Image, ...]:
+        """Every channel, this one first."""
+        return (self, *self.further)
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -46,10 +56,12 @@ class Image:
 
     @cached_property
     def checksum(self) -> str:
-        """Hex digest of the grey values with their type and shape, and of the affine."""
+        """Hex digest of the grey values with their type and shape, of the affine and of further channels."""
         digest = hashlib.sha256(f"{self.array.dtype.str} {self.array.shape}".encode())
         digest.update(self.array.tobytes())
         digest.update(self.affine.tobytes())
+        for channel in self.further:
+            digest.update(channel.checksum.encode())
         return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ resamples: what is turned to fit a grid is turned by whole axes.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = [
     "Image",
     "ImageError",
     "image_of",
+    "read_channels",
     "read_image",
     "read_label",
     "read_named_label",
@@ -56,6 +58,17 @@ def read_image(path: str | Path, frame: int = 0) -> Image:
     """
     path = Path(path)
     return image_of(read_raw(path, frame), path, frame)
+
+
+def read_channels(path: str | Path) -> Image:
+    """As `read_image`, with every volume of a file of several as a channel of one image.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    path = Path(path)
+    first, *further = (read_image(path, frame) for frame in range(read_raw(path).frames))
+    return replace(first, further=tuple(further)) if further else first
 
 
 def image_of(raw: Raw, path: Path, frame: int = 0) -> Image:

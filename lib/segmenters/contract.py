@@ -110,6 +110,7 @@ class Segmenter(Protocol):
         """Segment an image without prompts on it.
 
         Args:
+            image: with a number of channels that the model takes (`Image.channels`).
             templates: in order of preference; one that does not show a structure says nothing about it. A model that
                 takes none ignores them.
             labels: structures wanted, name to index (1 or more) in the mask.

@@ -133,6 +133,7 @@ class SliceSegmenter:
         In a volume the prompted slices answer and the mask passes outward; a prompt with a previous mask changes only
         the slices it touches. Only prompted structures are in the result.
         """
+        self.capabilities.check_channels(len(image.channels))
         prompts, labels = _prompted(prompts, labels)
         stack = Stack.of(image, axis=axis)
         turned = {name: stack.prompt(prompt) for name, prompt in prompts.items()}
@@ -147,6 +148,7 @@ class SliceSegmenter:
     def _ask(
         self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], control: Control
     ) -> TemplateAnswers:
+        self.capabilities.check_channels(len(image.channels))
         chosen = choose(templates, labels, self.settings.templates_per_query)
         masks = template_masks(chosen, self._prompted_template)
         return ask(self._network, image, chosen, masks, self.settings, control)

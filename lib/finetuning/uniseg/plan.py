@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.imaging.images import read_label
+from lib.imaging.images import read_channels, read_label
 from lib.imaging.volumes import ANISOTROPIC
 from lib.networks.uniseg import UniSegConfig
-from lib.segmenters.uniseg.study import LARGEST_FACTOR, Study, read_channels, working_shape
+from lib.segmenters.uniseg.study import LARGEST_FACTOR, Study, working_shape
 from lib.segmenters.uniseg.tasks import HOUNSFIELD, Channel, Task, Window
 
 ANISOTROPIC_LIST = 3.0  # from here on an axis counts as much coarser than the others
@@ -68,7 +68,7 @@ class Facts:
 
 def read_study(study: LabelledStudy) -> tuple[Study, np.ndarray]:
     """The channels of a labelled study, and its label on their grid. Raises ImageError."""
-    volume = Study(read_channels(study.image))
+    volume = Study(read_channels(study.image).channels)
     return volume, read_label(study.label, volume.grid)
 
 

@@ -65,8 +65,8 @@ class UniSegSegmenter:
         *,
         control: Control = Control(),
     ) -> Prediction:
-        """See `lib.segmenters.contract.Segmenter`; for an image of one channel."""
-        return self.segment_study(Study((image,)), labels, control=control)
+        """See `lib.segmenters.contract.Segmenter`."""
+        return self.segment_study(Study(image.channels), labels, control=control)
 
     def interact(
         self,

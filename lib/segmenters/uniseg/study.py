@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,8 +17,7 @@ import torch.nn.functional as F
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from torch import Tensor
 
-from lib.imaging.formats import read_raw
-from lib.imaging.images import Image, ImageError, read_image
+from lib.imaging.images import Image, ImageError
 from lib.imaging.raw import SAME_PLACE
 from lib.segmenters.uniseg.tasks import Channel, Task
 
@@ -187,16 +185,6 @@ def normalised(volume: Tensor, channel: Channel) -> Tensor:
         return (volume.clamp(window.low, window.high) - window.mean) / window.deviation
     deviation = volume.std(correction=0)
     return (volume - volume.mean()) / deviation if deviation > 0 else torch.zeros_like(volume)
-
-
-def read_channels(path: str | Path) -> tuple[Image, ...]:
-    """The channels of an image file: several for a 4-D one, whose fourth axis is the channel; else one.
-
-    Raises:
-        ImageError: as `lib.imaging.images.read_image`.
-    """
-    path = Path(path)
-    return tuple(read_image(path, frame) for frame in range(read_raw(path).frames))
 
 
 def _axes(depth: int) -> tuple[int, int, int]:

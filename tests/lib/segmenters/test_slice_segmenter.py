@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.imaging.images import Image
+from lib.imaging.images import Image, ImageError
 from lib.imaging.prompts import Prompt, PromptError
 from lib.imaging.volumes import Stack
 from lib.inference.control import Cancelled
@@ -272,6 +272,15 @@ def test_weights_that_nothing_was_valid_for_have_alarms_and_no_predicted_quality
     missed, _ = study(np.where(anatomy(1) == 2, 2, 0).astype(np.uint8))
     empty = tool.segment(missed, [template_of(anatomy())], {"bright": 1}).provenance
     assert empty["quality_reason"]["bright"] == empty["alarms"]["bright"][0] == "nothing was found"
+
+
+def test_an_image_of_more_channels_than_the_network_takes_is_refused():
+    image, _ = study(anatomy())
+    both = Image(image.array, image.affine, further=(image,))
+    with pytest.raises(ImageError, match="takes images of 1 channels, got 2"):
+        predictor().segment(both, [template_of(anatomy())], LABELS)
+    with pytest.raises(ImageError, match="takes images of 1 channels, got 2"):
+        predictor().interact(both, {"bright": Prompt(foreground=((10, 12, 5),))}, LABELS)
 
 
 def test_settings_that_change_masks_change_the_fingerprint_and_others_do_not():

@@ -13,11 +13,12 @@ from lib.finetuning.examination import Examined
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.course import KEPT, UniSegSettings, UniSegTraining
+from lib.imaging.images import read_channels
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network
 from lib.networks.uniseg import UniSeg, UniSegConfig
 from lib.segmenters.uniseg.model import UniSegModel
 from lib.segmenters.uniseg.segmenter import UniSegSegmenter
-from lib.segmenters.uniseg.study import Study, read_channels
+from lib.segmenters.uniseg.study import Study
 from lib.segmenters.uniseg.tasks import Channel, Task, TaskError
 from tests.lib.finetuning.uniseg.phantoms import study
 
@@ -50,7 +51,7 @@ def test_it_learns_from_partly_labelled_studies_and_segments_one_that_it_has_not
     better, reason = course.verdict()
     assert better
     assert "One-Prompt cannot be asked" in reason
-    found = UniSegSegmenter(course.model({})).segment_study(Study(read_channels(unseen.image)), {"stone": 6})
+    found = UniSegSegmenter(course.model({})).segment_study(Study(read_channels(unseen.image).channels), {"stone": 6})
     assert set(np.unique(found.mask)) == {0, 6}
 
 
@@ -101,8 +102,10 @@ def test_tasks_of_the_start_are_kept_and_repeated(
     assert [task.name for task in course.start.tasks] == ["old", "this list"]
     course.begin_epoch()
     assert {course.draw().task for _ in range(12)} == {0, 1}
-    before = UniSegSegmenter(start).segment_study(Study(read_channels(studies[0].image)), {"old thing": 1})
-    after = UniSegSegmenter(course.model({})).segment_study(Study(read_channels(studies[0].image)), {"old thing": 1})
+    before = UniSegSegmenter(start).segment_study(Study(read_channels(studies[0].image).channels), {"old thing": 1})
+    after = UniSegSegmenter(course.model({})).segment_study(
+        Study(read_channels(studies[0].image).channels), {"old thing": 1}
+    )
     np.testing.assert_array_equal(before.mask, after.mask)
     run(course)
     assert {f"{KEPT}old thing", f"{KEPT}older thing"} <= set(course.after.dice)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff
 
-from lib.imaging.images import Image, ImageError
-from lib.segmenters.uniseg.study import Study, normalised, prepare, read_channels
+from lib.imaging.images import Image, ImageError, read_channels
+from lib.segmenters.uniseg.study import Study, normalised, prepare
 from lib.segmenters.uniseg.tasks import Channel, Task, Window
 
 MR = Channel("MR")
@@ -83,11 +83,21 @@ def test_the_fourth_axis_of_a_nifti_file_is_the_channel(tmp_path: Path) -> None:
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
     nibabel.Nifti1Image(array, affine).to_filename(tmp_path / "both.nii.gz")
     nibabel.Nifti1Image(array[..., 0], affine).to_filename(tmp_path / "one.nii.gz")
-    both = read_channels(tmp_path / "both.nii.gz")
+    both = read_channels(tmp_path / "both.nii.gz").channels
     assert len(both) == 2
     np.testing.assert_array_equal(both[1].array, array[..., 1])
     np.testing.assert_array_equal(both[1].affine, affine)
-    assert len(read_channels(tmp_path / "one.nii.gz")) == 1
+    assert len(read_channels(tmp_path / "one.nii.gz").channels) == 1
     nibabel.Nifti1Image(np.zeros((4, 5, 6, 2), np.int16), affine).to_filename(tmp_path / "empty.nii.gz")
     with pytest.raises(ImageError, match=r"empty\.nii\.gz: an image needs at least two grey values"):
         read_channels(tmp_path / "empty.nii.gz")
+
+
+def test_channels_change_the_checksum_and_must_share_a_shape() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (Image(rng.normal(size=(4, 5, 6)), np.eye(4)) for _ in range(2))
+    both = Image(first.array, first.affine, further=(second,))
+    assert both.channels == (both, second)
+    assert len({first.checksum, both.checksum, Image(first.array, first.affine, further=(first,)).checksum}) == 3
+    with pytest.raises(ImageError, match="first one's shape"):
+        Image(first.array, first.affine, further=(Image(second.array[:2], np.eye(4)),))
