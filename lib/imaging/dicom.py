@@ -53,6 +53,13 @@ class Arrangement:
         """(K, 3) where the slices begin, LPS mm."""
         return np.array([frame.position for frame in self.frames])
 
+    @property
+    def upright(self) -> np.ndarray:
+        """The affine as ITK makes it of a series: slices of a tilted gantry one above the other."""
+        normal, affine = np.cross(*self.frames[0].directions.T), self.affine.copy()
+        affine[:3, 2] = normal * np.linalg.norm(affine[:3, 2])
+        return affine
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:

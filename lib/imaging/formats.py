@@ -161,6 +161,7 @@ def _from_instances(files: list[Path], frame: int) -> Raw:
     return Raw(
         volume.array,
         LPS_TO_RAS @ arranged.affine,
+        others=(LPS_TO_RAS @ arranged.upright,) if arranged.placed else (),
         channels=volume.channels,
         note=arranged.note,
         frames=arranged.volumes,

@@ -95,6 +95,11 @@ def on_grid_of(shape: tuple[int, ...], label: np.ndarray, readings: Sequence[Rea
     if fitting:
         _, turned, start = min(fitting, key=lambda one: one[0])
         return (_pasted(turned, start, grid) if cropped else turned).reshape(shape)
+    if not shifts and label.shape == grid:
+        raise ImageError(
+            f"a label must lie where its image lies (within {SAME_PLACE} voxels), got axes in other directions: "
+            "resample it to the image's grid"
+        )
     if not shifts:
         raise ImageError(f"a label must have its image's shape {shape}, got {label.shape}: save it on the image's grid")
     raise ImageError(

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
+import nibabel
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.pixel_data_handlers.util import apply_modality_lut
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from lib.imaging.dicom import arrange
 from lib.imaging.dicom_headers import read_header
-from lib.imaging.images import ImageError, read_image
+from lib.imaging.images import ImageError, read_image, read_label, write_label
 from scripts.phantoms.dicom_series import write_series
 from tests import dicom_samples as samples
 from tests.dicom_samples import AXIAL, CORONAL, SAGITTAL, SHAPE, VIDEO, change, packed, single, volume, write
@@ -311,3 +313,40 @@ def test_an_empty_folder_holds_no_series(tmp_path):
     (tmp_path / "s").mkdir()
     with pytest.raises(ImageError, match="at least one image, got none"):
         read_image(tmp_path / "s")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda folder: write(folder, samples.oblique()),
+        lambda folder: write(folder, SAGITTAL),
+        lambda folder: samples.tilted(folder, shift=0.7),
+        lambda folder: samples.incomplete(folder, missing=2),
+    ],
+    ids=["oblique", "sagittal", "tilted", "incomplete"],
+)
+def test_a_label_that_itk_makes_on_a_series_is_read_back_on_its_voxels(tmp_path, kind, suffix):
+    folder = kind(tmp_path / "s")
+    image = read_image(folder)
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # ITK finds slices missing
+    seen = reader.Execute()
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(True)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(seen).transpose(), image.array)
+    label = (image.array > np.median(image.array)).astype(np.uint8)
+    drawn = SimpleITK.GetImageFromArray(label.transpose())
+    drawn.CopyInformation(seen)
+    SimpleITK.WriteImage(drawn, str(tmp_path / f"label{suffix}"))
+    np.testing.assert_array_equal(read_label(tmp_path / f"label{suffix}", image), label)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_a_label_that_nibabel_or_this_app_makes_on_a_tilted_series_is_read_back(tmp_path, suffix):
+    image = read_image(samples.tilted(tmp_path / "s", shift=0.7))
+    label = (image.array > np.median(image.array)).astype(np.uint8)
+    write_label(tmp_path / f"own{suffix}", label, image)
+    np.testing.assert_array_equal(read_label(tmp_path / f"own{suffix}", image), label)
+    nibabel.save(nibabel.Nifti1Image(label, image.affine), tmp_path / "nibabel.nii")
+    np.testing.assert_array_equal(read_label(tmp_path / "nibabel.nii", image), label)

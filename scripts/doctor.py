@@ -1,0 +1,105 @@
+"""Looks at a study folder as the server would, and changes nothing in it.
+
+    python -m scripts.doctor FOLDER [--list-only]
+
+Every file is listed: taken as what, joined with what, or left out why; then every image and label is read once, and
+what is odd about it is told. Ends with 1 where something is left out that looks as if it should not be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from infers.store.datastore import StudyStore
+from infers.store.inventory import ListedFile
+from lib.imaging.images import Image, ImageError, read_image, read_named_label
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print what is found; 1 where something is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the study folder")
+    parser.add_argument("--list-only", action="store_true", help="do not read images and labels")
+    options = parser.parse_args(arguments)
+    if not options.folder.is_dir():
+        parser.error(f"FOLDER must be a folder, got {options.folder}")
+    logging.disable(logging.WARNING)  # everything is told once, below
+    try:
+        with mirror(options.folder) as folder:
+            store = StudyStore(str(folder))
+            lines, wrong = listed(store.listing())
+            if not options.list_only:
+                told, unreadable = read(store)
+                lines, wrong = [*lines, *told], wrong or unreadable
+    finally:
+        logging.disable(logging.NOTSET)
+    print("\n".join(lines))
+    return int(wrong)
+
+
+@contextmanager
+def mirror(folder: Path) -> Iterator[Path]:
+    """A temporary folder of links to every file below a folder: a study list writes its index where its files are."""
+    with tempfile.TemporaryDirectory(prefix="oneprompt-doctor-") as there:
+        top = Path(there) / "studies"
+        for parent, folders, names in os.walk(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            here = top / Path(parent).relative_to(folder)
+            here.mkdir(parents=True)
+            for name in names:
+                if not name.startswith(".") and name != "datastore_v2.json":
+                    (here / name).symlink_to(Path(parent).resolve() / name)
+        yield top
+
+
+def listed(files: Sequence[ListedFile]) -> tuple[list[str], bool]:
+    """A line for every file, and whether one is left out that should not be."""
+    shown = [one for one in files if one.taken != "index"]
+    lines = [
+        f"{'! ' if one.is_problem else '  '}{one.path}: {one.taken}"
+        + (f" of {one.study}" if one.study else "")
+        + (f" ({one.told})" if one.told else "")
+        for one in shown
+    ]
+    return lines or ["  no file is there"], any(one.is_problem for one in shown)
+
+
+def read(store: StudyStore) -> tuple[list[str], bool]:
+    """A line for every study with what reading it tells, and whether one cannot be read."""
+    lines, wrong = [""], False
+    notes = store.notes()
+    for study in store.list_images():
+        try:
+            image = read_image(store.get_image_uri(study))
+        except ImageError as error:
+            lines.append(f"! {study}: {error}")
+            wrong = True
+            continue
+        shape, sides = " x ".join(map(str, image.array.shape)), " x ".join(f"{side:.4g}" for side in image.spacing)
+        note = "; ".join(filter(None, [notes.get(study, ""), image.note]))
+        lines.append(f"  {study}: {shape} voxels of {sides} mm" + (f" ({note})" if note else ""))
+        for problem in _labels(store, study, image):
+            lines.append(problem)
+            wrong = True
+    return lines, wrong
+
+
+def _labels(store: StudyStore, study: str, image: Image) -> Iterator[str]:
+    for tag in store.records(study):
+        label = store.label(study, tag)
+        try:
+            if label is not None:
+                read_named_label(label.path, image)
+        except ImageError as error:
+            yield f"! {study}: its label `{tag}`: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
