@@ -47,7 +47,7 @@ from infers.study_list.pending_results import PendingResults
 from infers.study_list.scoring import DiceScoring, score_study
 from infers.study_list.strategies import strategies
 from infers.study_list.studies import MODEL, SPECIALIST, Studies
-from infers.study_list.template_check import TemplateHealth
+from infers.study_list.template_check import TemplateCheck
 from infers.tasks.list_unet import ListUNetTask
 from infers.tasks.oneprompt import Engine, tasks
 from infers.tasks.submit import SUBMIT, SubmitTask
@@ -202,9 +202,9 @@ class Assembly:
         return Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
 
     @cached_property
-    def health(self) -> TemplateHealth:
+    def template_check(self) -> TemplateCheck:
         """The check of the templates."""
-        return TemplateHealth(self.studies)
+        return TemplateCheck(self.studies)
 
     @cached_property
     def job(self) -> Propagation:
@@ -213,7 +213,7 @@ class Assembly:
 
         def prepare(control: Control) -> None:
             corrections.learn(control)
-            self.health.examine(control)
+            self.template_check.examine(control)
 
         return Propagation(self.studies, self.lock, self.state, prepare, corrections.check_templates)
 
@@ -227,7 +227,7 @@ class Assembly:
     @cached_property
     def board(self) -> Board:
         """The review board."""
-        return Board(self.studies, self.job, self.acceptance, self.changes.decided, self.health)
+        return Board(self.studies, self.job, self.acceptance, self.changes.decided, self.template_check)
 
     @cached_property
     def engine(self) -> Engine:
@@ -314,7 +314,7 @@ class Assembly:
 
     def _describe_images(self, change: Change) -> None:
         if not change.decided and not self.datastore.on_dicomweb:  # whose images are fetched when somebody needs them
-            self.studies.looks.refresh()
+            self.studies.descriptors.refresh()
 
     def _trigger_job(self, change: Change) -> None:
         if self.config.auto_propagate:

@@ -17,7 +17,7 @@ from infers.errors import ClientError
 from infers.label_records import FINAL, PROMPTED, LabelRecord, Statement
 from infers.prompts import said_prompts
 from infers.store.datastore import StoredLabel
-from infers.study_list.studies import MASK_SUFFIX
+from infers.study_list.labelled_studies import MASK_SUFFIX
 from infers.tasks.oneprompt import Engine
 from lib.imaging.images import write_label
 

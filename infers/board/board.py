@@ -15,7 +15,7 @@ from infers.store.locked import NO_IMAGE
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.rows import Page, Row, Wanted, make_rows, select
 from infers.study_list.studies import Studies
-from infers.study_list.template_check import TemplateHealth
+from infers.study_list.template_check import TemplateCheck
 
 SHOWN = 100  # files that are left out: a page asks every second
 
@@ -28,7 +28,7 @@ class Board:
         job: the background job.
         acceptance: interactive results that wait.
         changed: called after templates changed.
-        health: of the templates.
+        check: of the templates.
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class Board:
         job: Propagation,
         acceptance: Acceptance,
         changed: Callable[[], Any],
-        health: TemplateHealth,
+        check: TemplateCheck,
     ) -> None:
         self._studies, self._job, self._acceptance = studies, job, acceptance
-        self._health = health
+        self._template_check = check
         self._thumbnails = Thumbnails(studies)
         self.decisions = Decisions(studies, acceptance, changed, job.trigger)
 
@@ -59,8 +59,8 @@ class Board:
         return [row.id for row in self.rows() if row.status == "automatic" and wanted.fits(row)]
 
     def quality(self) -> dict[str, Any]:
-        """What the predictions rest on: corrected cases by structure, and the templates' health."""
-        return {"corrections": self._studies.quality.cases(), "health": self._health.told()}
+        """What the predictions rest on: corrected cases by structure, and the check of the templates."""
+        return {"corrections": self._studies.quality.cases(), "health": self._template_check.status()}
 
     def unreadable(self) -> dict[str, Any]:
         """How many files of the study folder are left out, and the first of them with the reasons."""

@@ -344,8 +344,8 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "label.nii.gz"
                 write_label(path, label, image)
-                said = Statement(label_names=names, client_id="DICOMweb")
-                record = LabelRecord(said, dicom_seg_seen=tuple(seg.uid for seg in segs))
+                statement = Statement(label_names=names, client_id="DICOMweb")
+                record = LabelRecord(statement, dicom_seg_seen=tuple(seg.uid for seg in segs))
                 StudyStore.save(self, image_id, path, FINAL, record)
 
     def _series_folder(self, image_id: str) -> Path:

@@ -128,10 +128,10 @@ class PacsLabels:
         return seg
 
 
-def _header(told: Mapping[str, Any]) -> Dataset:
+def _header(metadata: Mapping[str, Any]) -> Dataset:
     """What is needed of an instance's headers as DICOM JSON; the pixels that these refer to are not among it."""
     tags = (f"{tag_for_keyword(keyword):08X}" for keyword in _NEEDED)
-    return Dataset.from_json({tag: told[tag] for tag in tags if tag in told})
+    return Dataset.from_json({tag: metadata[tag] for tag in tags if tag in metadata})
 
 
 def _series(study: str, uid: str, header: Dataset) -> SegSeries | None:

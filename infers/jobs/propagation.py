@@ -100,7 +100,7 @@ class Propagation:
         self._busy = False
         self._news = 0  # counts triggers: a study that began before the newest one may have to begin again
         self._looked = 0  # the news that the status takes into account
-        self._failed: dict[str, tuple[tuple[str, str], str]] = {}  # image id: ((key, image) it failed with, reason)
+        self._failed: dict[str, tuple[tuple[str, str], str]] = {}  # image id: ((list, image) it failed with, reason)
         self._status = JobStatus(state="cancelled" if self._note.exists() else "idle")
         self._thread: threading.Thread | None = None
 
@@ -198,9 +198,9 @@ class Propagation:
         while True:
             with self._condition:
                 self._wanted, news = False, self._news
-            key = self._studies.key()
+            list_state = self._studies.state()
             stamp = self._studies.store.image_stamp
-            reasons = {id: reason for id, (at, reason) in self._failed.items() if at == (key, stamp(id))}
+            reasons = {id: reason for id, (at, reason) in self._failed.items() if at == (list_state, stamp(id))}
             pending = self._studies.pending()
             todo = [image_id for image_id in pending if image_id not in reasons]
             done = self._studies.count_without_final() - len(pending)
@@ -224,7 +224,7 @@ class Propagation:
             if todo[0] not in self._studies.pending():
                 finished += 1
                 continue
-            tried = (key, stamp(todo[0]))  # before it is read: it may be in the middle of being copied
+            tried = (list_state, stamp(todo[0]))  # before it is read: it may be in the middle of being copied
             if reason := self._segment(todo[0], news, tried[1]):
                 self._failed[todo[0]] = (tried, reason)
             finished += 1
@@ -247,14 +247,14 @@ class Propagation:
             nonlocal news
             if self._news != news and not self._cancelled:
                 news = self._news
-                return self._studies.key_now(image_id, image) != key
+                return self._studies.fingerprint_now(image_id, image) != fingerprint
             return self._cancelled
 
         try:
             image = self._studies.image(image_id)
             if self._studies.automatic(image_id, image):
                 return None  # nobody had looked at the study, so its mask might have been out of date
-            key = self._studies.key_now(image_id, image)
+            fingerprint = self._studies.fingerprint_now(image_id, image)
             with self._gate.background():
                 prediction = self._studies.segment(image_id, image, control=_JobControl(self._gate, in_vain))
             with self._storing:

@@ -40,7 +40,7 @@ class Acceptance:
 
     Args:
         store: the datastore.
-        offers: where results wait.
+        pending: where results wait.
         quiet_seconds: how long no newer result must come.
         accepted: called with the image id after a label was saved.
         learn: gives indices to names of structures, {name: index}.
@@ -49,39 +49,39 @@ class Acceptance:
     def __init__(
         self,
         store: FinalStore,
-        offers: PendingResults,
+        pending: PendingResults,
         quiet_seconds: float,
         accepted: Callable[[str], Any],
         learn: Callable[[list[str]], dict[str, int]],
     ) -> None:
-        self._store, self._kept, self._quiet = store, offers, quiet_seconds
+        self._store, self._kept, self._quiet = store, pending, quiet_seconds
         self._accepted, self._learn = accepted, learn
         self._lock = threading.Lock()
-        self._offers: dict[str, PendingResult] = {}
+        self._results: dict[str, PendingResult] = {}
         self._timers: dict[str, threading.Timer] = {}
 
     def start(self) -> None:
         """In the server process: let what waited when a former process ended wait again."""
-        for image_id, offer in self._kept.read():
+        for image_id, result in self._kept.read():
             with self._lock:
-                if image_id not in self._offers:
-                    self._offers[image_id] = offer
+                if image_id not in self._results:
+                    self._results[image_id] = result
                     self._wait(image_id)
 
-    def offer(self, image_id: str, prediction: Prediction, user: str = "") -> None:
+    def put(self, image_id: str, prediction: Prediction, user: str = "") -> None:
         """Take a result as the study's newest; `user` asked for it."""
         with self._lock:
-            former = self._offers.get(image_id)
+            former = self._results.get(image_id)
             masks = {name: prediction.mask == index for name, index in prediction.labels.items()}
-            offer = PendingResult({**(former.masks if former else {}), **masks}, dict(prediction.provenance), user)
-            self._kept.put(image_id, offer)
-            self._offers[image_id] = offer
+            result = PendingResult({**(former.masks if former else {}), **masks}, dict(prediction.provenance), user)
+            self._kept.put(image_id, result)
+            self._results[image_id] = result
             self._wait(image_id)
 
     def waiting(self) -> list[str]:
         """Ids of studies with a result that waits for quiet."""
         with self._lock:
-            return list(self._offers)
+            return list(self._results)
 
     def accept_now(self, image_id: str, user: str) -> bool:
         """Do not wait any longer: save the newest result for a study, as a decision of `user`.
@@ -93,28 +93,28 @@ class Acceptance:
             NotFound: no result waits.
         """
         with self._lock:
-            offer = self._offers.pop(image_id, None)
-            if offer is None:
+            result = self._results.pop(image_id, None)
+            if result is None:
                 raise NotFound(f"no interactive result waits for {image_id!r}: it was accepted already, or none came")
             self._timers.pop(image_id).cancel()
         try:
-            saved = self._save(image_id, offer, user)
+            saved = self._save(image_id, result, user)
         except Exception:
-            self._put_back(image_id, offer)  # not lost: the person can try again
+            self._put_back(image_id, result)  # not lost: the person can try again
             raise
         self._done(image_id, saved)
         return saved
 
-    def _put_back(self, image_id: str, offer: PendingResult) -> None:
+    def _put_back(self, image_id: str, result: PendingResult) -> None:
         """Let a result wait again that could not be saved."""
         with self._lock:
-            newer = self._offers.get(image_id)
+            newer = self._results.get(image_id)
             if newer is None:
-                self._offers[image_id] = offer
+                self._results[image_id] = result
                 self._wait(image_id)
             else:  # it waits already, without the structures that only the older one has
-                self._offers[image_id] = replace(newer, masks={**offer.masks, **newer.masks})
-                self._kept.put(image_id, self._offers[image_id])
+                self._results[image_id] = replace(newer, masks={**result.masks, **newer.masks})
+                self._kept.put(image_id, self._results[image_id])
 
     def _wait(self, image_id: str) -> None:
         if former := self._timers.get(image_id):
@@ -127,47 +127,47 @@ class Acceptance:
         with self._lock:
             if self._timers.get(image_id) is not threading.current_thread():
                 return  # a newer result came just now
-            offer = self._offers.pop(image_id)
+            result = self._results.pop(image_id)
             del self._timers[image_id]
         saved = False
         try:
-            saved = self._save(image_id, offer)
+            saved = self._save(image_id, result)
         except (ClientError, ImageError) as error:  # which no waiting mends
             logger.error("the result for %s did not become a template: %s", image_id, error)
         except Exception as error:  # a full disk, or a DICOMweb server that is away: it may be otherwise the next time
             known = isinstance(error, OSError)  # those of requests are, too
             logger.error("the result for %s waits again: %s", image_id, reason_of(error), exc_info=not known)
-            self._put_back(image_id, offer)
+            self._put_back(image_id, result)
             return
         self._done(image_id, saved)
 
     def _done(self, image_id: str, saved: bool) -> None:
         with self._lock:
-            if image_id not in self._offers:  # else a newer one has come, which waits
+            if image_id not in self._results:  # else a newer one has come, which waits
                 self._kept.remove(image_id)
         if saved:
             self._accepted(image_id)
 
-    def _save(self, image_id: str, offer: PendingResult, user: str = "") -> bool:
+    def _save(self, image_id: str, result: PendingResult, user: str = "") -> bool:
         """Save a result; False where a person submitted a label, or the result is empty."""
-        while (saved := self._try(image_id, offer, user)) is None:
+        while (saved := self._try(image_id, result, user)) is None:
             logger.info("the label of %s changed while a result was added to it: that is done again", image_id)
         return saved
 
-    def _try(self, image_id: str, offer: PendingResult, user: str) -> bool | None:
+    def _try(self, image_id: str, result: PendingResult, user: str) -> bool | None:
         """As `_save`; None where the final label changed meanwhile."""
         former = self._store.label(image_id, FINAL)
         if former and former.record.submitted:
             logger.info("the result for %s does not replace the label that was submitted", image_id)
             return False
         image: Image = read_image(self._store.get_image_uri(image_id))
-        if any(mask.shape != image.array.shape for mask in offer.masks.values()):
+        if any(mask.shape != image.array.shape for mask in result.masks.values()):
             raise ClientError(f"the image {image_id!r} changed since the result was made: segment it again", 409)
         # Of the board's acceptances, or of these
         names = dict(former.record.structures or former.record.statement.label_names or {}) if former else {}
         label = read_label(former.path, image) if former else np.zeros(image.array.shape, np.uint8)
-        names = {**names, **self._learn(list(offer.masks))}
-        for name, mask in offer.masks.items():
+        names = {**names, **self._learn(list(result.masks))}
+        for name, mask in result.masks.items():
             label[label == names[name]] = 0
             label[mask] = names[name]
         if not label.any():
@@ -179,8 +179,8 @@ class Acceptance:
             names = {name: value for name, value in names.items() if (label == value).any()}
             record = LabelRecord(
                 Statement(label_names=names),
-                author=user or offer.user or None,
+                author=user or result.user or None,
                 accepted=AS_RESULT,
-                provenance=Provenance.from_json(offer.provenance),
+                provenance=Provenance.from_json(result.provenance),
             )
             return self._store.save_accepted(image_id, path, record, over=former) or None

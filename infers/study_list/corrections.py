@@ -122,17 +122,17 @@ def _compared(template: Template, mask: np.ndarray, values: Mapping[str, int], m
     case = {}
     for name, one in made.quality.items():
         if one.estimate is not None and name in template.painted and name in values:
-            found, truth = mask == values[name], template.prompt_of(name).mask
+            answer, truth = mask == values[name], template.prompt_of(name).mask
             assert truth is not None  # of what is painted
-            total = int(found.sum()) + int(truth.sum())
-            case[name] = (one.estimate, 2 * int((found & truth).sum()) / total)
+            total = int(answer.sum()) + int(truth.sum())
+            case[name] = (one.estimate, 2 * int((answer & truth).sum()) / total)
     return case
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        found = read_record(path)
-        return {i: c for i, c in found.items() if {"label", "case"} <= set(c)}
+        checks = read_record(path)
+        return {i: c for i, c in checks.items() if {"label", "case"} <= set(c)}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:

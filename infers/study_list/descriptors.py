@@ -1,6 +1,7 @@
-"""What every study looks like: computed once in the background, kept in one file, found again after a restart.
+"""Descriptors of every study, vectors that say what it looks like: computed once in the background, and kept in one
+file.
 
-A look is small (`lib.inference.templates.thumbnail`), reading the image for it is not. The file is a cache: it is
+A descriptor is small (`lib.inference.templates.thumbnail`), reading the image for it is not. The file is a cache: it is
 written whole, and less and less often the longer it gets, so that all writing together grows with the list as the list
 does.
 """
@@ -22,7 +23,7 @@ from lib.inference.templates import thumbnail
 
 logger = logging.getLogger(__name__)
 
-LEAST_NEWS = 32  # looks; fewer are not worth a write while more are coming
+LEAST_NEWS = 32  # descriptors; fewer are not worth a write while more are coming
 GROWTH = 0.1  # nor is less than this share of what the file holds
 
 
@@ -35,7 +36,7 @@ class Images(Protocol):
 
 
 class Descriptors:
-    """The looks of one study list; safe to share between threads.
+    """The descriptors of one study list; safe to share between threads.
 
     Args:
         store: the study list.
@@ -48,33 +49,33 @@ class Descriptors:
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
-        self._looks: dict[str, tuple[str, np.ndarray]] = {}  # image id: (stamp of the file, float16)
+        self._known: dict[str, tuple[str, np.ndarray]] = {}  # image id: (stamp of the file, float16)
         self._news = 0
         self._load()
 
     def refresh(self) -> None:
-        """Look, in the background, at every study that was not looked at or that changed; returns at once."""
+        """Describe, in the background, every study that is new or that changed; returns at once."""
         self._wanted.set()
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="looks", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="descriptors", daemon=True)
                 self._thread.start()
 
     def get(self, image_id: str) -> np.ndarray | None:
-        """(D,) float32, or None where nobody looked at the study yet."""
-        found = self._looks.get(image_id)
-        return None if found is None else found[1].astype(np.float32)
+        """(D,) float32, or None where the study is not described yet."""
+        entry = self._known.get(image_id)
+        return None if entry is None else entry[1].astype(np.float32)
 
     def known(self, ids: Iterable[str]) -> tuple[list[str], np.ndarray]:
-        """The studies among `ids` that were looked at, and their looks (N, D) float32."""
-        looks = self._looks
-        found = [image_id for image_id in ids if image_id in looks]
-        if not found:
+        """The studies among `ids` that are described, and their descriptors (N, D) float32."""
+        known = self._known
+        described = [image_id for image_id in ids if image_id in known]
+        if not described:
             return [], np.zeros((0, 1), np.float32)
-        return found, np.stack([looks[image_id][1] for image_id in found]).astype(np.float32)
+        return described, np.stack([known[image_id][1] for image_id in described]).astype(np.float32)
 
     def of(self, image_id: str, image: Image | None = None) -> np.ndarray:
-        """(D,) float32; computed now, from `image` where that is given, if nobody looked at the study yet.
+        """(D,) float32; computed now, from `image` where that is given, if the study is not described yet.
 
         Raises:
             ImageError, ClientError: an image that cannot be read, or that is not there.
@@ -93,7 +94,7 @@ class Descriptors:
                 try:
                     uri = self._store.get_image_uri(image_id)
                     stamp = _stamp(uri)
-                    if self._looks.get(image_id, ("",))[0] != stamp:
+                    if self._known.get(image_id, ("",))[0] != stamp:
                         self._keep(image_id, stamp, read_image(uri))
                 except Exception as error:  # whatever one study or the DICOMweb server brings
                     logger.info("%s cannot be looked at: %s", image_id, error)
@@ -101,34 +102,34 @@ class Descriptors:
 
     def _keep(self, image_id: str, stamp: str, image: Image) -> np.ndarray:
         # Rounded at once: the same templates must be chosen before and after a restart
-        look = self._describe(image).astype(np.float16)
+        descriptor = self._describe(image).astype(np.float16)
         self._store.note_image(image_id, image.note)
         with self._lock:
-            self._looks[image_id] = (stamp, look)
+            self._known[image_id] = (stamp, descriptor)
             self._news += 1
         self._save()
-        return np.asarray(look.astype(np.float32))
+        return np.asarray(descriptor.astype(np.float32))
 
     def _save(self, at_once: bool = False) -> None:
-        if self._news < (1 if at_once else max(LEAST_NEWS, GROWTH * len(self._looks))):
+        if self._news < (1 if at_once else max(LEAST_NEWS, GROWTH * len(self._known))):
             return
         listed = set(self._store.list_images())  # before the lock: whoever refreshes may hold the store's
         with self._lock:
-            kept = {image_id: entry for image_id, entry in self._looks.items() if image_id in listed}
+            kept = {image_id: entry for image_id, entry in self._known.items() if image_id in listed}
             buffer = io.BytesIO()
-            stamps, looks = zip(*kept.values(), strict=True) if kept else ((), ())
-            np.savez(buffer, ids=np.array(list(kept), str), stamps=np.array(stamps, str), looks=np.array(looks))
+            stamps, descriptors = zip(*kept.values(), strict=True) if kept else ((), ())
+            np.savez(buffer, ids=np.array(list(kept), str), stamps=np.array(stamps, str), looks=np.array(descriptors))
             write_atomically(self._file, buffer.getvalue())
-            self._looks, self._news = kept, 0
+            self._known, self._news = kept, 0
 
     def _load(self) -> None:
         try:
-            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as found:
-                ids, stamps, looks = found["ids"].tolist(), found["stamps"].tolist(), found["looks"]
-            self._looks = dict(zip(ids, zip(stamps, looks, strict=True), strict=True))
+            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as entries:
+                ids, stamps, descriptors = entries["ids"].tolist(), entries["stamps"].tolist(), entries["looks"]
+            self._known = dict(zip(ids, zip(stamps, descriptors, strict=True), strict=True))
         except FileNotFoundError:
             pass
-        except Exception as error:  # a zip file can be broken in many ways; all of them cost one more look
+        except Exception as error:  # a zip file can be broken in many ways; all of them cost describing again
             logger.warning("%s is broken, every study is looked at again: %s", self._file, error)
 
 

@@ -35,34 +35,34 @@ class PendingResult:
 
 
 class PendingResults:
-    """A folder of offers, one file a study.
+    """A folder of pending results, one file a study.
 
     Args:
-        folder: made when the first offer comes.
+        folder: made when the first result comes.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, image_id: str, offer: PendingResult) -> None:
-        """Keep an offer, whole or not at all."""
-        about = {"names": list(offer.masks), "provenance": offer.provenance, "user": offer.user}
-        arrays = {f"mask{number}": mask for number, mask in enumerate(offer.masks.values())}
+    def put(self, image_id: str, result: PendingResult) -> None:
+        """Keep a result, whole or not at all."""
+        about = {"names": list(result.masks), "provenance": result.provenance, "user": result.user}
+        arrays = {f"mask{number}": mask for number, mask in enumerate(result.masks.values())}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, about=np.array(json.dumps(about, default=str)), **arrays)
         write_atomically(self._path(image_id), buffer.getvalue())
 
     def remove(self, image_id: str) -> None:
-        """Forget an offer; fine where there is none."""
+        """Forget a result; fine where there is none."""
         self._path(image_id).unlink(missing_ok=True)
 
     def read(self) -> Iterator[tuple[str, PendingResult]]:
-        """(study, offer) of everything that waits; what cannot be read is set aside."""
+        """(study, result) of everything that waits; what cannot be read is set aside."""
         for path in sorted(self._folder.glob(f"[!.]*{_SUFFIX}")):
             try:
-                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
-                    about = json.loads(str(found["about"]))
-                    masks = {name: found[f"mask{number}"] for number, name in enumerate(about["names"])}
+                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as entries:
+                    about = json.loads(str(entries["about"]))
+                    masks = {name: entries[f"mask{number}"] for number, name in enumerate(about["names"])}
                 yield path.name.removesuffix(_SUFFIX), PendingResult(masks, about["provenance"], about.get("user", ""))
             except Exception as error:  # a zip file can be broken in many ways
                 logger.error("%s holds no result that can be read, it is kept as .broken: %s", path, error)

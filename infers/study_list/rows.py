@@ -64,26 +64,26 @@ class Row:
         """The lowest of its structures' predicted Dice, or None."""
         return None if self.worst is None else self.quality[self.worst]
 
-    def with_quality(self, judged: Mapping[str, Quality]) -> Row:
+    def with_quality(self, quality: Mapping[str, Quality]) -> Row:
         """The same with what is expected of its mask."""
         return replace(
             self,
-            quality={name: round(one.dice, 4) for name, one in judged.items() if one.dice is not None},
+            quality={name: round(one.dice, 4) for name, one in quality.items() if one.dice is not None},
             quality_interval={
                 name: (round(one.low, 4), round(one.high, 4))
-                for name, one in judged.items()
+                for name, one in quality.items()
                 if one.low is not None and one.high is not None
             },
-            quality_reason={name: one.reason for name, one in judged.items() if one.reason},
-            alarms={name: list(one.alarms) for name, one in judged.items() if one.alarms},
+            quality_reason={name: one.reason for name, one in quality.items() if one.reason},
+            alarms={name: list(one.alarms) for name, one in quality.items() if one.alarms},
         )
 
     def brief(self) -> dict[str, Any]:
         """As GET /oneprompt/status tells it."""
-        told: dict[str, Any] = {"status": self.status}
+        brief: dict[str, Any] = {"status": self.status}
         if self.status in ("automatic", "rejected", "accepted"):
-            told |= {key: dict(getattr(self, key)) for key in QUALITY}
-        return {**told, **{key: getattr(self, key) for key in ("reason", "note") if getattr(self, key)}}
+            brief |= {key: dict(getattr(self, key)) for key in QUALITY}
+        return {**brief, **{key: getattr(self, key) for key in ("reason", "note") if getattr(self, key)}}
 
 
 def make_rows(
@@ -98,7 +98,7 @@ def make_rows(
         failed: {id: reason} of studies that the job could not segment.
         offered: ids of studies with an interactive result that waits.
     """
-    templates, key_of, problems = studies.templates(), studies.keys(), studies.problems
+    templates, fingerprint_of, problems = studies.templates(), studies.fingerprints(), studies.problems
     rows = []
     notes = studies.store.notes()
     for image_id in studies.store.list_images():
@@ -115,7 +115,7 @@ def make_rows(
         else:
             made = mask.provenance if mask else None
             own = mask.made_by(studies.models) if mask else None
-            outdated = own is not None and key_of(image_id) not in (None, own.fingerprint)
+            outdated = own is not None and fingerprint_of(image_id) not in (None, own.fingerprint)
             row = _unlabelled(image_id, mask, reason, outdated)
             if (prompted := records.get(PROMPTED)) is not None:
                 row = replace(row, status="prompted", author=prompted.author, undoable=True)

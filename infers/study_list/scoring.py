@@ -31,19 +31,19 @@ class DiceScoring(ScoringMethod):
 
     def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
         """{study: scores}, and their means by structure under `mean`."""
-        found = {}
+        by_study = {}
         for image_id in self._studies.store.list_images():
             if scores := score_study(self._studies, image_id):
-                found[image_id] = {name: asdict(score) for name, score in scores.items()}
-        names = sorted({name for scores in found.values() for name in scores})
+                by_study[image_id] = {name: asdict(score) for name, score in scores.items()}
+        names = sorted({name for scores in by_study.values() for name in scores})
         means = {
             name: {
-                key: round(float(np.mean([scores[name][key] for scores in found.values() if name in scores])), 4)
+                key: round(float(np.mean([scores[name][key] for scores in by_study.values() if name in scores])), 4)
                 for key in ("dice", "surface_mm")
             }
             for name in names
         }
-        return {**found, "mean": means}
+        return {**by_study, "mean": means}
 
 
 def score_study(studies: Studies, image_id: str) -> dict[str, StructureScore]:
@@ -59,8 +59,8 @@ def score_study(studies: Studies, image_id: str) -> dict[str, StructureScore]:
         scores: dict[str, StructureScore] = {}
         for name, value in (final.record.structures or {}).items():
             if (truth == value).any():
-                found = answer == made.label_names[name] if name in made.label_names else np.zeros(truth.shape, bool)
-                result = score(found, truth == value, image.spacing)
+                answered = answer == made.label_names[name] if name in made.label_names else np.zeros(truth.shape, bool)
+                result = score(answered, truth == value, image.spacing)
                 scores[name] = StructureScore(round(result.dice / 100, 4), round(result.surface, 3))
         store.amend(image_id, AUTOMATIC, lambda record: replace(record, score=scores))
     except (ClientError, NotFound, ImageError, OSError) as error:

@@ -26,7 +26,7 @@ HANDED_OUT = 600.0  # seconds during which a study that somebody was given is gi
 class RankedStrategy(Strategy):
     """Gives the highest ranked study without a label that was not handed out just now.
 
-    Studies that nobody looked at yet (`infers/study_list/descriptors.py`) come after all others, in the list's order.
+    Studies without a descriptor (`infers/study_list/descriptors.py`) come after all others, in the list's order.
     """
 
     def __init__(self, studies: Studies, description: str) -> None:
@@ -36,10 +36,10 @@ class RankedStrategy(Strategy):
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any] | None:
         """{"id": study, "score": its rank's value}, or None where every study has a label."""
         ids = self._studies.store.get_unlabeled_images()
-        known, looks = self._studies.looks.known(ids)
+        known, descriptors = self._studies.descriptors.known(ids)
         if len(known) < len(ids):
-            self._studies.looks.refresh()
-        scores = self.scores(known, looks) if known else np.zeros(0)
+            self._studies.descriptors.refresh()
+        scores = self.scores(known, descriptors) if known else np.zeros(0)
         ranked = [known[place] for place in np.argsort(-scores, kind="stable")]
         seen = set(known)
         ranked += [image_id for image_id in ids if image_id not in seen]
@@ -49,7 +49,7 @@ class RankedStrategy(Strategy):
         score = {"score": round(float(scores[known.index(chosen)]), 4)} if chosen in seen else {}
         return {"id": chosen, **score}
 
-    def scores(self, ids: list[str], looks: np.ndarray) -> np.ndarray:
+    def scores(self, ids: list[str], descriptors: np.ndarray) -> np.ndarray:
         """The value that ranks each study, the highest first."""
         raise NotImplementedError
 
@@ -70,9 +70,9 @@ class FirstToLabel(RankedStrategy):
     def __init__(self, studies: Studies) -> None:
         super().__init__(studies, "The study most like all others: the best one to begin with")
 
-    def scores(self, ids: list[str], looks: np.ndarray) -> np.ndarray:
+    def scores(self, ids: list[str], descriptors: np.ndarray) -> np.ndarray:
         """Mean similarity to the others."""
-        return representativeness(looks)
+        return representativeness(descriptors)
 
 
 class NextToLabel(RankedStrategy):
@@ -81,10 +81,10 @@ class NextToLabel(RankedStrategy):
     def __init__(self, studies: Studies) -> None:
         super().__init__(studies, "Low predicted quality, far from the templates, and many studies like it")
 
-    def scores(self, ids: list[str], looks: np.ndarray) -> np.ndarray:
+    def scores(self, ids: list[str], descriptors: np.ndarray) -> np.ndarray:
         """See `lib.inference.ranking.worth`."""
-        _, templates = self._studies.looks.known(self._studies.templates())
-        return worth(looks, np.array([self._need(image_id) for image_id in ids], looks.dtype), templates)
+        _, templates = self._studies.descriptors.known(self._studies.templates())
+        return worth(descriptors, np.array([self._need(image_id) for image_id in ids], descriptors.dtype), templates)
 
     def _need(self, image_id: str) -> float:
         try:

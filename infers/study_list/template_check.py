@@ -1,4 +1,4 @@
-"""A look at the templates before the job spends its time: `lib.quality.template_check` on a study list."""
+"""A check of the templates before the job spends its time: `lib.quality.template_check` on a study list."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lib.quality.template_check import Health, most_typical, trial_studies, typi
 
 logger = logging.getLogger(__name__)
 
-MOST_LOOKS = 100  # studies that stand for the list
+MOST_DESCRIBED = 100  # studies that stand for the list
 
 
-class TemplateHealth:
-    """The health of one list's templates; the trial's masks are kept, so that no work is done twice.
+class TemplateCheck:
+    """The check of one list's templates; the trial's masks are kept, so that no work is done twice.
 
     Args:
         studies: the list.
@@ -32,18 +32,18 @@ class TemplateHealth:
         self._lock = threading.Lock()
         self._seen = ""
         self._trials: list[str] = []
-        self._health = Health()
+        self._result = Health()
 
     def examine(self, control: Control) -> None:
         """Look at the templates, unless that was done since they last changed; segments up to three studies."""
-        key, templates = self._studies.key(), list(self._studies.templates())
-        if key == self._seen or not templates:
+        state, templates = self._studies.state(), list(self._studies.templates())
+        if state == self._seen or not templates:
             return
-        looks = self._look(templates, control)
+        descriptors = self._describe(templates, control)
         pending = self._studies.pending()
-        self._trials = trial_studies(looks, templates, pending)
-        typical = {id: share for id, share in typicality(looks).items() if id in templates}
-        self._set(Health(typical, most_typical(looks, templates)))
+        self._trials = trial_studies(descriptors, templates, pending)
+        typical = {id: share for id, share in typicality(descriptors).items() if id in templates}
+        self._keep(Health(typical, most_typical(descriptors, templates)))
         for image_id in self._trials:
             try:
                 stamp = self._studies.store.image_stamp(image_id)
@@ -52,15 +52,15 @@ class TemplateHealth:
                 self._studies.store_automatic(image_id, image, prediction, stamp)
             except (ImageError, NotFound, OSError, ValueError) as error:  # the job will say so
                 logger.info("the trial leaves %s out: %s", image_id, error)
-        self._set(Health(typical, most_typical(looks, templates), *self._tried()))
-        self._seen = key
+        self._keep(Health(typical, most_typical(descriptors, templates), *self._tried()))
+        self._seen = state
 
-    def told(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """As GET /oneprompt/status tells it."""
         with self._lock:
-            health = self._health
-        return {**{key: getattr(health, key) for key in ("typical", "better", "copies", "trial")},
-                "warnings": health.warnings}  # fmt: skip
+            result = self._result
+        return {**{key: getattr(result, key) for key in ("typical", "better", "copies", "trial")},
+                "warnings": result.warnings}  # fmt: skip
 
     def _tried(self) -> tuple[dict[str, float], dict[str, float]]:
         """What the trial's masks say: Dice on copies by structure, predicted Dice by study."""
@@ -78,20 +78,20 @@ class TemplateHealth:
                 trial[image_id] = round(predicted, 4)
         return {name: round(float(np.mean(dices)), 4) for name, dices in copies.items() if dices}, trial
 
-    def _look(self, templates: list[str], control: Control) -> dict[str, np.ndarray]:
+    def _describe(self, templates: list[str], control: Control) -> dict[str, np.ndarray]:
         """Descriptors of the templates and of studies spread evenly over the list."""
         listed = self._studies.store.list_images()
-        step = max(1, -(-len(listed) // MOST_LOOKS))
+        step = max(1, -(-len(listed) // MOST_DESCRIBED))
         wanted = list(dict.fromkeys([*templates, *listed[::step]]))
-        looks = {}
+        descriptors = {}
         for image_id in wanted:
             control.advance(0.0)
             try:
-                looks[image_id] = self._studies.looks.of(image_id)
+                descriptors[image_id] = self._studies.descriptors.of(image_id)
             except (ImageError, NotFound, OSError) as error:
                 logger.info("%s is left out: %s", image_id, error)
-        return looks
+        return descriptors
 
-    def _set(self, health: Health) -> None:
+    def _keep(self, result: Health) -> None:
         with self._lock:
-            self._health = health
+            self._result = result

@@ -26,10 +26,10 @@ class ListUNetTask(OnePromptTask):
 
     def info(self) -> dict[str, Any]:
         """MONAI Label's description; the labels are those that it learnt."""
-        told = self.served.status()
+        status = self.served.status()
         known = self.engine.labels.names
-        labels = {name: known[name] for name in told.get("structures", ()) if name in known}
-        count = told.get(WON_FROM)
+        labels = {name: known[name] for name in status.get("structures", ()) if name in known}
+        count = status.get(WON_FROM)
         since = f"; better than One-Prompt alone from {count} labelled {'study' if count == 1 else 'studies'} on"
         return {**super().info(), "labels": labels, "description": self.description + since}
 

@@ -28,7 +28,8 @@ from infers.serving.priority_lock import PriorityLock
 from infers.store.datastore import StoredLabel
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.recent_results import RecentResults
-from infers.study_list.studies import Store, result_params
+from infers.study_list.store import Store
+from infers.study_list.studies import result_params
 from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
 from infers.temporary import prefix
 from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
@@ -154,7 +155,7 @@ class InteractiveTask(OnePromptTask):
         if request.get("image_id") and not flat:
             engine.recent.note(request["image_id"], prediction)
         if marked:
-            engine.acceptance.offer(request["image_id"], prediction, request.get("user", ""))
+            engine.acceptance.put(request["image_id"], prediction, request.get("user", ""))
         return prediction
 
     def prompts(self, request: Mapping[str, Any], image: Image) -> dict[str, Prompt]:

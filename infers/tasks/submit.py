@@ -43,7 +43,7 @@ class SubmitTask(OnePromptTask):
         user = str(request.get("user") or "")
         found = engine.recent.of(image_id)
         for result in found:
-            engine.acceptance.offer(image_id, result, user)
+            engine.acceptance.put(image_id, result, user)
         if not found and image_id not in engine.acceptance.waiting():
             raise ClientError(NOTHING, 409)
         if not engine.acceptance.accept_now(image_id, user):

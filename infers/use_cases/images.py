@@ -11,7 +11,7 @@ from typing import Any
 from infers.errors import NotFound
 from infers.store.locked import NO_IMAGE
 from infers.study_list.changes import Changes
-from infers.study_list.studies import Store
+from infers.study_list.store import Store
 from infers.temporary import prefix
 from lib.imaging.images import read_image, write_image
 

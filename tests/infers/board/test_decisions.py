@@ -17,7 +17,7 @@ from infers.store.datastore import StudyStore
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.pending_results import PendingResults
 from infers.study_list.rows import Wanted
-from infers.study_list.template_check import TemplateHealth
+from infers.study_list.template_check import TemplateCheck
 from lib.imaging.files import write_atomically
 from lib.imaging.images import read_label
 from lib.segmenters.contract import Prediction
@@ -40,7 +40,7 @@ class Office:
         offers = PendingResults(self.store.state / "offers")
         self.acceptance = Acceptance(self.store, offers, 60, self.changes.append, self.studies.labels.learn)
         job = Propagation(self.studies, PriorityLock(), self.store.state)
-        health = TemplateHealth(self.studies)
+        health = TemplateCheck(self.studies)
         self.board = Board(self.studies, job, self.acceptance, lambda: self.changes.append("changed"), health)
         self.decisions = self.board.decisions
         self.submit("s0")
@@ -234,7 +234,7 @@ def test_one_unknown_study_stops_everything_before_anything_is_done(office):
 def test_a_waiting_result_is_accepted_at_once_and_can_be_taken_back_without_loss(office):
     mask = np.zeros(organ_volume(0)[0].shape, np.uint8)
     mask[4:9, 4:9, 2:4] = 9
-    office.acceptance.offer("s1", Prediction(mask, {"organ": 9}, {}, {"templates": []}))
+    office.acceptance.put("s1", Prediction(mask, {"organ": 9}, {}, {"templates": []}))
     assert {row.id for row in office.board.rows() if row.offered} == {"s1"}
     assert office.decisions.accept_results(["s1"], "Ada").done == ["s1"]
     final = office.store.label("s1", FINAL)
@@ -257,7 +257,7 @@ def test_a_click_on_an_accepted_study_keeps_its_other_structures(office):
     assert office.store.save_automatic("s1", mask, mask_record(**params), office.studies.models)
     assert office.decisions.accept(["s1"], "Ada", {}).done == ["s1"]
     clicked = np.roll(organ, 1, axis=1)
-    office.acceptance.offer("s1", Prediction(clicked, {"organ": 1}, {}, {"templates": []}))
+    office.acceptance.put("s1", Prediction(clicked, {"organ": 1}, {}, {"templates": []}))
     assert office.decisions.accept_results(["s1"], "Ada").done == ["s1"]
     final = office.store.label("s1", FINAL)
     assert final.record.to_json()["label_names"] == names

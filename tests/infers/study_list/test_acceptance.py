@@ -31,7 +31,7 @@ class Annotator:
         self.image = read_image(folder / "s0.nii.gz")
 
     def offer(self, mask: np.ndarray, name: str = "organ") -> None:
-        self.acceptance.offer("s0", Prediction(mask.astype(np.uint8) * 9, {name: 9}, {}, {"weights": "w"}))
+        self.acceptance.put("s0", Prediction(mask.astype(np.uint8) * 9, {name: 9}, {}, {"weights": "w"}))
 
     def final(self) -> np.ndarray:
         return read_label(self.store.label("s0", FINAL).path, self.image)
@@ -98,7 +98,7 @@ def test_a_result_that_waited_when_the_server_was_killed_waits_again(tmp_path):
     killed = Annotator(tmp_path / "studies", quiet=3600)
     killed.offer(box(1, 5), "organ")
     prediction = Prediction(box(10, 15).astype(np.uint8), {"lesion": 1}, {}, {"weights": "w"})
-    killed.acceptance.offer("s0", prediction, "anna")
+    killed.acceptance.put("s0", prediction, "anna")
     after = Annotator(tmp_path / "studies")
     assert after.acceptance.waiting() == []
     after.acceptance.start()

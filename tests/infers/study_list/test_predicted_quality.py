@@ -13,7 +13,7 @@ from infers.study_list.corrections import Corrections
 from infers.study_list.pending_results import PendingResults
 from infers.study_list.rows import Wanted
 from infers.study_list.strategies import strategies
-from infers.study_list.template_check import TemplateHealth
+from infers.study_list.template_check import TemplateCheck
 from lib.inference.control import Control
 from lib.quality.estimator import Estimator
 from tests.infers.fakes import FakePredictor, make_studies, mask_record
@@ -48,7 +48,7 @@ def studies(tmp_path):
     for name, dice in (("optimistic", 0.90), ("modest", 0.70)):
         studies.store.save_automatic(name, tmp_path / "mask.nii.gz", estimated(dice), studies.models)
     for name in studies.store.list_images():
-        studies.looks.of(name)
+        studies.descriptors.of(name)
     return studies
 
 
@@ -56,7 +56,7 @@ def studies(tmp_path):
 def board(studies):
     state = studies.store.state
     acceptance = Acceptance(studies.store, PendingResults(state / "offers"), 60, print, studies.labels.learn)
-    return Board(studies, Propagation(studies, PriorityLock(), state), acceptance, print, TemplateHealth(studies))
+    return Board(studies, Propagation(studies, PriorityLock(), state), acceptance, print, TemplateCheck(studies))
 
 
 def order(studies, board):
@@ -83,7 +83,7 @@ def test_acceptance_above_a_bound_goes_by_the_same_numbers(studies, board, tmp_p
 
 def test_the_template_check_goes_by_the_same_numbers(studies, tmp_path):
     Corrections(studies, tmp_path / "checks.json", Estimator.shipped()).learn(Control())
-    health = TemplateHealth(studies)
+    health = TemplateCheck(studies)
     health._trials = ["optimistic", "modest"]
     assert health._tried()[1] == {
         "optimistic": pytest.approx(0.64, abs=0.005),

@@ -43,13 +43,13 @@ def mask(studies, image_id, tmp_path, quality):
 
 
 def test_the_first_study_is_the_one_most_like_all_others(studies):
-    looks = np.stack([studies.looks.of(f"s{number}") for number in range(COUNT)])
+    looks = np.stack([studies.descriptors.of(f"s{number}") for number in range(COUNT)])
     assert given(studies, "oneprompt_first") == f"s{representativeness(looks).argmax()}"
 
 
 def test_the_next_study_is_one_whose_mask_is_predicted_to_be_bad(studies, tmp_path):
     for number in range(COUNT):
-        studies.looks.of(f"s{number}")
+        studies.descriptors.of(f"s{number}")
     label(studies, "s0", tmp_path)
     for number in range(1, COUNT):
         mask(studies, f"s{number}", tmp_path, 0.1 if number == 3 else 0.99)
@@ -58,7 +58,7 @@ def test_the_next_study_is_one_whose_mask_is_predicted_to_be_bad(studies, tmp_pa
 
 def test_a_rejected_mask_is_worth_correcting_whatever_was_predicted(studies, tmp_path):
     for number in range(COUNT):
-        studies.looks.of(f"s{number}")
+        studies.descriptors.of(f"s{number}")
     label(studies, "s0", tmp_path)
     for number in range(1, COUNT):
         mask(studies, f"s{number}", tmp_path, 0.99)
@@ -68,7 +68,7 @@ def test_a_rejected_mask_is_worth_correcting_whatever_was_predicted(studies, tmp
 
 def test_two_annotators_are_given_two_studies(studies, monkeypatch):
     for number in range(COUNT):
-        studies.looks.of(f"s{number}")
+        studies.descriptors.of(f"s{number}")
     everyone = [given(studies, "oneprompt_next") for _ in range(COUNT)]
     assert sorted(everyone) == [f"s{number}" for number in range(COUNT)]
     assert given(studies, "oneprompt_next") in everyone  # more annotators than studies: better twice than nothing
@@ -87,9 +87,9 @@ def test_a_single_study_is_given_until_it_has_a_label(studies, tmp_path, name):
 
 
 def test_studies_that_nobody_looked_at_yet_come_in_the_lists_order(studies):
-    studies.looks.refresh = lambda: None  # nothing in the background
+    studies.descriptors.refresh = lambda: None  # nothing in the background
     assert [given(studies, "oneprompt_next") for _ in range(2)] == ["s0", "s1"]
-    studies.looks.of("s4")
+    studies.descriptors.of("s4")
     assert given(studies, "oneprompt_next") == "s4"
 
 
@@ -116,7 +116,7 @@ def test_ten_times_the_studies_take_no_more_than_ten_times_the_time(tmp_path):
                 return found, looks[: len(found)]
 
         class Studies:
-            store, looks, models, quality = Store(), Descriptors(), {"oneprompt"}, PredictedQuality()
+            store, descriptors, models, quality = Store(), Descriptors(), {"oneprompt"}, PredictedQuality()
 
             def templates(self):
                 return dict.fromkeys(ids[:20], "checksum")

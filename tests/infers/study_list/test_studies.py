@@ -87,13 +87,13 @@ def test_the_key_follows_templates_weights_and_names(folder):
     predictor = FakePredictor()
     studies = make_studies(str(folder), predictor)
     save(studies, "s0", "one.nii.gz", [{"name": "liver", "idx": 1}])
-    keys = [studies.key(), studies.key()]
+    keys = [studies.state(), studies.state()]
     predictor.weights_hash = "second"
-    keys.append(studies.key())
+    keys.append(studies.state())
     save(studies, "s0", "one.nii.gz", [{"name": "spleen", "idx": 1}])
-    keys.append(studies.key())
+    keys.append(studies.state())
     save(studies, "s1", "one.nii.gz", None)
-    keys.append(studies.key())
+    keys.append(studies.state())
     assert keys[0] == keys[1]
     assert len(set(keys)) == 4
 
@@ -136,13 +136,13 @@ def test_a_specialist_is_heard_on_what_it_learnt_and_named_in_the_record_of_the_
         plain.labels,
         lambda: ListUNetSegmenter(alone, offered[0]) if offered else alone,
         4,
-        plain.looks,
+        plain.descriptors,
         by_templates=lambda: alone,
     )
     image = studies.image("s1")
     before = studies.segment("s1", image)
     assert "specialist" not in before.provenance
-    assert studies.key() == plain.key()  # masks of lists without one are not made again
+    assert studies.state() == plain.state()  # masks of lists without one are not made again
     studies.store_automatic("s1", image, before)
     assert studies.automatic("s1", image)
     offered.append(Corner("one"))
@@ -179,7 +179,7 @@ def test_accepted_masks_are_told_apart_from_labels_that_somebody_drew(folder):
     named = {"label_info": [{"name": "liver", "idx": 1}]}
     studies.store.save_label("s1", str(path), FINAL, {"accepted": ON_BOARD, **named})
     studies.store.save_label("s2", str(path), FINAL, {"accepted": "interactive result", **named})
-    assert {study.id: study.drawn for study in studies.labelled()} == {"s0": True, "s1": False, "s2": True}
+    assert {study.id: study.manual for study in studies.labelled()} == {"s0": True, "s1": False, "s2": True}
 
 
 def test_label_names_number_every_index_in_order_as_slicer_counts_them():
@@ -222,7 +222,7 @@ def test_a_mask_of_older_weights_answers_until_it_is_made_again(folder):
     assert newer.automatic("s1", image) is None
     assert newer.automatic("s1", image, older_weights=True) is not None
     # Where nothing is made again by itself, it would answer for ever
-    still = Studies(newer.store, newer.labels, lambda: FakePredictor("other"), 4, newer.looks, refreshed=False)
+    still = Studies(newer.store, newer.labels, lambda: FakePredictor("other"), 4, newer.descriptors, refreshed=False)
     assert still.automatic("s1", image, older_weights=True) is None
     save(newer, "s2", "one.nii.gz", None)  # another template is another matter
     assert newer.automatic("s1", image, older_weights=True) is None

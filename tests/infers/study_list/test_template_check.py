@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from infers.label_records import AUTOMATIC, FINAL
-from infers.study_list.template_check import TemplateHealth
+from infers.study_list.template_check import TemplateCheck
 from lib.inference.control import Cancelled, Control
 from lib.quality.estimate import estimate_quality, quality_record
 from lib.quality.estimator import Estimator
@@ -42,7 +42,7 @@ def studies(tmp_path):
 
 @pytest.fixture
 def health(studies, tmp_path):
-    return TemplateHealth(studies)
+    return TemplateCheck(studies)
 
 
 def save(studies, number):
@@ -53,7 +53,7 @@ def save(studies, number):
 def test_a_poor_template_is_warned_of_with_a_better_one_after_three_trials(studies, health):
     save(studies, 0)
     health.examine(Control())
-    found = health.told()
+    found = health.status()
     assert found["typical"] == {"s0": 0}
     assert found["better"] in {f"s{number}" for number in range(1, COUNT)}
     assert len(found["trial"]) == 3
@@ -76,7 +76,7 @@ def test_nothing_is_tried_again_until_the_templates_change(studies, health):
 
 def test_without_a_template_there_is_nothing_to_say(studies, health):
     health.examine(Control())
-    assert health.told()["warnings"] == []
+    assert health.status()["warnings"] == []
     assert studies._segmenter().asked == []
 
 
@@ -87,16 +87,16 @@ def test_a_list_of_a_single_study_is_no_error(tmp_path):
     write_nifti(tmp_path / "label0.nii.gz", organ_volume(0)[1])
     studies = make_studies(str(folder), Unsure())
     save(studies, 0)
-    health = TemplateHealth(studies)
+    health = TemplateCheck(studies)
     health.examine(Control())
-    assert health.told() == {"typical": {}, "better": None, "copies": {}, "trial": {}, "warnings": []}
+    assert health.status() == {"typical": {}, "better": None, "copies": {}, "trial": {}, "warnings": []}
 
 
 def test_a_study_that_cannot_be_read_is_left_out(studies, health):
     (Path(studies.store._datastore_path) / "s3.nii.gz").write_bytes(b"torn")
     save(studies, 1)
     health.examine(Control())
-    assert "s3" not in health.told()["trial"]
+    assert "s3" not in health.status()["trial"]
 
 
 def test_cancelling_ends_the_trial_and_it_is_done_another_time(studies, health):
@@ -104,4 +104,4 @@ def test_cancelling_ends_the_trial_and_it_is_done_another_time(studies, health):
     with pytest.raises(Cancelled):
         health.examine(StoppedWhen(lambda: True))
     health.examine(Control())
-    assert len(health.told()["trial"]) == 3
+    assert len(health.status()["trial"]) == 3
