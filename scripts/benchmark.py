@@ -3,6 +3,7 @@
 Seconds say more of the machine than of the network, so everything is timed in one process, in turns, and what counts
 are the ratios: a query whose template is cached against the encoder alone, against encoding the template again, in a
 batch, in bfloat16, and against the encoder pass of the U-Net configuration that One-Prompt's authors published.
+`--designs small small-v2` compares designs of the network instead, serving and training, with the processor's peak.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from torch import Tensor, nn
 
 from lib.imaging.files import write_atomically
 from lib.imaging.prompts import MAP_CHANNELS, SEGLAB, SLOTS
-from lib.networks import NetworkConfig, OnePrompt
+from lib.networks import NAMES, NetworkConfig, OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
+from scripts.measure.designs import compare_designs
 from scripts.measure.evaluation.report import table
 
 BATCH = 32
@@ -127,6 +129,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="pixels of a query")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--designs", nargs="+", choices=NAMES, help="only compare these, untrained, beside each other")
     parser.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
 
@@ -134,6 +137,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
+    if options.designs:
+        networks = {name: OnePrompt(NetworkConfig.named(name)) for name in options.designs}
+        rows = compare_designs(networks, options.size, options.rounds)
+        print(table(list(rows[0]), [list(row.values()) for row in rows]))
+        if options.json:
+            write_atomically(options.json, json.dumps(rows, indent=1).encode())
+        return
     weights = options.weights or (SHIPPED_WEIGHTS if SHIPPED_WEIGHTS.exists() else None)
     try:
         network = load_network(weights) if weights else OnePrompt(NetworkConfig.small()).eval()

@@ -68,6 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=TrainingConfig().learning_rate)
     parser.add_argument("--cooldown", type=float, default=0.2, help="last part of the steps with falling rate")
     parser.add_argument("--no-bf16", action="store_true", help="train in float32")
+    parser.add_argument("--half", action="store_true", help="store the averaged weights in 16 bits, half the room")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw episodes ahead")
     parser.add_argument("--seed", type=int, default=0)

@@ -35,14 +35,19 @@ class CheckpointError(ValueError):
     """A weights file that cannot be used."""
 
 
-def save_network(path: str | Path, network: nn.Module, provenance: Mapping[str, Any]) -> None:
-    """Write weights (float32), architecture, configuration and provenance (JSON-able) to `path`, whole or not at all.
+def save_network(
+    path: str | Path, network: nn.Module, provenance: Mapping[str, Any], kind: torch.dtype = torch.float32
+) -> None:
+    """Write weights, architecture, configuration and provenance (JSON-able) to `path`, whole or not at all.
+
+    Args:
+        kind: how the weights are stored; `torch.float16` takes half the room. They are read as float32 either way.
 
     Raises:
         ValueError: a network of no registered architecture.
     """
     # copies, because a network may hold a tensor under two names, as MONAI's DynUNet does
-    tensors = {name: value.detach().float().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    tensors = {name: value.detach().to("cpu", kind).contiguous().clone() for name, value in network.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "architecture": architecture_of(network).name,
@@ -83,7 +88,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu", kind: typ
         raise CheckpointError(
             f"{path} does not hold the weights of its configuration {config.name!r}: {reason}"
         ) from error
-    return network.requires_grad_(False).eval().to(device)
+    return network.requires_grad_(False).eval().to(device, torch.float32)
 
 
 def average_networks(paths: Sequence[str | Path]) -> OnePrompt:

@@ -75,7 +75,8 @@ class Run:
         torch.save(state, buffer)
         try:
             write_atomically(self.checkpoint.with_name(name), buffer.getvalue())
-            save_network(self.checkpoint.with_name("ema.safetensors"), self.average.network, self.provenance())
+            stored = torch.float16 if self.options.half else torch.float32
+            save_network(self.checkpoint.with_name("ema.safetensors"), self.average.network, self.provenance(), stored)
         except OSError as error:
             print(f"could not write the checkpoint of step {self.step}: {error}; the one before stays", flush=True)
 

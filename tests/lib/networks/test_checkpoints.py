@@ -173,3 +173,14 @@ def test_weights_that_are_no_numbers_are_refused_with_their_name(network, tmp_pa
     save_network(tmp_path / "weights.safetensors", network, {})
     with pytest.raises(CheckpointError, match=f"no numbers, in {name}"):
         load_network(tmp_path / "weights.safetensors")
+
+
+def test_weights_stored_in_sixteen_bits_take_half_the_room_and_are_read_in_thirty_two(tmp_path):
+    network = small()
+    save_network(tmp_path / "whole.safetensors", network, {})
+    save_network(tmp_path / "half.safetensors", network, {}, torch.float16)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    read = load_network(tmp_path / "half.safetensors")
+    for name, value in read.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[name], atol=1e-3, rtol=1e-3)
