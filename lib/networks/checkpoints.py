@@ -47,7 +47,9 @@ def save_network(
         ValueError: a network of no registered architecture.
     """
     # copies, because a network may hold a tensor under two names, as MONAI's DynUNet does
-    tensors = {name: value.detach().to("cpu", kind).contiguous().clone() for name, value in network.state_dict().items()}
+    tensors = {
+        name: value.detach().to("cpu", kind).contiguous().clone() for name, value in network.state_dict().items()
+    }
     metadata = {
         "format": FORMAT,
         "architecture": architecture_of(network).name,

@@ -67,7 +67,8 @@ def compare_designs(networks: Mapping[str, OnePrompt], size: int, rounds: int) -
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     runs = {("", PEAK): peak()}
     runs |= {(name, what): run for name, net in networks.items() for what, run in work(net.train(), size).items()}
-    operations, times = {}, {key: [] for key in runs}
+    operations: dict[tuple[str, str], float] = {}
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
     for key, run in runs.items():  # counting warms up as well
         with FlopCounterMode(display=False) as counter:
             run()

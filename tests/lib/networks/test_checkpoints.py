@@ -175,8 +175,7 @@ def test_weights_that_are_no_numbers_are_refused_with_their_name(network, tmp_pa
         load_network(tmp_path / "weights.safetensors")
 
 
-def test_weights_stored_in_sixteen_bits_take_half_the_room_and_are_read_in_thirty_two(tmp_path):
-    network = small()
+def test_weights_stored_in_sixteen_bits_take_half_the_room_and_are_read_in_thirty_two(network, tmp_path):
     save_network(tmp_path / "whole.safetensors", network, {})
     save_network(tmp_path / "half.safetensors", network, {}, torch.float16)
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
