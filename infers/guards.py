@@ -19,7 +19,7 @@ from infers.errors import ClientError
 from infers.records import RecordError, parse_record
 from infers.temporary import prefix
 
-LONGEST_NAME = 200  # bytes; file systems allow 255, suffixes included
+LONGEST_NAME = 240  # bytes; file systems allow 255, and a record is called NAME.oneprompt.json
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 
 # What a client may say about a training run. MONAI Label passes everything on, paths and Python paths included.

@@ -14,7 +14,7 @@ def test_ordinary_names_pass(name):
     assert safe_name("image", name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc", "a/b", "a\\b", ".hidden", "a\x00b", "a\nb", "x" * 201])
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc", "a/b", "a\\b", ".hidden", "a\x00b", "a\nb", "x" * 241])
 def test_names_that_could_be_paths_are_refused(name):
     with pytest.raises(ClientError, match="plain name"):
         safe_name("image", name)

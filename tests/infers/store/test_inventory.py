@@ -134,3 +134,15 @@ def test_what_reading_an_image_told_stays_with_it(root):
     store = StudyStore(str(root))
     store.note_image("s1", read_image(store.get_image_uri("s1")).note)
     assert "in two ways" in StudyStore(str(root)).notes()["s1"]
+
+
+def test_a_study_with_the_longest_name_is_labelled_and_a_longer_one_is_told(root):
+    longest, longer = "ä" * 120, "b" * 241
+    write_nifti(root / f"{longest}.nii.gz", organ_volume(0)[0])
+    write_nifti(root / f"{longer}.nii.gz", organ_volume(0)[0])
+    store, found = listed(root)
+    assert store.list_images() == [longest]
+    assert "rename it" in found[f"{longer}.nii.gz"].told
+    mask = write_nifti(root.parent / "m.nii.gz", organ_volume(0)[1])
+    store.save_label(longest, str(mask), FINAL, {"label_names": {"liver": 1}})
+    assert StudyStore(str(root)).records(longest)[FINAL].statement.label_names == {"liver": 1}
