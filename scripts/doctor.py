@@ -1,7 +1,10 @@
-"""Looks at a study folder as the server would, and changes nothing in it.
+"""Looks at what a server would be started with, and at a study folder as the server would; changes nothing in it.
 
-    python -m scripts.doctor FOLDER [--list-only]
+    python -m scripts.doctor FOLDER [--list-only] [--conf KEY VALUE]
+    python -m scripts.doctor http://HOST/dicom-web
 
+Packages, weights, permissions, disks and the DICOMweb server come first, each with its mend
+(`infers.operations.checks`).
 Every file is listed: taken as what, joined with what, or left out why; then every image and label is read once, and
 what is odd about it is told. Ends with 1 where something is left out that looks as if it should not be.
 """
@@ -17,31 +20,59 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from infers.operations.checks import CHECKS, Subject, examined
+from infers.settings import AppConfig, ConfigError
 from infers.store.datastore import StudyStore
 from infers.store.inventory import ListedFile
 from lib.imaging.images import Image, ImageError, read_image, read_named_label
+
+APP = Path(__file__).resolve().parents[1] / "apps" / "oneprompt"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what is found; 1 where something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the study folder")
-    parser.add_argument("--list-only", action="store_true", help="do not read images and labels")
+    parser.add_argument("studies", metavar="FOLDER", help="the study folder, or the address of a DICOMweb server")
+    parser.add_argument("--list-only", action="store_true", help="only list the folder's files")
+    parser.add_argument("--conf", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="as the server")
     options = parser.parse_args(arguments)
-    if not options.folder.is_dir():
-        parser.error(f"FOLDER must be a folder, got {options.folder}")
+    try:
+        subject = Subject(options.studies, APP, AppConfig.from_conf(dict(options.conf)))
+    except ConfigError as error:
+        parser.error(str(error))
+    if subject.folder is not None and not subject.folder.is_dir():
+        parser.error(f"FOLDER must be a folder or the address of a DICOMweb server, got {options.studies}")
     logging.disable(logging.WARNING)  # everything is told once, below
     try:
-        with mirror(options.folder) as folder:
-            store = StudyStore(str(folder))
-            lines, wrong = listed(store.listing())
-            if not options.list_only:
-                told, unreadable = read(store)
-                lines, wrong = [*lines, *told], wrong or unreadable
+        lines, wrong = ([], False) if options.list_only else surroundings(subject)
+        if subject.folder is not None:
+            told, unreadable = _of_folder(subject.folder, options.list_only)
+            lines, wrong = [*lines, *told], wrong or unreadable
     finally:
         logging.disable(logging.NOTSET)
     print("\n".join(lines))
     return int(wrong)
+
+
+def surroundings(subject: Subject) -> tuple[list[str], bool]:
+    """A line for everything around the folder, with its mend, and whether something will not work."""
+    findings = [finding for check in CHECKS for finding in examined(check, subject)]
+    lines = [
+        f"{'! ' if one.kind == 'problem' else '  '}{one.about}: {one.told}"
+        + (f"\n    -> {one.mend}" if one.mend else "")
+        for one in findings
+    ]
+    return [*lines, ""], any(one.kind == "problem" for one in findings)
+
+
+def _of_folder(path: Path, list_only: bool) -> tuple[list[str], bool]:
+    with mirror(path) as folder:
+        store = StudyStore(str(folder))
+        lines, wrong = listed(store.listing())
+        if list_only:
+            return lines, wrong
+        told, unreadable = read(store)
+        return [*lines, *told], wrong or unreadable
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+import time
+import uuid
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 import anyio
@@ -41,26 +43,55 @@ class Door:
         app: what is behind the door.
         hosts: further names and addresses that the server answers to, in small letters, without ports.
         limits: bytes of a body.
+        answered: told method, route, status, seconds and id of every answer.
         stall: seconds for which a body may stand still.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], limits: Limits, stall: float = STALL) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Collection[str],
+        limits: Limits,
+        answered: Callable[[str, str, int, float, str], None] = lambda *_: None,
+        stall: float = STALL,
+    ) -> None:
         self._app, self._hosts, self._limits, self._stall = app, frozenset(hosts), limits, stall
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        if scope["type"] == "websocket":
+            await self._refuse_or_pass(scope, receive, send)
+            return
+        id, started, status = uuid.uuid4().hex[:12], time.monotonic(), [500]
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status[0] = message["status"]
+                known = {name.lower() for name, _ in message.get("headers", ())}
+                more = [*(entry for entry in _SAFE if entry[0] not in known), (b"x-request-id", id.encode())]
+                message["headers"] = [*message.get("headers", ()), *more]
+            await send(message)
+
+        try:
+            await self._refuse_or_pass(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._answered(scope["method"], route, status[0], time.monotonic() - started, id)
+
+    async def _refuse_or_pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             limit = self._check(scope)
         except ClientError as error:
-            logger.warning("%s %s is refused: %s", scope.get("method", "websocket"), scope["path"], error.detail)
+            logger.warning("%s is refused: %s", scope.get("method", "websocket"), error.detail)
             if scope["type"] == "http":
                 await JSONResponse({"detail": error.detail}, error.status)(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1008})
             return
-        await self._app(scope, self._counted(receive, limit), _with_headers(send))
+        await self._app(scope, self._counted(receive, limit), send)
 
     def _check(self, scope: Scope) -> int:
         """How many bytes the request may send. Raises ClientError for one that is not answered."""
@@ -155,13 +186,3 @@ def _is_own(origin: str, host: str, hosts: Collection[str], local: bool) -> bool
         return False
     # Behind a proxy with TLS the scheme is another, and the Host may be the proxy's word
     return parts.netloc.lower() == host.lower() or name in hosts or (local and is_loopback(name))
-
-
-def _with_headers(send: Send) -> Send:
-    async def sent(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            known = {name.lower() for name, _ in message.get("headers", ())}
-            message["headers"] = [*message.get("headers", ()), *(entry for entry in _SAFE if entry[0] not in known)]
-        await send(message)
-
-    return sent

@@ -6,6 +6,8 @@ Of every request names are checked, and errors of the client become answers with
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 
 import requests
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -16,11 +18,14 @@ from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from infers.api.app import App, Sessions
 from infers.api.door import Door
 from infers.api.endpoints import own_router
+from infers.api.health import health_router
 from infers.api.lines import Lines
 from infers.api.strict import route_class
 from infers.disks import disk_problem
 from infers.errors import Busy, ClientError, ClientGone, ServerUnreachable, dicomweb_problem
 from infers.guards import check_names
+from infers.operations.logs import log_request
+from infers.operations.metrics import Metrics
 from infers.patches.server import allow_local_pages_only, put_before, put_first, raise_threads
 from infers.patches.stock_routes import add_stock_routes
 from infers.records import RecordError
@@ -73,8 +78,23 @@ def install(server: FastAPI, app: App, sessions: Sessions | None) -> None:
         server.add_exception_handler(kind, _answer)
     if not settings.MONAI_LABEL_CORS_ORIGINS:
         allow_local_pages_only(server)
-    put_before(server, Door, hosts=app.config.hosts, limits=app.limits)
+    put_before(server, Door, hosts=app.config.hosts, limits=app.limits, answered=_counted(server, app, lines))
     raise_threads()
+
+
+def _counted(server: FastAPI, app: App, lines: Lines) -> Callable[[str, str, int, float, str], None]:
+    """What takes note of every answer; health and metrics are routes from now on."""
+    metrics = Metrics()
+    for name, line in (("network", lines.network), ("files", lines.files)):
+        for what in ("running", "waiting"):
+            metrics.gauge(f"{name}_{what}", f"How many are {what} in the line for {name}", partial(getattr, line, what))
+    put_first(server, health_router(app, metrics).routes)
+
+    def answered(method: str, route: str, status: int, seconds: float, id: str) -> None:
+        metrics.answered(method, route, status, seconds)
+        log_request(method, route, status, seconds, id)
+
+    return answered
 
 
 async def _answer(request: Request, error: Exception) -> JSONResponse:

@@ -47,6 +47,15 @@ def files_below(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file() and ".oneprompt" not in path.parts}
 
 
+def test_whoever_watches_the_server_learns_how_it_is_and_nothing_of_the_studies(server: Server) -> None:
+    assert server.get("/oneprompt/health/live") == {"live": True}
+    assert server.get("/oneprompt/health") == {"live": True, "ready": True, "checks": {"storage": "ok", "job": "ok"}}
+    server.get("/datastore/image/info?image=s0")
+    text = server.request("GET", "/oneprompt/metrics").text
+    assert 'oneprompt_requests_total{method="GET",route="/datastore/image/info",status="200"}' in text
+    assert "s0" not in text
+
+
 def test_what_nobody_can_read_is_told_and_the_list_is_served(server: Server) -> None:
     told = server.status()
     assert set(told["studies"]) == {"s0", "s1", "s2"}

@@ -12,15 +12,16 @@ from infers.limits import MB, Limits
 SERVER = ("10.0.0.7", 8000)
 
 
-def ask(headers, method="GET", chunks=(b"",), kind="http", hosts=("ward.example",), stall=60.0, silent=False):
-    """Status, detail and headers of the answer to a request."""
+def ask(headers, method="GET", chunks=(b"",), kind="http", stall=60.0, silent=False, answered=lambda *_: None):
+    """Status of the answer to a request, and all that was sent."""
     inner = FastAPI()
 
     @inner.api_route("/x", methods=["GET", "POST", "OPTIONS"])
     async def body_length(request: Request):
         return {"detail": len(await request.body())}
 
-    door = Door(inner, hosts=hosts, limits=Limits(upload=2 * MB, json=MB), stall=stall)
+    limits = Limits(upload=2 * MB, json=MB)
+    door = Door(inner, hosts=("ward.example",), limits=limits, answered=answered, stall=stall)
     pieces = list(chunks)
     sent = []
 
@@ -124,3 +125,11 @@ def test_every_answer_is_kept_from_other_sites_and_from_guessing():
     headers = dict(ask([LOCAL])[1][0]["headers"])
     assert headers[b"x-content-type-options"] == b"nosniff"
     assert headers[b"cross-origin-resource-policy"] == b"same-site"
+
+
+def test_every_answer_has_an_id_and_is_told_by_its_route_never_by_its_address():
+    told = []
+    start = ask([LOCAL], answered=lambda *answer: told.append(answer))[1][0]
+    ask([("host", "evil.example")], answered=lambda *answer: told.append(answer))
+    assert [answer[:3] for answer in told] == [("GET", "/x", 200), ("GET", "other", 421)]
+    assert dict(start["headers"])[b"x-request-id"].decode() == told[0][4] != told[1][4]
