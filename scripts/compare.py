@@ -24,7 +24,7 @@ import torch
 from lib.imaging.files import write_atomically
 from lib.imaging.metrics import dice
 from lib.imaging.prompts import PromptType
-from lib.inference.templates import thumbnail
+from lib.inference.templates import study_descriptor
 from lib.learning.datasets import DatasetError
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
@@ -112,8 +112,8 @@ def answered(folder: CaseFolder, task: Task, option: Option, network: OnePrompt)
 def _nearest(query: Case, templates: Sequence[Case], count: int) -> list[Case]:
     if len(templates) <= count:
         return list(templates)
-    look = thumbnail(query.image)
-    return sorted(templates, key=lambda case: -float(look @ thumbnail(case.image)))[:count]
+    look = study_descriptor(query.image)
+    return sorted(templates, key=lambda case: -float(look @ study_descriptor(case.image)))[:count]
 
 
 def compared(records: Sequence[Record], ways: Sequence[Option], seed: int = 0) -> list[dict[str, Any]]:

@@ -1,9 +1,9 @@
 """Descriptors of every study, vectors that say what it looks like: computed once in the background, and kept in one
 file.
 
-A descriptor is small (`lib.inference.templates.thumbnail`), reading the image for it is not. The file is a cache: it is
-written whole, and less and less often the longer it gets, so that all writing together grows with the list as the list
-does.
+A descriptor is small (`lib.inference.templates.study_descriptor`), reading the image for it is not. The file is a
+cache: it is written whole, and less and less often the longer it gets, so that all writing together grows with the list
+as the list does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from lib.imaging.files import write_atomically
 from lib.imaging.images import Image, read_image
-from lib.inference.templates import thumbnail
+from lib.inference.templates import study_descriptor
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Descriptors:
         describe: image to a vector of unit length.
     """
 
-    def __init__(self, store: Images, file: Path, describe: Callable[[Image], np.ndarray] = thumbnail) -> None:
+    def __init__(self, store: Images, file: Path, describe: Callable[[Image], np.ndarray] = study_descriptor) -> None:
         self._store, self._file, self._describe = store, file, describe
         self._lock = threading.Lock()
         self._wanted = threading.Event()

@@ -25,7 +25,7 @@ from infers.study_list.predicted_quality import PredictedQuality
 from infers.study_list.store import Store
 from lib.imaging.images import Image, write_label
 from lib.inference.control import Control
-from lib.inference.templates import thumbnail
+from lib.inference.templates import study_descriptor
 from lib.segmenters import registry
 from lib.segmenters.contract import Prediction, Segmenter
 from lib.segmenters.fingerprints import digest, mask_fingerprint, template_fingerprint
@@ -158,7 +158,7 @@ class Studies(LabelledStudies):
         """
         self.templates()
         wanted = dict(self.labels.names if only is None else only)
-        descriptor = self.descriptors.of(image_id, image) if image_id else thumbnail(image)
+        descriptor = self.descriptors.of(image_id, image) if image_id else study_descriptor(image)
         segmenter = (self._by_templates if by_templates_alone else self._segmenter)()  # once: it may change meanwhile
         choice = self._choice(segmenter, image_id, descriptor, wanted)
         if not choice:

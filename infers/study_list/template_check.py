@@ -13,7 +13,7 @@ from infers.label_records import AUTOMATIC
 from infers.study_list.studies import Studies
 from lib.imaging.images import ImageError
 from lib.inference.control import Control
-from lib.quality.template_check import Health, most_typical, trial_studies, typicality
+from lib.quality.template_check import TemplateReport, most_typical, trial_studies, typicality
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class TemplateCheck:
         self._lock = threading.Lock()
         self._seen = ""
         self._trials: list[str] = []
-        self._result = Health()
+        self._result = TemplateReport()
 
     def examine(self, control: Control) -> None:
         """Look at the templates, unless that was done since they last changed; segments up to three studies."""
@@ -43,7 +43,7 @@ class TemplateCheck:
         pending = self._studies.pending()
         self._trials = trial_studies(descriptors, templates, pending)
         typical = {id: share for id, share in typicality(descriptors).items() if id in templates}
-        self._keep(Health(typical, most_typical(descriptors, templates)))
+        self._keep(TemplateReport(typical, most_typical(descriptors, templates)))
         for image_id in self._trials:
             try:
                 stamp = self._studies.store.image_stamp(image_id)
@@ -52,7 +52,7 @@ class TemplateCheck:
                 self._studies.store_automatic(image_id, image, prediction, stamp)
             except (ImageError, NotFound, OSError, ValueError) as error:  # the job will say so
                 logger.info("the trial leaves %s out: %s", image_id, error)
-        self._keep(Health(typical, most_typical(descriptors, templates), *self._tried()))
+        self._keep(TemplateReport(typical, most_typical(descriptors, templates), *self._tried()))
         self._seen = state
 
     def status(self) -> dict[str, Any]:
@@ -92,6 +92,6 @@ class TemplateCheck:
                 logger.info("%s is left out: %s", image_id, error)
         return descriptors
 
-    def _keep(self, result: Health) -> None:
+    def _keep(self, result: TemplateReport) -> None:
         with self._lock:
             self._result = result

@@ -18,7 +18,7 @@ import numpy as np
 from lib.imaging.transforms import normalise, resize_image
 from lib.imaging.volumes import Stack, align
 
-LOOK = 12  # pixels a side: pose and large organs, not their details, which differ between patients
+SIDE = 12  # of a descriptor, pixels a side: pose and large organs, not their details, which differ between patients
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class Match:
 
 def match(query: Stack, template: Stack, settings: MatchSettings) -> Match:
     """Match two stacks that are cut in the same plane."""
-    return match_looks(query, template, looks(query), looks(template), settings)
+    return match_descriptors(query, template, descriptors(query), descriptors(template), settings)
 
 
-def match_looks(
-    query: Stack, template: Stack, query_looks: np.ndarray, template_looks: np.ndarray, settings: MatchSettings
+def match_descriptors(
+    query: Stack, template: Stack, of_query: np.ndarray, of_template: np.ndarray, settings: MatchSettings
 ) -> Match:
-    """Match two stacks by what their slices look like, (Q, D) and (T, D)."""
-    similarity = _similarity(query_looks, template_looks)
+    """Match two stacks by their slices' descriptors, (Q, D) and (T, D)."""
+    similarity = _similarity(of_query, of_template)
     places = [np.arange(len(stack)) / max(1, len(stack) - 1) for stack in (query, template)]
     apart = np.subtract.outer(*places) ** 2
     sides = template.proportions
@@ -79,15 +79,15 @@ def match_looks(
     return Match(path, len(template), step)
 
 
-def looks(stack: Stack) -> np.ndarray:
-    """(N, D) float32: each slice normalised as for the network, at `LOOK` x `LOOK` pixels."""
-    return looks_of(stack, range(len(stack)))
+def descriptors(stack: Stack) -> np.ndarray:
+    """(N, D) float32: each slice normalised as for the network, at `SIDE` x `SIDE` pixels."""
+    return descriptors_of(stack, range(len(stack)))
 
 
-def looks_of(stack: Stack, indices: Sequence[int]) -> np.ndarray:
+def descriptors_of(stack: Stack, indices: Sequence[int]) -> np.ndarray:
     """(n, D) float32: the same of some slices."""
-    slices = np.stack([normalise(resize_image(stack.slice(index), 4 * LOOK)) for index in indices])
-    return slices.reshape(len(indices), LOOK, 4, LOOK, 4).mean(axis=(2, 4)).reshape(len(indices), -1)
+    slices = np.stack([normalise(resize_image(stack.slice(index), 4 * SIDE)) for index in indices])
+    return slices.reshape(len(indices), SIDE, 4, SIDE, 4).mean(axis=(2, 4)).reshape(len(indices), -1)
 
 
 def _similarity(query: np.ndarray, template: np.ndarray) -> np.ndarray:

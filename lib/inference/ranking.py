@@ -1,7 +1,7 @@
-"""Which study to label first, and which next: plain arithmetic on what the studies look like.
+"""Which study to label first, and which next: plain arithmetic on their descriptors.
 
-A study's look is a vector of unit length (`lib.inference.templates.thumbnail`); the inner product of two says how alike
-they are. Every function here takes time that grows with the number of studies, never with its square.
+A study's descriptor is a vector of unit length (`lib.inference.templates.study_descriptor`); the inner product of two
+says how alike they are. Every function here takes time that grows with the number of studies, never with its square.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import numpy as np
 ANCHORS = 256  # studies that stand for the whole list where each would have to be compared with every other
 
 
-def representativeness(looks: np.ndarray) -> np.ndarray:
+def representativeness(descriptors: np.ndarray) -> np.ndarray:
     """How much each study is like all of them.
 
     Args:
-        looks: (N, D) vectors of unit length.
+        descriptors: (N, D) vectors of unit length.
 
     Returns:
         (N,) mean similarity to the N studies; the highest is the medoid.
     """
     # The mean of all inner products with a study is its inner product with the mean: no study is compared with each
-    return np.asarray(looks @ looks.mean(axis=0))
+    return np.asarray(descriptors @ descriptors.mean(axis=0))
 
 
-def worth(looks: np.ndarray, need: np.ndarray, templates: np.ndarray, seed: int = 0) -> np.ndarray:
+def worth(descriptors: np.ndarray, need: np.ndarray, templates: np.ndarray, seed: int = 0) -> np.ndarray:
     """How much correcting each study promises for the list.
 
     A study that becomes a template helps the studies that are more like it than like any template so far, by that
@@ -32,7 +32,7 @@ def worth(looks: np.ndarray, need: np.ndarray, templates: np.ndarray, seed: int 
     from the templates and with the number of similar studies.
 
     Args:
-        looks: (N, D) vectors of unit length, of the studies without a label.
+        descriptors: (N, D) vectors of unit length, of the studies without a label.
         need: (N,) 0 for a mask that is surely right to 1 for one that is surely wrong, or is missing.
         templates: (T, D) vectors of the templates; T may be 0.
         seed: chooses the anchors; the same seed gives the same worth.
@@ -40,12 +40,16 @@ def worth(looks: np.ndarray, need: np.ndarray, templates: np.ndarray, seed: int 
     Returns:
         (N,) expected gain, in studies' worth of need.
     """
-    count = len(looks)
-    covered = np.clip(looks @ templates.T, 0, None).max(axis=1) if len(templates) else np.zeros(count, looks.dtype)
+    count = len(descriptors)
+    covered = (
+        np.clip(descriptors @ templates.T, 0, None).max(axis=1)
+        if len(templates)
+        else np.zeros(count, descriptors.dtype)
+    )
     chosen = np.arange(count)
     if count > ANCHORS:
         chosen = np.random.default_rng(seed).choice(count, ANCHORS, replace=False)
-    gain = np.clip(looks @ looks[chosen].T - covered[chosen], 0, None) @ need[chosen]
+    gain = np.clip(descriptors @ descriptors[chosen].T - covered[chosen], 0, None) @ need[chosen]
     return np.asarray(gain * (count / len(chosen)) + need * (1 - covered))
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 
 from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, PromptType
@@ -21,8 +21,9 @@ from lib.imaging.transforms import normalise
 from lib.imaging.volumes import Stack
 from lib.inference.ranking import mmr_selection
 
-THUMBNAIL = (16, 16, 8)  # voxels; enough for pose, field of view and contrast, too few for detail
+DESCRIPTOR = (16, 16, 8)  # voxels; enough for pose, field of view and contrast, too few for detail
 DIVERSITY = 0.2  # see `lib.inference.ranking.mmr_selection`
+LOADED = 16  # templates kept in memory; the least recently used go first
 CANDIDATES = 4  # times as many templates as are wanted, the most similar ones, are weighed against each other
 
 
@@ -81,7 +82,7 @@ class Template:
             object.__setattr__(self, "checksum", self._digest())
 
     def prompt_of(self, structure: str) -> Prompt:
-        """What the template says of a structure: its mask (SegLab) where painted, else its prompt.
+        """What shows a structure: its mask (SegLab) where painted, else its prompt.
 
         Raises:
             TemplateError: the template does not show the structure.
@@ -114,11 +115,11 @@ class Summary:
 
     Attributes:
         structures: names that it shows.
-        look: (D,) of unit length, see `thumbnail`.
+        descriptor: (D,) of unit length, see `study_descriptor`.
     """
 
     structures: tuple[str, ...]
-    look: np.ndarray
+    descriptor: np.ndarray
 
 
 class TemplateBank:
@@ -126,25 +127,15 @@ class TemplateBank:
 
     Args:
         load: reads a template by its id.
-        capacity: loaded templates kept in memory, least recently used dropped first.
-        describe: image to a vector of unit length; similar images have a large inner product.
         summarise: what to remember of a template by its id, where that can be had without loading it.
     """
 
-    def __init__(
-        self,
-        load: Callable[[str], Template],
-        capacity: int = 16,
-        describe: Callable[[Image], np.ndarray] | None = None,
-        summarise: Callable[[str], Summary] | None = None,
-    ) -> None:
-        self._load, self._capacity = load, max(1, capacity)
-        self._describe = describe or thumbnail
-        self._summarise = summarise or self._load_summary
+    def __init__(self, load: Callable[[str], Template], summarise: Callable[[str], Summary] | None = None) -> None:
+        self._load, self._summarise = load, summarise or self._load_summary
         self._records: dict[str, str] = {}
-        self._loaded: OrderedDict[tuple[str, str], Template] = OrderedDict()
+        self._loaded: LRUCache[tuple[str, str], Template] = LRUCache(LOADED)
         self._summaries: dict[tuple[str, str], Summary] = {}
-        self._showing: dict[str, tuple[list[str], np.ndarray]] = {}  # structure: ids, looks (T, D)
+        self._showing: dict[str, tuple[list[str], np.ndarray]] = {}  # structure: ids, descriptors (T, D)
         self._lock = threading.RLock()
 
     def refresh(self, records: Mapping[str, str]) -> None:
@@ -183,36 +174,34 @@ class TemplateBank:
             if id not in self._records:
                 raise TemplateError(f"the templates are {list(self.ids)}, got {id!r}: save a label for it first")
             key = (id, self._records[id])
-            if key not in self._loaded:
-                self._loaded[key] = self._load(id)
-            self._loaded.move_to_end(key)
-            while len(self._loaded) > self._capacity:
-                self._loaded.popitem(last=False)
-            return self._loaded[key]
+            template: Template | None = self._loaded.get(key)
+            if template is None:
+                template = self._loaded[key] = self._load(id)
+            return template
 
     def select(self, image: Image, structure: str, n: int) -> list[Template]:
         """At most `n` templates that show the structure, the one most like the image first."""
-        return [self.get(id) for id in self.choose(self._describe(image), structure, n)]
+        return [self.get(id) for id in self.choose(study_descriptor(image), structure, n)]
 
-    def choose(self, look: np.ndarray, structure: str, n: int, without: str | None = None) -> tuple[str, ...]:
+    def choose(self, descriptor: np.ndarray, structure: str, n: int, without: str | None = None) -> tuple[str, ...]:
         """Ids of at most `n` templates that show the structure: like the query, and not all alike.
 
         Args:
-            look: of the query, as `thumbnail` gives it.
+            descriptor: of the query, see `study_descriptor`.
             without: id of the query, which is its own template only where there is no other.
         """
         with self._lock:
             if structure not in self._showing:
                 showing = [id for id in self.ids if structure in self._summary(id).structures]
-                looks = [self._summary(id).look for id in showing]
-                self._showing[structure] = showing, np.stack(looks) if looks else np.zeros((0, len(look)))
-            ids, looks_of = self._showing[structure]
+                own = [self._summary(id).descriptor for id in showing]
+                self._showing[structure] = showing, np.stack(own) if own else np.zeros((0, len(descriptor)))
+            ids, descriptors = self._showing[structure]
         places = [place for place, id in enumerate(ids) if id != without] or list(range(len(ids)))
         if len(places) > 1:
-            similarity = looks_of[places] @ look
+            similarity = descriptors[places] @ descriptor
             near = np.argsort(-similarity, kind="stable")[: CANDIDATES * n]
-            found = looks_of[places][near]
-            order = mmr_selection(similarity[near], found @ found.T, n, DIVERSITY)
+            nearest = descriptors[places][near]
+            order = mmr_selection(similarity[near], nearest @ nearest.T, n, DIVERSITY)
             places = [places[near[place]] for place in order]
         return tuple(ids[place] for place in places[:n])
 
@@ -225,16 +214,16 @@ class TemplateBank:
 
     def _load_summary(self, id: str) -> Summary:
         template = self.get(id)
-        return Summary(template.structures, self._describe(template.image))
+        return Summary(template.structures, study_descriptor(template.image))
 
 
-def thumbnail(image: Image) -> np.ndarray:
-    """(D,) of unit length: the image, turned as all stacks are, at `THUMBNAIL` voxels and normalised.
+def study_descriptor(image: Image) -> np.ndarray:
+    """(D,) of unit length: the image, turned as all stacks are, at `DESCRIPTOR` voxels and normalised.
 
-    The inner product of two thumbnails is the correlation of their grey values.
+    The inner product of two descriptors is the correlation of their grey values.
     """
     canonical = torch.from_numpy(np.ascontiguousarray(Stack.of(image).array).astype(np.float32))
-    small = torch.nn.functional.adaptive_avg_pool3d(canonical[None, None], THUMBNAIL)
-    look = normalise(small.numpy().ravel())
-    length = float(np.linalg.norm(look))
-    return look / length if length > 0 else look
+    small = torch.nn.functional.adaptive_avg_pool3d(canonical[None, None], DESCRIPTOR)
+    descriptor = normalise(small.numpy().ravel())
+    length = float(np.linalg.norm(descriptor))
+    return descriptor / length if length > 0 else descriptor

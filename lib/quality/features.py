@@ -16,7 +16,7 @@ import torch
 from lib.imaging.metrics import pooled_dice
 from lib.imaging.transforms import resize_logits, resize_mask
 from lib.imaging.volumes import Stack
-from lib.inference.matching import looks_of
+from lib.inference.matching import descriptors_of
 from lib.inference.probabilities import to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.inference.voting import Guide, Tally
@@ -145,7 +145,7 @@ def _pairs(origin: MaskOrigin, slices: int) -> list[tuple[Guide, int, int]]:
 
 
 def _likeness(query: Stack, at: int, template: Stack, there: int) -> float:
-    one, other = looks_of(query, [at])[0], looks_of(template, [there])[0]
+    one, other = descriptors_of(query, [at])[0], descriptors_of(template, [there])[0]
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(one @ other) / lengths if lengths > 0 else 0.0
 

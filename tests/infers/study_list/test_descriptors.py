@@ -4,7 +4,7 @@ import pytest
 from infers.store.datastore import StudyStore
 from infers.study_list.descriptors import Descriptors
 from lib.imaging.images import Image, ImageError
-from lib.inference.templates import thumbnail
+from lib.inference.templates import study_descriptor
 from tests.infers.fakes import wait_until
 from tests.samples import organ_volume, write_nifti
 
@@ -26,7 +26,7 @@ class Described:
 
     def __call__(self, image):
         self.images += 1
-        return thumbnail(image)
+        return study_descriptor(image)
 
 
 def looked(store, described):
@@ -58,7 +58,7 @@ def test_a_broken_cache_costs_one_more_look(store, caplog):
 
 
 def test_a_study_that_changed_is_looked_at_again_and_a_removed_one_forgotten(store, tmp_path):
-    looks = looked(store, thumbnail)
+    looks = looked(store, study_descriptor)
     old = looks.get("s1")
     write_nifti(tmp_path / "s1.nii.gz", organ_volume(7)[0])
     store.remove_image("s2")

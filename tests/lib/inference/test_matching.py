@@ -3,7 +3,7 @@ import pytest
 
 from lib.imaging.images import Image
 from lib.imaging.volumes import Stack
-from lib.inference.matching import Match, MatchSettings, match, match_looks
+from lib.inference.matching import Match, MatchSettings, match, match_descriptors
 
 
 def stack(depth, thickness=1.0):
@@ -11,25 +11,25 @@ def stack(depth, thickness=1.0):
     return Stack.of(Image(array, np.diag([-1.0, -1.0, -thickness, 1.0])), plane=2)
 
 
-def looks(places):
+def descriptors(places):
     """A body whose look changes steadily from place to place."""
     places = np.asarray(places, float)
     return np.stack([np.cos(places / 5), np.sin(places / 5), np.full_like(places, 30)], axis=1)
 
 
 def test_equal_studies_match_slice_by_slice():
-    found = match_looks(stack(12), stack(12), looks(range(12)), looks(range(12)), MatchSettings())
+    found = match_descriptors(stack(12), stack(12), descriptors(range(12)), descriptors(range(12)), MatchSettings())
     np.testing.assert_array_equal(found.path, np.arange(12))
 
 
 def test_study_with_a_shorter_field_of_view_finds_its_part_of_the_body():
-    found = match_looks(stack(8), stack(20), looks(range(10, 18)), looks(range(20)), MatchSettings())
+    found = match_descriptors(stack(8), stack(20), descriptors(range(10, 18)), descriptors(range(20)), MatchSettings())
     assert np.abs(found.path - np.arange(10, 18)).max() <= 1
 
 
 def test_one_slice_that_looks_like_another_place_does_not_lead_the_path_back():
     places = [0, 1, 9, 3, 4, 5]
-    aligned = match_looks(stack(6), stack(10), looks(places), looks(range(10)), MatchSettings())
+    aligned = match_descriptors(stack(6), stack(10), descriptors(places), descriptors(range(10)), MatchSettings())
     assert (np.diff(aligned.path) >= 0).all()
 
 
@@ -42,12 +42,16 @@ def test_slices_are_matched_by_their_grey_values_whatever_their_contrast_and_siz
 
 
 def test_single_slices_match():
-    assert match_looks(stack(1), stack(1), looks([3]), looks([5]), MatchSettings()).path.tolist() == [0]
+    assert match_descriptors(stack(1), stack(1), descriptors([3]), descriptors([5]), MatchSettings()).path.tolist() == [
+        0
+    ]
 
 
 @pytest.mark.parametrize(("thickness", "step"), [(0.5, 2), (1.0, 1), (5.0, 1)])
 def test_neighbours_lie_a_millimetre_apart_or_one_slice(thickness, step):
-    found = match_looks(stack(12, thickness), stack(12, thickness), looks(range(12)), looks(range(12)), MatchSettings())
+    found = match_descriptors(
+        stack(12, thickness), stack(12, thickness), descriptors(range(12)), descriptors(range(12)), MatchSettings()
+    )
     assert found.around(6, 3) == [6 - step, 6, 6 + step]
 
 

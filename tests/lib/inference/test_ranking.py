@@ -20,45 +20,45 @@ def clusters():
 
 
 def test_the_most_representative_study_is_the_one_most_like_all_others(clusters):
-    looks, kinds = clusters
-    scores = representativeness(looks)
-    np.testing.assert_allclose(scores, (looks @ looks.T).mean(axis=1), atol=1e-5)
+    descriptors, kinds = clusters
+    scores = representativeness(descriptors)
+    np.testing.assert_allclose(scores, (descriptors @ descriptors.T).mean(axis=1), atol=1e-5)
     assert kinds[scores.argmax()] == 0
     assert kinds[scores.argmin()] == 2
 
 
 def test_many_similar_studies_make_one_worth_correcting(clusters):
-    looks, kinds = clusters
-    assert kinds[worth(looks, np.ones(16), np.zeros((0, 3))).argmax()] == 0
+    descriptors, kinds = clusters
+    assert kinds[worth(descriptors, np.ones(16), np.zeros((0, 3))).argmax()] == 0
 
 
 def test_studies_like_a_template_are_worth_less_than_far_ones(clusters):
-    looks, kinds = clusters
-    assert kinds[worth(looks, np.ones(16), looks[:1]).argmax()] == 1
+    descriptors, kinds = clusters
+    assert kinds[worth(descriptors, np.ones(16), descriptors[:1]).argmax()] == 1
 
 
 def test_a_low_predicted_quality_makes_a_study_worth_correcting(clusters):
-    looks, _ = clusters
+    descriptors, _ = clusters
     need = np.full(16, 0.1)
     need[15] = 1.0
-    assert worth(looks, need, looks[[0, 12]]).argmax() == 15
+    assert worth(descriptors, need, descriptors[[0, 12]]).argmax() == 15
 
 
 def test_nothing_is_worth_anything_where_every_mask_is_right(clusters):
-    looks, _ = clusters
-    assert worth(looks, np.zeros(16), looks[:1]).max() == 0
+    descriptors, _ = clusters
+    assert worth(descriptors, np.zeros(16), descriptors[:1]).max() == 0
 
 
 def test_anchors_stand_for_a_long_list():
     rng = np.random.default_rng(1)
-    looks = unit(rng.normal(0, 1, (1200, 8)) + 2 * np.eye(8)[rng.integers(0, 8, 1200)])
-    need, templates = rng.uniform(0, 1, 1200), looks[:3]
-    covered = np.clip(looks @ templates.T, 0, None).max(axis=1)
-    exact = np.clip(looks @ looks.T - covered, 0, None) @ need + need * (1 - covered)
-    chosen = exact[worth(looks, need, templates).argmax()]
+    descriptors = unit(rng.normal(0, 1, (1200, 8)) + 2 * np.eye(8)[rng.integers(0, 8, 1200)])
+    need, templates = rng.uniform(0, 1, 1200), descriptors[:3]
+    covered = np.clip(descriptors @ templates.T, 0, None).max(axis=1)
+    exact = np.clip(descriptors @ descriptors.T - covered, 0, None) @ need + need * (1 - covered)
+    chosen = exact[worth(descriptors, need, templates).argmax()]
     assert (exact > chosen).mean() < 0.05
     assert chosen > 0.8 * exact.max()
-    np.testing.assert_array_equal(worth(looks, need, templates), worth(looks, need, templates))
+    np.testing.assert_array_equal(worth(descriptors, need, templates), worth(descriptors, need, templates))
 
 
 def test_templates_are_like_the_query_and_unlike_each_other():
@@ -72,13 +72,13 @@ def test_templates_are_like_the_query_and_unlike_each_other():
 
 def test_ten_times_the_studies_take_no_more_than_ten_times_the_time():
     def seconds(count):
-        looks = unit(np.random.default_rng(0).normal(0, 1, (count, 256)))
+        descriptors = unit(np.random.default_rng(0).normal(0, 1, (count, 256)))
         need = np.full(count, 0.5)
         taken = []
         for _ in range(7):
             started = time.process_time()
-            representativeness(looks)
-            worth(looks, need, looks[:50])
+            representativeness(descriptors)
+            worth(descriptors, need, descriptors[:50])
             taken.append(time.process_time() - started)
         return min(taken)
 
