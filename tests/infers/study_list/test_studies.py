@@ -179,7 +179,7 @@ def test_accepted_masks_are_told_apart_from_labels_that_somebody_drew(folder):
     named = {"label_info": [{"name": "liver", "idx": 1}]}
     studies.store.save_label("s1", str(path), FINAL, {"accepted": ON_BOARD, **named})
     studies.store.save_label("s2", str(path), FINAL, {"accepted": "interactive result", **named})
-    assert {study.id: study.manual for study in studies.labelled()} == {"s0": True, "s1": False, "s2": True}
+    assert {study.id: study.manually_annotated for study in studies.labelled()} == {"s0": True, "s1": False, "s2": True}
 
 
 def test_label_names_number_every_index_in_order_as_slicer_counts_them():
