@@ -95,7 +95,7 @@ class Assembly:
         self.models.mkdir(parents=True, exist_ok=True)
         self.datastore = _datastore(studies, self.config.state)
         self.state: Path = self.datastore.state
-        self.changes = Changes()
+        self.changes, self.lock = Changes(), PriorityLock()  # and whose turn it is at the network
         settings = SegmenterSettings(templates_per_query=self.config.templates)
         self.model = ServedModel(
             self.config.weights or SHIPPED_WEIGHTS,
@@ -186,14 +186,8 @@ class Assembly:
     @cached_property
     def versions(self) -> Versions:
         """The versions of the weights."""
-        return Versions(
-            self.models / FOLDER, self.model.published, self.config.versions, self.config.versions_mb * 2**20
-        )
-
-    @cached_property
-    def lock(self) -> PriorityLock:
-        """Whose turn it is at the network."""
-        return PriorityLock()
+        most, megabytes = self.config.versions, self.config.versions_mb
+        return Versions(self.models / FOLDER, self.model.published, most, megabytes * 2**20)
 
     @cached_property
     def trainings(self) -> Trainings:
