@@ -147,6 +147,7 @@ class Assembly:
             "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
             "settings": UniSegSettings(most_templates=self.config.templates),
+            "lists": self.config.uniseg_lists,
         }
 
     def _unlearnt(self, studies: Collection[str]) -> Path:

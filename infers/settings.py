@@ -38,6 +38,7 @@ class AppConfig:
             only when told to.
         finetuning: numbers of a training, as `epochs=2,steps=10` (`lib.finetuning.oneprompt.FineTuning`).
         uniseg: safetensors file of a UniSeg (`scripts.import_uniseg`) to offer, and to begin its trainings with.
+        uniseg_lists: folders of further lists that UniSeg learns from, each a task (`lib.finetuning.uniseg.lists`).
         versions: how many versions of the weights are kept.
         versions_mb: megabytes of disk that they may take.
         upload_mb: megabytes that a request may send, and that an archive in it may unpack to.
@@ -57,6 +58,7 @@ class AppConfig:
     specialist: int = 1
     finetuning: FineTuning = field(default_factory=FineTuning)
     uniseg: Path | None = None
+    uniseg_lists: tuple[Path, ...] = ()
     versions: int = 10
     versions_mb: int = 1024
     upload_mb: int = 2048
@@ -117,6 +119,15 @@ def _folder(key: str, text: str) -> Path:
     return path
 
 
+def _folders(key: str, text: str) -> tuple[Path, ...]:
+    paths = tuple(Path(name.strip()).expanduser().resolve() for name in text.split(","))
+    if missing := [path for path in paths if not path.is_dir()]:
+        raise ConfigError(f"--conf {key} must be existing folders with commas between, got {missing[0]}")
+    if len({path.name for path in paths}) < len(paths):
+        raise ConfigError(f"--conf {key} must be folders of different names, which their tasks get, got {text}")
+    return paths
+
+
 def _device(key: str, text: str) -> str:
     name, _, number = text.partition(":")
     if name not in ("auto", "cpu", "cuda") or (number and not (name == "cuda" and number.isdigit())):
@@ -171,6 +182,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "specialist": _count_or_none,
     "finetuning": _finetuning,
     "uniseg": _file,
+    "uniseg_lists": _folders,
     "versions": _count,
     "versions_mb": _count,
     "upload_mb": _count,

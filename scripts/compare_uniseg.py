@@ -37,6 +37,7 @@ from lib.finetuning.course_checkpoint import load_progress, save_progress
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.course import UniSegSettings, UniSegTraining
+from lib.finetuning.uniseg.lists import read_list
 from lib.networks.checkpoints import CheckpointError
 from lib.networks.uniseg import UniSegConfig
 from lib.networks.uniseg.config import Conditioning
@@ -70,14 +71,12 @@ class Run:
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def read_list(folder: Path) -> dict[str, list[LabelledStudy]]:
+def by_subject(folder: Path) -> dict[str, list[LabelledStudy]]:
     """Subject to its labelled studies, of a folder with images/, labels/ and dataset.json."""
-    told = json.loads((folder / "dataset.json").read_text())
-    names = {str(name): int(value) for value, name in told["labels"].items()}
+    subjects = json.loads((folder / "dataset.json").read_text()).get("subjects", {})
     found: dict[str, list[LabelledStudy]] = defaultdict(list)
-    for image in sorted((folder / "images").iterdir()):
-        subject = told.get("subjects", {}).get(image.name, image.name)
-        found[subject].append(LabelledStudy(image.name, image, folder / "labels" / image.name, names, image.name))
+    for study in read_list(folder):
+        found[subjects.get(study.id, study.id)].append(study)
     return found
 
 
@@ -125,7 +124,7 @@ def trainings(
 
 def do(run: Run, data: Path, start: UniSegModel | None, work: Path, until: float, models: Path | None) -> Any:
     """Train and ask; the row, or None where time ran out first."""
-    studies, learnt = divided(read_list(data / run.list), run)
+    studies, learnt = divided(by_subject(data / run.list), run)
     dice: dict[str, tuple[float, ...]] = {}
     parameters, seconds = 0, 0.0
     for number, course in enumerate(trainings(run, studies, learnt, start, work)):

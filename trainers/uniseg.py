@@ -15,6 +15,7 @@ from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import asked_of
 from lib.finetuning.training_record import update_record
 from lib.finetuning.uniseg.course import FEWEST, UniSegSettings, UniSegTraining
+from lib.finetuning.uniseg.lists import read_list
 from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.finetuning.versions import CANDIDATE, PUBLISHED
 from lib.networks.checkpoints import load_network
@@ -33,6 +34,7 @@ class UniSegTrainer(CourseTrainer):
         studies: gives the study list's final labels.
         settings: the numbers of a training.
         sizes: of a network that begins at random.
+        lists: folders of further lists to learn from, each a task by the folder's name.
     """
 
     def __init__(
@@ -42,11 +44,12 @@ class UniSegTrainer(CourseTrainer):
         studies: Callable[[], list[LabelledStudy]],
         settings: UniSegSettings = UniSegSettings(),
         sizes: UniSegConfig = UniSegConfig.small(),
+        lists: Sequence[Path] = (),
     ) -> None:
         options = {"apart": settings.apart, "keep": settings.keep}
         description = "Trains one 3-D network for all structures of the list"
         super().__init__(served.path.parent, description, studies, settings, options)
-        self._served, self._sizes = served, sizes
+        self._served, self._sizes, self._lists = served, sizes, tuple(lists)
         self._unlearnt: Callable[[Collection[str]], Path] | None = unlearnt
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,6 +91,7 @@ class UniSegTrainer(CourseTrainer):
             folder=self.models,
             sizes=self._sizes,
             start=self._served.start,
+            others={folder.name: read_list(folder) for folder in self._lists},
             parent=load_network(request["parent"]),
             device=str(context.device),
             share=share,

@@ -26,6 +26,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "specialist": "6",
         "finetuning": "epochs=2,mode=norms",
         "uniseg": str(tmp_path / "w.safetensors"),
+        "uniseg_lists": str(tmp_path),
         "versions": "4",
         "versions_mb": "100",
         "upload_mb": "50",
@@ -35,6 +36,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
     config = AppConfig.from_conf(conf)
     assert set(conf) == {field.name for field in dataclasses.fields(AppConfig)}
     assert config.labels == ("liver", "left kidney")
+    assert config.uniseg_lists == (tmp_path,)
     assert config.weights == config.uniseg == tmp_path / "w.safetensors"
     assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
     assert (config.auto_finetune, config.specialist, config.versions, config.versions_mb) == (5, 6, 4, 100)

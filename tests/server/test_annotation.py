@@ -60,7 +60,11 @@ def test_info_lists_the_models_and_the_trainer(server: Server) -> None:
         "oneprompt_scribbles": ("scribbles", 3),
     }
     assert next(iter(info["models"])) == "oneprompt"
-    assert list(info["trainers"]) == ["oneprompt", "oneprompt_specialist"]  # Slicer shows the first one's statistics
+    assert list(info["trainers"]) == [
+        "oneprompt",
+        "oneprompt_specialist",
+        "uniseg",
+    ]  # Slicer shows the first one's statistics
     assert "config" not in info  # with that key Slicer asks for a newer server
 
 

@@ -77,6 +77,20 @@ def test_it_begins_with_the_configured_model_and_keeps_its_tasks_and_its_licence
     assert [task["name"] for task in newest["tasks"]] == ["this list: ball", "this list: stone"]
 
 
+def test_further_lists_are_tasks_beside(make: Callable[..., UniSegTrainer], tmp_path: Path) -> None:
+    folder = tmp_path / "far"
+    own = study(tmp_path, 9)
+    for kind, path in (("images", own.image), ("labels", own.label)):
+        (folder / kind).mkdir(parents=True)
+        path.rename(folder / kind / "a.nii.gz")
+    (folder / "dataset.json").write_text('{"labels": {"1": "boulder"}}')
+    trainer = make(2)
+    trainer._lists = (folder,)
+    run(trainer, steps_per_epoch=1, max_epochs=1)
+    [version] = ServedUniSeg(tmp_path / "models").versions.all()
+    assert [task["name"] for task in version["tasks"]] == ["this list", "far"]
+
+
 def test_a_single_labelled_study_is_refused_with_what_to_do(make: Callable[..., UniSegTrainer]) -> None:
     with pytest.raises(ValueError, match="learns from 2 labelled volumes at the least"):
         run(make(1))
