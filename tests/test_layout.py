@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "trainers": {"trainers", "lib"},
     "apps": {"infers", "trainers", "lib"},
 }
+ALSO_IMPORT = {"scripts.doctor": {"infers"}}  # it looks at a study folder with the server's own eyes
 # The rooms of each package, from the ground up: one imports those of lower floors, and of its own where that makes no
 # circle. What is not named here stands on the top floor.
 FLOORS = {
@@ -100,7 +101,8 @@ def test_imports_between_packages_go_one_way(package):
     assert modules
     for module in modules:
         packages = {name.split(".")[0] for name in imports_of(module)}
-        assert packages & MAY_IMPORT.keys() <= MAY_IMPORT[package], module
+        allowed = MAY_IMPORT[package] | ALSO_IMPORT.get(module, set())
+        assert packages & MAY_IMPORT.keys() <= allowed, module
         assert package != "lib" or "monailabel" not in packages, module
 
 
