@@ -21,7 +21,7 @@ class NetworkConfig:
         image_size: side in pixels of the square input the weights are trained for; any multiple of `stride` runs.
         design: `pyramid`, features from stride 1 on, or `patch`, from stride 2 on (`lib/networks/patch`).
         channels: encoder channels at strides 1, 2, 4, 8, 16; of a patch design at 2, 4, 8, 16.
-        blocks: residual blocks at each stride but the first.
+        blocks: residual blocks at strides 2, 4, 8, 16.
         former_levels: encoder levels, coarse to fine, of the One-Prompt Former blocks (level n has stride 2**n).
         head_channels: channels of one attention head; a level has channels / head_channels heads.
         max_keys: keys and values of attention other than the prompting map are pooled to at most this many tokens.
@@ -52,9 +52,11 @@ class NetworkConfig:
         if self.design not in FINEST_LEVEL:
             raise ValueError(f"design must be one of {', '.join(FINEST_LEVEL)}, got {self.design!r}")
         count = 5 - FINEST_LEVEL[self.design]
-        if len(self.channels) != count or len(self.blocks) != count - 1:
+        blocks = count if self.design == "patch" else count - 1
+        if len(self.channels) != count or len(self.blocks) != blocks:
             raise ValueError(
-                f"channels must name {count} levels and blocks {count - 1}, got {self.channels} and {self.blocks}"
+                f"channels of a {self.design} design must name {count} levels and blocks {blocks}, got {self.channels} "
+                f"and {self.blocks}"
             )
         levels = self.former_levels
         if list(levels) != list(range(levels[0], levels[-1] - 1, -1)) or levels[0] != 4 or levels[-1] < 2:
@@ -104,7 +106,7 @@ class NetworkConfig:
             name="small-v2",
             design="patch",
             channels=(32, 64, 128, 192),
-            blocks=(1, 2, 2),
+            blocks=(1, 1, 2, 2),
             head_channels=64,
             prompt_channels=64,
             decoder_channels=(32,),

@@ -16,15 +16,17 @@ class PatchEncoder(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        at_border, *deeper = config.blocks
         self.border = ConvBlock(4, config.channels[0])
+        self.border_blocks = nn.Sequential(*(ResidualBlock(config.channels[0]) for _ in range(at_border)))
         self.stages = nn.ModuleList(
             nn.Sequential(ConvBlock(inputs, outputs, stride=2), *(ResidualBlock(outputs) for _ in range(blocks)))
-            for (inputs, outputs), blocks in zip(pairwise(config.channels), config.blocks, strict=True)
+            for (inputs, outputs), blocks in zip(pairwise(config.channels), deeper, strict=True)
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Normalised grey images (B, 1, S, S) to features fine to coarse, n-th of (B, C_n, S / 2**(n + 1), ...)."""
-        features = [self.border(patches(images, 2))]
+        features = [self.border_blocks(self.border(patches(images, 2)))]
         for stage in self.stages:
             features.append(stage(features[-1]))
         return tuple(features)

@@ -52,7 +52,7 @@ def test_the_loss_falls_when_the_same_episodes_are_seen_again():
 def test_the_other_queries_of_an_episode_serve_as_further_templates_where_the_network_reads_several():
     torch.manual_seed(0)
     config = NetworkConfig(
-        image_size=64, design="patch", channels=(8, 32, 32, 32), blocks=(1, 1, 1), decoder_channels=(16,)
+        image_size=64, design="patch", channels=(8, 32, 32, 32), blocks=(1, 1, 1, 1), decoder_channels=(16,)
     )
     network, counts = OnePrompt(config), []
     decode = network.decode
