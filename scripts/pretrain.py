@@ -148,7 +148,7 @@ def train(run: Run, tasks: list[RealTasks], held_out: list[RealTasks]) -> None:
             if log:
                 log.add(run, result, batch.size)
                 if held_out and (run.step % options.validate_every == 0 or over):
-                    log.held_out(run, validate(run.average.network, validation_pairs(held_out, batch.size), run.device))
+                    log.held_out(run, validate(run.averaged, validation_pairs(held_out, batch.size), run.device))
             if over:
                 return
     finally:

@@ -9,7 +9,6 @@ Rounds before the last run without gradient, on the same encodings.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from lib.imaging.prompts import PREVIOUS, Prompt, PromptType, rasterise
 from lib.learning.episodes import Episode
@@ -254,19 +254,21 @@ def _rasterised(prompts: Sequence[Prompt], shape: Sequence[int], device: torch.d
     return torch.from_numpy(np.stack([rasterise(prompt, shape, shape[0]) for prompt in prompts])).to(device)
 
 
-class MovingAverage:
-    """Exponential moving average of a network's weights, with a shorter memory at the start."""
+def moving_average(network: OnePrompt, decay: float) -> AveragedModel:
+    """Exponential moving average of a network's weights, with a shorter memory at the start.
 
-    def __init__(self, network: OnePrompt, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.decay, self.steps = decay, 0
+    `module` is the averaged network in evaluation mode, `update_parameters` takes a step in, and `n_averaged` is one
+    more than the steps that were taken in, because PyTorch would copy the weights of the first one.
+    """
 
     @torch.no_grad()
-    def update(self, network: OnePrompt) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        theirs = list(network.state_dict().values())
-        torch._foreach_lerp_(list(self.network.state_dict().values()), theirs, 1 - decay)
+    def take_in(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
+        steps = int(count)
+        torch._foreach_lerp_(list(averages), list(weights), 1 - min(decay, (1 + steps) / (10 + steps)))
+
+    average = AveragedModel(network, multi_avg_fn=take_in, use_buffers=True)
+    average.n_averaged.fill_(1)
+    return average.requires_grad_(False).eval()
 
 
 def learning_rate_at(step: int, total: int, config: TrainingConfig, cooldown: float = 0.2) -> float:

@@ -13,7 +13,7 @@ from torch import nn
 
 from lib.imaging.files import write_atomically
 from lib.learning.optimizers import make_optimizer
-from lib.learning.training import MovingAverage, StepResult, TrainingConfig, learning_rate_at, training_step
+from lib.learning.training import StepResult, TrainingConfig, learning_rate_at, moving_average, training_step
 from lib.networks import NetworkConfig, OnePrompt
 from lib.networks.checkpoints import average_networks, read_provenance, save_network
 from scripts.pretraining.stream import Batch
@@ -30,11 +30,18 @@ class Run:
         torch.manual_seed(options.seed)
         network = average_networks(options.start) if options.start else OnePrompt(network_config(options))
         self.network = network.requires_grad_(True).train().to(device).to(memory_format=torch.channels_last)
-        self.average = MovingAverage(self.network, self.config.ema)
+        self.average = moving_average(self.network, self.config.ema)
         self.optimizer = make_optimizer(
             self.network, options.optimizer, options.learning_rate, self.config.weight_decay
         )
         self.step, self.queries, self.seconds = 0, 0, 0.0
+
+    @property
+    def averaged(self) -> OnePrompt:
+        """The network with the averaged weights."""
+        network = self.average.module
+        assert isinstance(network, OnePrompt)
+        return network
 
     @property
     def checkpoint(self) -> Path:
@@ -52,11 +59,12 @@ class Run:
             )
         try:
             self.network.load_state_dict(state["network"])
-            self.average.network.load_state_dict(state["average"])
+            self.averaged.load_state_dict(state["average"])
         except RuntimeError:
             sys.exit(f"{self.checkpoint} was made with another network configuration; choose another --run folder")
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average.steps = self.step = state["step"]
+        self.step = state["step"]
+        self.average.n_averaged.fill_(1 + self.step)
         self.queries, self.seconds = state["queries"], state["seconds"]
 
     def save(self, name: str = "checkpoint.pt") -> None:
@@ -65,7 +73,7 @@ class Run:
             return
         state = {
             "network": self.network.state_dict(),
-            "average": self.average.network.state_dict(),
+            "average": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "queries": self.queries,
@@ -76,7 +84,7 @@ class Run:
         try:
             write_atomically(self.checkpoint.with_name(name), buffer.getvalue())
             stored = torch.float16 if self.options.half else torch.float32
-            save_network(self.checkpoint.with_name("ema.safetensors"), self.average.network, self.provenance(), stored)
+            save_network(self.checkpoint.with_name("ema.safetensors"), self.averaged, self.provenance(), stored)
         except OSError as error:
             print(f"could not write the checkpoint of step {self.step}: {error}; the one before stays", flush=True)
 
@@ -113,7 +121,7 @@ class Run:
                 parameter.grad /= dist.get_world_size()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
         self.optimizer.step()
-        self.average.update(self.network)
+        self.average.update_parameters(self.network)
         self.step += 1
         return result
 

@@ -10,10 +10,10 @@ from lib.imaging.prompts import Prompt
 from lib.learning.episodes import Episode, EpisodeSource
 from lib.learning.optimizers import make_optimizer
 from lib.learning.training import (
-    MovingAverage,
     TrainingConfig,
     dice_of,
     learning_rate_at,
+    moving_average,
     refined,
     segmentation_loss,
     training_step,
@@ -124,13 +124,35 @@ def test_the_rate_rises_stays_and_falls_to_zero():
 
 def test_the_average_follows_the_weights_and_owns_its_memory():
     network = tiny()
-    average = MovingAverage(network, 0.9)
-    before = [p.clone() for p in average.network.parameters()]
+    average = moving_average(network, 0.9)
+    before = [p.clone() for p in average.module.parameters()]
     with torch.no_grad():
         for parameter in network.parameters():
             parameter += 1
-    assert all(torch.equal(a, b) for a, b in zip(before, average.network.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, average.module.parameters(), strict=True))
     for _ in range(200):
-        average.update(network)
-    pairs = zip(average.network.parameters(), network.parameters(), strict=True)
+        average.update_parameters(network)
+    pairs = zip(average.module.parameters(), network.parameters(), strict=True)
     assert all(torch.allclose(a, b, atol=1e-3) for a, b in pairs)
+
+
+def test_the_average_remembers_less_at_the_start_and_goes_on_where_it_was():
+    network, values = tiny(), []
+    average = moving_average(network, 0.999)
+    weight = next(average.module.parameters()).detach()
+    weight.zero_()
+    for step in range(1, 4):
+        with torch.no_grad():
+            next(network.parameters()).fill_(step)
+        average.update_parameters(network)
+        values.append(float(weight.flatten()[0]))
+    # decays 2/11, 3/12, 4/13
+    expected = [1 * 9 / 11, 0.25 * 9 / 11 + 0.75 * 2, 4 / 13 * (0.25 * 9 / 11 + 0.75 * 2) + 9 / 13 * 3]
+    assert values == pytest.approx(expected)
+    other = moving_average(network, 0.999)
+    other.module.load_state_dict(average.module.state_dict())
+    other.n_averaged.fill_(1 + 3)
+    for own in (average, other):
+        own.update_parameters(network)
+    pairs = zip(average.module.parameters(), other.module.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
