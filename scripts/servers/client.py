@@ -97,6 +97,20 @@ class Server:
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
         return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
 
+    @property
+    def pid(self) -> int:
+        """The server's process id. Raises ServerError where it does not run."""
+        if self._process is None:
+            raise ServerError("the server does not run")
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Ends the server and all its children as a power cut would."""
+        process, self._process = self._process, None
+        if process is not None:
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+
     def stop(self) -> None:
         """Ends the server and all its children: politely, and after 15 seconds without asking."""
         process, self._process = self._process, None
