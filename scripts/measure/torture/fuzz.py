@@ -29,7 +29,7 @@ def torture_by_requests(examples: int, seed: int) -> dict[str, Any]:
         ids = write_studies(folder / "studies", 2)
         (folder / "outside").mkdir()
         conf = {"weights": str(write_weights(folder / "w.safetensors")), "models": str(folder / "models")}
-        with Server(folder / "studies", log=folder / "server.log", conf=conf) as server:
+        with Server(folder / "studies", log=folder / "server.log", conf=conf, start_timeout=900) as server:
             done = subprocess.run(
                 [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--phases", "fuzzing",
                  "--checks", "not_a_server_error", "--max-examples", str(examples), "--seed", str(seed),

@@ -37,7 +37,7 @@ def torture_by_kills(rounds: int, seed: int = 0) -> dict[str, Any]:
         ids = write_studies(folder / "studies", STUDIES)
         conf = {"weights": str(write_weights(folder / "w.safetensors")), "models": str(folder / "models")}
         for number in range(rounds + 1):
-            with Server(folder / "studies", log=folder / "server.log", conf=conf) as server:
+            with Server(folder / "studies", log=folder / "server.log", conf=conf, start_timeout=900) as server:
                 wrong += [f"round {number}: {problem}" for problem in _problems(server.url, folder / "studies", saved)]
                 if number == rounds:
                     break

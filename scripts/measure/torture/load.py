@@ -35,7 +35,7 @@ def torture_by_load(annotators: int, seconds: float) -> dict[str, Any]:
         write_studies(folder / "studies", annotators)
         conf = {"weights": str(write_weights(folder / "w.safetensors")), "models": str(folder / "models"),
                 "labels": "organ", "auto_propagate": "false"}  # fmt: skip
-        with Server(folder / "studies", log=folder / "server.log", conf=conf) as server:
+        with Server(folder / "studies", log=folder / "server.log", conf=conf, start_timeout=900) as server:
             _click(server.url, 0, folder, statuses, clicks, wrong)
             before = _burden(server.pid)
             end = time.monotonic() + seconds
