@@ -16,6 +16,7 @@ from infers.store.dicom_files import may_be_dicom
 from infers.store.series import NOT_UNICODE, Series, is_unicode, shown
 from lib.imaging.detached import companions
 from lib.imaging.errors import ImageError
+from lib.imaging.formats import DETACHED
 
 IMAGE, LABEL, PART, COPY, RECORD, INDEX, LEFT_OUT = "image", "label", "part", "copy", "record", "index", "left out"
 FOREIGN = (  # of images that nothing here reads
@@ -92,7 +93,9 @@ def _of_images(root: Path, contents: Contents) -> dict[str, ListedFile]:
     for study, file in contents.images.items():
         name = _name(root, file)
         try:
-            parts, told = [other for other in companions(file) if other.exists()], ""
+            # Headers are opened where they are all that a file holds: the listing is made anew at every change
+            others = companions(file) if file.name.lower().endswith(DETACHED) else []
+            parts, told = [other for other in others if other.exists()], ""
         except (ImageError, OSError) as error:
             parts, told = [], str(error)
         joined = f"with {', '.join(part.name for part in parts[:3])}" if parts else ""
