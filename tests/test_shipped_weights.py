@@ -82,3 +82,17 @@ def test_the_model_card_is_about_these_weights():
     assert weights_hash(load_network(SHIPPED_WEIGHTS)) in card
     for dataset in read_provenance(SHIPPED_WEIGHTS)["datasets"]:
         assert f"| {dataset} |" in card
+
+
+@torch.inference_mode()
+def test_the_weights_in_training_are_read_and_follow_a_template_better_than_copying_its_mask():
+    path = SHIPPED_WEIGHTS.with_name("oneprompt_small_v2.safetensors")
+    assert path.stat().st_size < 16 * 2**20
+    network, ours, copied = load_network(path), [], []
+    assert network.config.design == "patch"
+    for template, mask, query, truth in cases():
+        images = torch.from_numpy(np.stack([query, template]))[:, None]
+        maps = torch.from_numpy(rasterise(Prompt(mask=mask), mask.shape, SIZE))[None]
+        ours.append(dice((network(images[:1], images[1:], maps) > 0)[0, 0].numpy(), truth))
+        copied.append(dice(mask, truth))
+    assert np.mean(ours) > np.mean(copied) + 0.1
