@@ -60,13 +60,13 @@ class Versions:
 
     def all(self) -> list[dict[str, Any]]:
         """Every version's record with its `hash` and `bytes`, newest first; files that cannot be read are left out."""
-        found = []
+        records = []
         for path in self.folder.glob("*.safetensors"):
             try:
-                found.append({**read_provenance(path), "hash": path.stem, "bytes": path.stat().st_size})
+                records.append({**read_provenance(path), "hash": path.stem, "bytes": path.stat().st_size})
             except (CheckpointError, OSError, ValueError) as error:
                 logger.warning("%s is no readable version: %s", path, error)
-        return sorted(found, key=lambda record: -float(record.get("created", 0)))
+        return sorted(records, key=lambda record: -float(record.get("created", 0)))
 
     def path(self, name: str) -> Path:
         """The file of a version. Raises VersionError."""
@@ -89,12 +89,12 @@ class Versions:
             name = str(line[-1].get("parent"))
         if not line or line[-1].get("base") != name:
             return None
-        found = None
+        newest = None
         for record in reversed(line):
             if record.get("state") == UPLOADED or {*record.get("learnt", record["studies"])} & {*studies}:
                 break
-            found = self._file(record["hash"])
-        return found
+            newest = self._file(record["hash"])
+        return newest
 
     def publish(self, name: str) -> None:
         """Make a version the published one. Raises VersionError, CheckpointError (a damaged file), OSError."""

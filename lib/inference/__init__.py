@@ -1,1 +1,1 @@
-"""A slice network asked about a study: matching, voting, probabilities, interaction, templates."""
+"""A slice network on a whole study: matching, voting, probabilities, interaction, templates."""

@@ -2,7 +2,7 @@
 
 A query that is its own template is ordinary interactive segmentation. In a volume each accepted slice is the template
 of the next, which also gets the accepted mask as its previous answer, since neighbours differ little; nearby, the slice
-that the annotator prompted is asked as well, so that errors add up more slowly. The mask stops where it vanishes or no
+that the annotator prompted answers as well, so that errors add up more slowly. The mask stops where it vanishes or no
 longer leads back to the prompted slice: leading back to its neighbour says little, for both are wrong together.
 """
 
@@ -32,7 +32,7 @@ class InteractionSettings:
 
     Attributes:
         least_agreement: reverse Dice (0..1) with the prompted slice, below which a mask goes no further.
-        anchor_slices: as far from it, the prompted slice is asked beside the neighbour.
+        anchor_slices: up to so many slices from it, the prompted slice answers beside the neighbour.
     """
 
     least_agreement: float = 0.5
@@ -91,7 +91,7 @@ def on_one_slice(box: Sequence[int] | None, axis: int) -> bool:
 
 
 def own_answers(
-    network: SliceNetwork, asked: Sequence[tuple[Features, np.ndarray]], tight: Sequence[bool] | None = None
+    network: SliceNetwork, slices: Sequence[tuple[Features, np.ndarray]], tight: Sequence[bool] | None = None
 ) -> list[np.ndarray]:
     """Logits (S, S) of slices that are their own templates, each with the prompt maps (2, 5, S, S) on it.
 
@@ -99,15 +99,15 @@ def own_answers(
     it has a box, the answer is then cut where it reaches the box's sides, unless `tight` says of it that the box was
     drawn around more than this slice.
     """
-    maps = [own for _, own in asked]
-    answers = list(network.answers(Question(features, features, own, own) for features, own in asked))
+    maps = [own for _, own in slices]
+    answers = list(network.answers(Question(features, features, own, own) for features, own in slices))
     first = [place for place, own in enumerate(maps) if not own[:, PREVIOUS].any()]
     for _ in range(PASSES - 1):
         for place in first:
             inside = to_probability(answers[place])
             maps[place] = maps[place].copy()
             maps[place][:, PREVIOUS] = inside, 1 - inside
-        again = network.answers(Question(asked[n][0], asked[n][0], maps[n], maps[n]) for n in first)
+        again = network.answers(Question(slices[n][0], slices[n][0], maps[n], maps[n]) for n in first)
         for place, logits in zip(first, again, strict=True):
             answers[place] = logits
     for place in first:
@@ -140,14 +140,14 @@ class Interaction:
         direct, fronts = {}, []
         for name, prompt in self.prompts.items():
             known = is_refinement(prompt)
-            said = prompt.slices(self.stack.axis)
+            prompted = prompt.slices(self.stack.axis)
             seeds = seeds_of(prompt, self.stack.axis)
             if not seeds and not known:
                 raise PromptError(
                     f"{name!r} needs a click, stroke, box or mask inside the structure on a first answer, got "
-                    f"{'background only' if said else 'nothing'}: add one"
+                    f"{'background only' if prompted else 'nothing'}: add one"
                 )
-            direct[name] = said if known or only_slice else seeds
+            direct[name] = prompted if known or only_slice else seeds
             if not known and not only_slice:
                 fronts.append(name)
         self._keep_what_stands(only_slice)
@@ -171,23 +171,25 @@ class Interaction:
                 trusted.update({index: before[index] for index in untouched})
 
     def _answer_prompted(self, direct: Mapping[str, Sequence[int]]) -> None:
-        asked = [(name, i) for name, indices in direct.items() for i in indices if i not in self.answers[name].trusted]
-        features = self.network.encode(self.stack, [index for _, index in asked])
-        maps = {key: self._maps(*key) for key in asked}
-        tight = [on_one_slice(self.prompts[name].box, self.stack.axis) for name, _ in asked]
-        own = own_answers(self.network, [(features[index], maps[name, index]) for name, index in asked], tight)
-        for (name, index), logits in zip(asked, own, strict=True):
+        targets = [
+            (name, i) for name, indices in direct.items() for i in indices if i not in self.answers[name].trusted
+        ]
+        features = self.network.encode(self.stack, [index for _, index in targets])
+        maps = {key: self._maps(*key) for key in targets}
+        tight = [on_one_slice(self.prompts[name].box, self.stack.axis) for name, _ in targets]
+        own = own_answers(self.network, [(features[index], maps[name, index]) for name, index in targets], tight)
+        for (name, index), logits in zip(targets, own, strict=True):
             self.answers[name].logits[index] = logits
-        self._measure_agreement(asked, features)
+        self._measure_agreement(targets, features)
 
-    def _measure_agreement(self, asked: Sequence[tuple[str, int]], features: Mapping[int, Features]) -> None:
+    def _measure_agreement(self, targets: Sequence[tuple[str, int]], features: Mapping[int, Features]) -> None:
         """Does each slice's answer, taken as a mask, lead back to itself?"""
-        masks = [self.answers[name].logits[index] > 0 for name, index in asked]
+        masks = [self.answers[name].logits[index] > 0 for name, index in targets]
         back = [
             Question(features[index], features[index], mask_maps(mask, self.network.size))
-            for (_, index), mask in zip(asked, masks, strict=True)
+            for (_, index), mask in zip(targets, masks, strict=True)
         ]
-        for (name, _), mask, logits in zip(asked, masks, self.network.answers(back), strict=True):
+        for (name, _), mask, logits in zip(targets, masks, self.network.answers(back), strict=True):
             self.answers[name].agreements.append(dice(mask, logits > 0))
 
     def _pass_outward(self, seeds: Mapping[str, Sequence[int]], control: Control) -> None:

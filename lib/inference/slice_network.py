@@ -1,4 +1,4 @@
-"""The network asked about slices of volumes: batches, precision, and the cache of what it has encoded.
+"""The network on slices of volumes: batches, precision, and the cache of what it has encoded.
 
 Encoding takes most of the time and depends on the slice alone, so an encoded slice is kept and found again by the
 image's checksum, the stack's axis and the slice's index: the second click on an image and the hundredth query of a
@@ -90,15 +90,15 @@ class SliceNetwork:
             Cancelled: the control stopped it.
         """
         keys = {index: (stack.image.checksum, stack.axis, index) for index in dict.fromkeys(indices)}
-        found = {index: features for index, key in keys.items() if (features := self._cache.get(key)) is not None}
-        missing = [index for index in keys if index not in found]
+        encoded = {index: features for index, key in keys.items() if (features := self._cache.get(key)) is not None}
+        missing = [index for index in keys if index not in encoded]
         for start in range(0, len(missing), self.batch_size):
             control.advance(start / len(missing))
             batch = missing[start : start + self.batch_size]
             for index, features in zip(batch, self._encoded([stack.slice(i) for i in batch]), strict=True):
-                found[index] = features
+                encoded[index] = features
                 self._cache.put(keys[index], features)
-        return found
+        return encoded
 
     def encode_slices(self, slices: Sequence[np.ndarray]) -> list[Features]:
         """Features of grey slices (H, W) that are no part of an image's file; they are not kept."""
@@ -166,8 +166,8 @@ class _Cache:
 
     def get(self, key: tuple[str, int, int]) -> Features | None:
         with self._lock:
-            found: Features | None = self._entries.get(key)
-            return found
+            features: Features | None = self._entries.get(key)
+            return features
 
     def put(self, key: tuple[str, int, int], features: Features) -> None:
         with self._lock, suppress(ValueError):  # larger than the whole room: not kept

@@ -1,6 +1,6 @@
 """Templates vote on query slices: each of several template slices gives its answer; their probabilities are averaged.
 
-A template slice that does not show the structure is not asked, for the network was not trained on empty prompts; it
+A template slice that does not show the structure gives no answer, for the network was not trained on empty prompts; it
 votes against the structure all the same, and so the votes around a structure's end decide where it ends.
 """
 
@@ -55,13 +55,13 @@ class Tally:
 
     def agreement(self, structure: int) -> float | None:
         """Mean Dice, 0 to 1, of two votes on the same slice; None where no slice has two, or nothing was found."""
-        pairs = found = 0.0
+        pairs = pixels = 0.0
         for query, cast in self.cast.items():
             if cast[structure] > 1:
                 yes = self.yes[query][structure].astype(np.float32)
                 pairs += float((yes * (yes - 1)).sum()) / (cast[structure] - 1)
-                found += float(yes.sum())
-        return pairs / found if found else None
+                pixels += float(yes.sum())
+        return pairs / pixels if pixels else None
 
 
 @dataclass(frozen=True)

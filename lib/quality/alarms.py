@@ -37,22 +37,22 @@ def alarms(features: Mapping[str, float]) -> list[str]:
     """What is alarming about a mask, the most alarming first; none for features that says nothing."""
     if "size" not in features:
         return [EMPTY] if features else []
-    found = []
+    sentences = []
     times = math.exp(features.get("volume", 0.0))
     if not 1 / MOST_TIMES <= times <= MOST_TIMES:
-        found.append(f"volume {_number(times)} times the templates'")
+        sentences.append(f"volume {_number(times)} times the templates'")
     if features.get("contact", 0.0) > MOST_CONTACT:
-        found.append("touches the image border")
+        sentences.append("touches the image border")
     if features.get("reverse", 1.0) < LEAST_REVERSE:
-        found.append("does not lead back to the template's structure")
+        sentences.append("does not lead back to the template's structure")
     parts = math.exp(features.get("parts", 0.0))
     if parts >= MOST_PARTS:
-        found.append(f"{_number(parts)} times as many parts as in the templates")
+        sentences.append(f"{_number(parts)} times as many parts as in the templates")
     if features.get("place", 0.0) > FAR:
-        found.append("lies elsewhere in the image than in the templates")
+        sentences.append("lies elsewhere in the image than in the templates")
     if min(features.get("votes", 1.0), features.get("planes", 1.0)) < LEAST_AGREEMENT:
-        found.append("the templates or planes contradict each other")
-    return found
+        sentences.append("the templates or planes contradict each other")
+    return sentences
 
 
 def _number(value: float) -> str:
@@ -61,5 +61,5 @@ def _number(value: float) -> str:
 
 def reason(features: Mapping[str, float], weakest: str | None) -> str:
     """One reason a person understands: an alarm, or else what speaks most against the mask."""
-    found = alarms(features)
-    return found[0] if found else USUAL.get(weakest or "", FINE)
+    warnings = alarms(features)
+    return warnings[0] if warnings else USUAL.get(weakest or "", FINE)

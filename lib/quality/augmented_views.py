@@ -54,17 +54,17 @@ class AugmentedViews:
         """Augmented views of slices, each given by slice and number; the same ones whenever they are asked for."""
         keys = [(stack.image.checksum, stack.axis, *one) for one in wanted]
         with self._lock:
-            found = {key: self._made[key] for key in keys if key in self._made}
-        missing = [key for key in dict.fromkeys(keys) if key not in found]
+            views = {key: self._made[key] for key in keys if key in self._made}
+        missing = [key for key in dict.fromkeys(keys) if key not in views]
         if missing:
             pairs = [self._warp(stack, *key[2:]) for key in missing]
             features = self._network.encode_slices([grey for grey, _ in pairs])
-            found |= {
+            views |= {
                 key: AugmentedView(own, grid) for key, own, (_, grid) in zip(missing, features, pairs, strict=True)
             }
             with self._lock:
-                self._made.update({key: found[key] for key in missing})
-        return [found[key] for key in keys]
+                self._made.update({key: views[key] for key in missing})
+        return [views[key] for key in keys]
 
     def dice(self, stack: Stack, masks: np.ndarray) -> float:
         """Dice, 0 to 1, of the structure shown by bool masks (T, H, W), found by a template in views of itself."""
@@ -81,10 +81,10 @@ class AugmentedViews:
             for (index, _), view in zip(wanted, views, strict=True)
         ]
         truths = [view.mask(masks[index]) for (index, _), view in zip(wanted, views, strict=True)]
-        found = pooled_dice(truths, [logits > 0 for logits in self._network.answers(questions)])
+        score = pooled_dice(truths, [logits > 0 for logits in self._network.answers(questions)])
         with self._lock:
-            self._dices[key] = found
-        return found
+            self._dices[key] = score
+        return score
 
     def _warp(self, stack: Stack, index: int, number: int) -> tuple[np.ndarray, torch.Tensor]:
         size = self._network.size

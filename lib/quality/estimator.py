@@ -95,15 +95,15 @@ class Estimator:
         try:
             values = json.loads(path.read_text())
             version = values.pop("version")
-            found = cls(**values)
-            sizes = {len(found.features), len(found.mean), len(found.scale)}
-            bounds = {len(found.steps), len(found.low), len(found.high)}
-            estimate = found.estimate({})
+            estimator = cls(**values)
+            sizes = {len(estimator.features), len(estimator.mean), len(estimator.scale)}
+            bounds = {len(estimator.steps), len(estimator.low), len(estimator.high)}
+            estimate = estimator.estimate({})
         except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise EstimatorError(f"{path} must hold what scripts.calibrate writes: {error!r}") from error
         if version != VERSION or len(sizes) > 1 or len(bounds) > 1 or not np.isfinite(estimate):
             raise EstimatorError(f"{path} must hold an estimator of version {VERSION}, got {version}: make it again")
-        return found
+        return estimator
 
     def write(self, path: Path) -> None:
         """As JSON, whole or not at all."""

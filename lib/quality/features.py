@@ -78,12 +78,14 @@ def measure_features(network: SliceNetwork, views: AugmentedViews, origin: MaskO
     Args:
         slices: how many slices the network is asked about again.
     """
-    found = {**_shape(origin), **_certainty(origin)}
-    found |= {"votes": origin.tally.agreement(origin.structure), "planes": _planes(origin)}
-    found["copies"] = float(np.mean([views.dice(guide.stack, guide.masks) for guide in origin.guides]))
+    features = {**_shape(origin), **_certainty(origin)}
+    features |= {"votes": origin.tally.agreement(origin.structure), "planes": _planes(origin)}
+    features["copies"] = float(np.mean([views.dice(guide.stack, guide.masks) for guide in origin.guides]))
     if origin.mask.any():
-        found |= _reverse_features(network, views, origin, slices)
-    return {name: round(float(value), 4) for name, value in found.items() if value is not None and np.isfinite(value)}
+        features |= _reverse_features(network, views, origin, slices)
+    return {
+        name: round(float(value), 4) for name, value in features.items() if value is not None and np.isfinite(value)
+    }
 
 
 def _reverse_features(
@@ -99,7 +101,7 @@ def _reverse_features(
     backs = reverse_answers(network, cases)
     truths = [resize_mask(case.truth, size) >= 0.5 for case in cases]
     masks = [resize_mask(case.predicted, size) >= 0.5 for case in cases]
-    found = {
+    measured = {
         "reverse": pooled_dice(truths, backs),
         "reverse_least": min(pooled_dice([truth], [back]) for truth, back in zip(truths, backs, strict=True)),
         "overlap": pooled_dice(truths, masks),
@@ -109,8 +111,8 @@ def _reverse_features(
     questions = [Question(cases[n].query, cases[n].template, mask_maps(backs[n], size)) for n in again]
     forth = dict(zip(again, [logits > 0 for logits in network.answers(questions)], strict=True))
     nothing = np.zeros((size, size), bool)
-    found["again"] = pooled_dice(masks, [forth.get(n, nothing) for n in range(len(cases))])
-    return found | _view_features(network, views, origin, pairs, masks)
+    measured["again"] = pooled_dice(masks, [forth.get(n, nothing) for n in range(len(cases))])
+    return measured | _view_features(network, views, origin, pairs, masks)
 
 
 def _view_features(
@@ -123,15 +125,15 @@ def _view_features(
     """What augmented views of the template slices lead to, against the mask."""
     shown = [n for n, (guide, _, slice) in enumerate(pairs) if guide.shown[slice]]
     each = range(max(1, VIEWS // len(shown))) if shown else range(0)
-    said, questions = [], []
+    own, questions = [], []
     for n in shown:
         guide, query, slice = pairs[n]
         for view in views.take(guide.stack, [(slice, number) for number in each]):
-            said.append(masks[n])
+            own.append(masks[n])
             maps = mask_maps(view.mask(guide.masks[slice]), network.size)
             questions.append(Question(origin.queries[query], view.features, maps))
     answers = [logits > 0 for logits in network.answers(questions)]
-    return {"opinions": pooled_dice(said, answers)} if answers else {}
+    return {"opinions": pooled_dice(own, answers)} if answers else {}
 
 
 def _pairs(origin: MaskOrigin, slices: int) -> list[tuple[Guide, int, int]]:
@@ -158,7 +160,7 @@ def _certainty(origin: MaskOrigin) -> dict[str, float | None]:
         return {"expected": 0.0}
     probability = to_probability(shown)
     mask = shown > 0
-    found: dict[str, float | None] = {
+    features: dict[str, float | None] = {
         "expected": 2 * float(probability[mask].sum()) / float(probability.sum() + mask.sum()),
         "inside": float(probability[mask].mean()),
     }
@@ -166,8 +168,8 @@ def _certainty(origin: MaskOrigin) -> dict[str, float | None]:
     grown = torch.nn.functional.max_pool2d(inner, 3, 1, 1)
     shrunk = 1 - torch.nn.functional.max_pool2d(1 - inner, 3, 1, 1)
     edge = (grown - shrunk)[:, 0].numpy() > 0
-    found["border"] = float(np.abs(2 * probability[edge] - 1).mean()) if edge.any() else None
-    return found
+    features["border"] = float(np.abs(2 * probability[edge] - 1).mean()) if edge.any() else None
+    return features
 
 
 def _planes(origin: MaskOrigin) -> float | None:

@@ -44,8 +44,8 @@ def spread(items: Sequence[int], count: int) -> list[int]:
 
 def reverse_answers(network: SliceNetwork, cases: Sequence[ReverseCase]) -> list[np.ndarray]:
     """Bool (S, S) that each case's predicted mask leads to; nothing leads to nothing, and is not asked."""
-    asked = [case for case in cases if case.predicted.any()]
-    questions = [Question(case.template, case.query, mask_maps(case.predicted, network.size)) for case in asked]
-    answers = dict(zip(map(id, asked), network.answers(questions), strict=True))
+    shown = [case for case in cases if case.predicted.any()]
+    questions = [Question(case.template, case.query, mask_maps(case.predicted, network.size)) for case in shown]
+    answers = dict(zip(map(id, shown), network.answers(questions), strict=True))
     nothing = np.zeros((network.size, network.size), bool)
     return [answers[id(case)] > 0 if id(case) in answers else nothing for case in cases]

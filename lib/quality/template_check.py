@@ -43,7 +43,7 @@ class TemplateReport:
         for name, dice in self.copies.items():
             if dice < LEAST_COPIES:
                 sentences.append(
-                    f"{name} is hard: even in warped copies of its own template it is found with a Dice of {dice:.2f}; "
+                    f"{name} is hard: even in warped copies of its own template it reaches a Dice of {dice:.2f}; "
                     "expect to correct, and paint it in a few more studies"
                 )
         if self.trial and float(np.median(list(self.trial.values()))) < LEAST_TRIAL:
@@ -70,9 +70,9 @@ def typicality(descriptors: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 def most_typical(descriptors: Mapping[str, np.ndarray], templates: Sequence[str]) -> str | None:
     """The most typical study if it is none of the templates and clearly more typical than they are."""
-    found = typicality(descriptors)
-    known = [found[id] for id in templates if id in found]
-    best = max(found, key=lambda id: found[id], default=None)
+    typical = typicality(descriptors)
+    known = [typical[id] for id in templates if id in typical]
+    best = max(typical, key=lambda id: typical[id], default=None)
     return best if best is not None and known and max(known) < 0.5 else None
 
 

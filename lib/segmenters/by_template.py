@@ -28,14 +28,14 @@ def read_template(image: str | Path, label: str | Path, names: Sequence[str] = (
         TemplateError: a label that shows nothing.
     """
     picture = read_image(image)
-    found = read_label(label, picture)
-    values = [int(value) for value in np.unique(found) if value]
+    label_map = read_label(label, picture)
+    values = [int(value) for value in np.unique(label_map) if value]
     if not values:
         raise ImageError(f"{Path(label).name}: the template's label must hold a structure, got 0 everywhere: paint one")
     if len(set(names)) < len(names) or len(names) > max(values):
         raise ImageError(f"names must be different and at most {max(values)}, the label's largest value; got {names}")
     named = {value: names[value - 1] if value <= len(names) else f"label_{value}" for value in values}
-    return Template(Path(image).name, picture, found, {name: value for value, name in named.items()})
+    return Template(Path(image).name, picture, label_map, {name: value for value, name in named.items()})
 
 
 def segment_file(

@@ -70,11 +70,11 @@ def logits_of(network: nn.Module, slices: Sequence[np.ndarray]) -> Tensor:
     network.eval()
     images = torch.from_numpy(np.stack(slices).astype(np.float32)).to(next(network.parameters()).device)
     # Instance normalisation sees as much of an image as it did in training
-    found = sliding_window_inference(images, (PATCH, PATCH), BATCH, network, overlap=0.5, mode="gaussian")
-    assert isinstance(found, Tensor)
-    found = found.float().cpu()
-    finite(found.numpy())
-    return found
+    logits = sliding_window_inference(images, (PATCH, PATCH), BATCH, network, overlap=0.5, mode="gaussian")
+    assert isinstance(logits, Tensor)
+    logits = logits.float().cpu()
+    finite(logits.numpy())
+    return logits
 
 
 @dataclass(frozen=True, eq=False)
