@@ -42,6 +42,7 @@ from lib.learning.adapters import MODES
 from lib.learning.datasets import Dataset, read_dataset
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network, weights_hash
+from lib.quality.estimator import Estimator
 from lib.segmenters.list_unet import ListUNet, load_list_unet, save_list_unet
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import CaseFolder
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit("--only-final asks nothing, and how much say a specialist has comes from what is asked")
     torch.set_num_threads(options.threads)
     network = load_network(options.weights)
+    estimator = Estimator.valid_for(weights_hash(network), options.weights)
     rows, records = FinishedRows(options.rows), []
     for name in options.lists:
         dataset = read_dataset(options.data / name)
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             key = json.dumps(
                 [name, labelled, mode, seed, weights_hash(network), *numbers, options.only_final, len(plan.queries)]
             )
-            trainer = _Trainer(network, plan, options.only_final, options.networks)
+            trainer = _Trainer(network, estimator, plan, options.only_final, options.networks)
             records += rows.get(key) or rows.put(key, [measure(trainer, tuning, specialist, rows)])
             print(row_line(records[-1]), flush=True)
     table = report(records) + quality_line(records)
@@ -120,8 +122,11 @@ class Learnt:
 class _Trainer:
     """Trains on the labelled studies of a plan, or takes what was learnt from them before."""
 
-    def __init__(self, network: OnePrompt, plan: _Plan, only_final: bool, folder: Path | None) -> None:
-        self.network, self.plan, self.only_final, self._folder = network, plan, only_final, folder
+    def __init__(
+        self, network: OnePrompt, estimator: Estimator | None, plan: _Plan, only_final: bool, folder: Path | None
+    ) -> None:
+        self.network, self.estimator, self.plan = network, estimator, plan
+        self.only_final, self._folder = only_final, folder
 
     def tuned(self, settings: FineTuning) -> Learnt:
         """One-Prompt, fine-tuned."""
@@ -220,7 +225,7 @@ def measure(
         "queries": len(queries),
         "cpu_seconds": round(sum(own.cpu_seconds for own in learnt.values()), 1),
         "weights": parent,
-        "judged": _judged(served, beside, templates, queries) if beside else [],
+        "judged": _judged(served, trainer.estimator, beside, templates, queries) if beside else [],
         "only_final": trainer.only_final,
     }
 
@@ -240,10 +245,19 @@ def _dice(
 
 
 def _judged(
-    network: OnePrompt, specialist: ListUNet, templates: Sequence[Template], queries: Sequence[Template]
+    network: OnePrompt,
+    estimator: Estimator | None,
+    specialist: ListUNet,
+    templates: Sequence[Template],
+    queries: Sequence[Template],
 ) -> list[tuple[float, float]]:
-    """(predicted, true) Dice of every mask that the specialist has a say in, judged as in serving."""
-    predictor, scores = SliceSegmenter(network), []
+    """(predicted, true) Dice of every mask that the specialist has a say in, judged as in serving.
+
+    Empty where no estimator was fitted for the weights that all of this began with.
+    """
+    if estimator is None:
+        return []
+    predictor, scores = SliceSegmenter(network, estimator=estimator), []
     for query in queries:
         shown = {name for template in templates for name in template.structures}
         names = [name for name in query.structures if name in shown and name in specialist.structures]

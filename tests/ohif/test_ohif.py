@@ -114,7 +114,7 @@ def test_ohif_connects_and_lists_the_models(viewer: Viewer, phantoms: dict[str, 
     viewer.connect()
     models = viewer.models()
     named = ["oneprompt_points", "oneprompt_points_slice"]  # which are told the structure with the points
-    assert models["Auto-Segmentation"] == models["Class Prompts"] == ["oneprompt", *named]
+    assert models["Auto-Segmentation"] == models["Class Prompts"] == ["oneprompt", *named, "oneprompt_submit"]
     assert models["Point Prompts"] == [*named, "oneprompt_click", "oneprompt_slice"]
 
 

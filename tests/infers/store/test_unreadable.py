@@ -101,7 +101,7 @@ def test_names_of_any_bytes_are_left_out_and_told(folder):
         os.makedirs(os.path.dirname(whole), exist_ok=True)
         with open(whole, "wb") as file:
             file.write((folder / "s0.nii.gz").read_bytes())
-    (folder / ("x" * 230 + ".nii.gz")).write_bytes((folder / "s0.nii.gz").read_bytes())
+    (folder / ("x" * 248 + ".nii.gz")).write_bytes((folder / "s0.nii.gz").read_bytes())
     os.makedirs(os.path.join(os.fsencode(folder), b"labels", b"tag\xe9"))
     store = StudyStore(str(folder))
     store.save_label("s0", label_of(folder), FINAL, {})
