@@ -17,13 +17,15 @@ FLAGS = (
     "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1280,900"
 )
 
+WEBGL = "--use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist"  # drawn by the processor
+
 
 @contextmanager
-def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
-    """A browser with a fresh profile, ended afterwards."""
+def chromium(profile: Path, flags: str = "") -> Iterator[webdriver.Chrome]:
+    """A browser with a fresh profile and further flags, ended afterwards."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM or "chromium"
-    for flag in [*FLAGS.split(), f"--user-data-dir={profile}"]:
+    for flag in [*FLAGS.split(), *flags.split(), f"--user-data-dir={profile}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options, Service(DRIVER or "chromedriver"))

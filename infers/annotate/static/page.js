@@ -36,7 +36,7 @@ export const page = {
   get work() { return work; },
   get viewer() { return viewer; },
   get marks() { return marks; },
-  draw, say, open, keepSoon, keepNow, refresh, loadLabel, fail,
+  draw, say, open, keepSoon, keepNow, refresh, loadLabel, fail, attend,
 };
 const act = makeDeeds(page);
 
@@ -67,7 +67,7 @@ async function open(id, shrink = null) {
   const mine = ++opening;
   if (work && state.id) leave();
   Object.assign(state, { id, study: null, row: null, error: "", conflict: null, unfinished: null, done: null, finished: false,
-    loading: { part: 0, text: "Opening…" }, others: [], newMask: false, busy: 0 });
+    loading: { part: 0, text: "Opening…" }, others: [], newMask: false, busy: 0, message: "" });
   work = null;
   history.replaceState(null, "", `${location.pathname}?${new URLSearchParams({ study: id })}`);
   draw();
@@ -145,6 +145,8 @@ async function loadLabel() {
     if (prompts?.[name]) one.prompts = heard(prompts[name]);
     else one.grounded = true;
   }
+  const first = work.structures.find(({ name }) => name in structures);
+  if (first) work.choose(first);
   state.loaded = tag;
   work.past = [];
   work.future = [];

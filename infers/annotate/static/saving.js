@@ -18,10 +18,10 @@ export function saving(page) {
         : "There is nothing to submit yet: click a structure, or paint it.");
       return;
     }
+    const seen = over ? state.conflict.version : state.seen.final ?? "";
     await during(async () => {
       const { study } = work;
       const file = await server.labelFile(study.label, work.grid.file(work.labels.values, table));
-      const seen = over ? state.conflict.version : state.seen.final ?? "";
       await server.submit(study.id, file, study.label.suffix, names, who(), seen);
       done(work, `The label of ${study.id} is saved: it is a template now.`);
     });

@@ -10,6 +10,7 @@ export function keyboard(state, act) {
     t: () => final(row()) && act.template(row()),
     x: () => act.toggle(row().id),
     o: () => state.ohif && window.open(`studies/${encodeURIComponent(row().id)}/ohif`, "_blank", "noopener"),
+    e: () => location.assign(`annotate?study=${encodeURIComponent(row().id)}`),
     Enter: () => act.enlarge(row().id),
   };
 

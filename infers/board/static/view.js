@@ -10,6 +10,7 @@ export const STATUSES = {
   rejected: "rejected",
   failed: "failed",
   unlabelled: "no mask yet",
+  prompted: "prompted",
   accepted: "accepted",
   template: "template",
   excluded: "not a template",
@@ -23,6 +24,7 @@ const KEYS = [
   ["t", "use as template, or do not"],
   ["x", "select, or do not"],
   ["Enter", "show large"],
+  ["e", "annotate"],
   ["o", "open in OHIF"],
   ["n, p", "next page, previous page"],
   ["/", "search"],
@@ -41,6 +43,7 @@ export function page(state, act) {
     <main>
       ${training(state, act)} ${filters(state, act)} ${bulk(state, act)}
       ${state.error ? html`<p class="error" role="alert">${state.error}</p>` : nothing}
+      ${beginning(state.counts)}
       <ul class="studies" aria-label="Studies">
         ${repeat(state.studies, (row) => row.id, (row) => card(row, state, act))}
       </ul>
@@ -51,6 +54,13 @@ export function page(state, act) {
     ${large(state, act)} ${help(state, act)}
     <p class="message" role="status" aria-live="polite">${state.message}</p>
   `;
+}
+
+// Nothing is labelled: the first study is where to begin
+function beginning(counts) {
+  const labelled = ["prompted", "accepted", "template", "excluded"].some((status) => counts[status]);
+  return labelled || !counts.unlabelled ? nothing : html`<p class="begin">No study is labelled yet.
+    <a class="button accept" id="begin" href="annotate">Annotate the first study</a> The others follow by themselves.</p>`;
 }
 
 function header({ job, counts, health, unreadable, files }, act) {
@@ -204,6 +214,7 @@ function buttons(row, { ohif }, act) {
     ${row.undoable ? button("undo", "Undo", () => act.undo(ids)) : nothing}
     ${final ? button("template", row.status === "excluded" ? "Use as template" : "No template", () => act.template(row)) : nothing}
     ${row.status === "failed" || row.status === "rejected" ? button("again", "Try again", () => act.again(ids)) : nothing}
+    <a class="button annotate" tabindex="-1" href="annotate?study=${encodeURIComponent(row.id)}">Annotate</a>
     ${ohif ? html`<a class="button" tabindex="-1" target="_blank" rel="noopener"
       href="studies/${encodeURIComponent(row.id)}/ohif">OHIF</a>` : nothing}
   `;
