@@ -59,7 +59,8 @@ class SubmitTask(OnePromptTask):
         label, numbers = read_label(stored.path, image), self.engine.labels.names
         values = stored.record.structures or stored.record.statement.label_names or {}
         table = np.zeros(int(label.max()) + 1, label.dtype)
-        labels = {name: numbers[name] for name in values if name in numbers}
+        shown = set(np.unique(label).tolist())  # a label may name structures of the list that it does not show
+        labels = {name: numbers[name] for name, value in values.items() if name in numbers and value in shown}
         for name, index in labels.items():
             table[values[name]] = index
         following = self.engine.studies.count_without_final()
