@@ -161,9 +161,10 @@ def arranged_on(series: Sequence[Dataset], image: Image) -> Arrangement:
     slices = image.array.shape[2]
     if len(arranged.frames) != slices:
         raise ImageError(f"the series has {len(arranged.frames)} images and the label {slices} slices: they must agree")
-    there = np.linalg.inv(image.affine) @ RAS_TO_LPS @ arranged.affine
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, slices - 1)])
-    if np.abs(corners @ (there - np.eye(4)).T).max() > SAME_PLACE:
+    readings = (image.affine, *image.others)  # a tilted series' NIfTI lies elsewhere for readers that know no shear
+    there = [np.linalg.inv(reading) @ RAS_TO_LPS @ arranged.affine for reading in readings]
+    if min(np.abs(corners @ (one - np.eye(4)).T).max() for one in there) > SAME_PLACE:
         raise ImageError(
             "the series does not lie where the label lies: make the label on this series, not on a copy with another "
             "geometry"

@@ -74,7 +74,7 @@ def _own_frames(seg: Dataset, image: Image, series: Sequence[Dataset]) -> dict[s
         lps[:3, 3] + np.arange(image.array.shape[2])[:, None] * lps[:3, 2] if image.planes is None else image.planes
     )
     if arranged is not None and arranged.placed and len(arranged.frames) == len(places):
-        places = arranged.planes
+        lps, places = arranged.affine, arranged.planes  # a file of the series may be read without its tilt
     segments = {int(item.SegmentNumber): _name(item, int(item.SegmentNumber)) for item in seg.SegmentSequence}
     masks = {name: np.zeros(image.array.shape, bool) for name in segments.values()}
     near = SAME_PLACE * min(image.spacing)

@@ -363,7 +363,7 @@ def test_trainings_and_versions_are_shown_and_gone_back_to(board: Board, server:
     assert "served" in rows.pop(weights).text
     [(base, row)] = rows.items()
     row.find_element(By.CSS_SELECTOR, "button").click()
-    board.wait(lambda: f"{base} is served" in board.one("[role=status]").text)
+    board.wait(lambda: f"{base} is served" in board.one(".message").text)
     assert server.status()["weights"] == base
     assert board.one("#train").is_enabled()
     server.wait_for(lambda status: status["job"]["state"] == "done")
