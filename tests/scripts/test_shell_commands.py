@@ -204,7 +204,7 @@ def test_serve_without_studies_makes_demo_studies_once(project):
         answer = project.run("serve", "--port", "9000")
         ((*call,),) = project.calls("-m|monailabel.main")
         assert call[9:] == ["--studies", f"{project.root}/demo/studies", "--port", "9000"]
-        assert "http://127.0.0.1:9000/info/" in answer.stderr
+        assert "http://127.0.0.1:9000/oneprompt/annotate" in answer.stderr
     assert project.calls("-m|scripts.make_demo_data") == []  # of the second start
 
 
