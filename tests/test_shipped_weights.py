@@ -49,7 +49,7 @@ def test_one_prompted_template_beats_copying_its_mask_on_tasks_never_seen():
 @torch.inference_mode()
 def test_each_click_makes_the_interactive_answer_better_on_average():
     network, rounds = load_network(SHIPPED_WEIGHTS), []
-    for image, mask, _, _ in cases():
+    for image, mask, _, _ in cases()[::2]:
         features = network.encode(torch.from_numpy(image)[None, None])
         prompt, scores = Prompt(foreground=(deepest_point(mask),)), []
         for _ in range(5):

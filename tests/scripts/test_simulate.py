@@ -24,7 +24,7 @@ def simulate(folder, *options):
     return main([str(word) for word in (*paths, *options)])
 
 
-def test_all_four_ways_finish_every_study_and_a_second_run_repeats_nothing(folder, tiny_weights, monkeypatch, capsys):
+def test_all_four_ways_finish_every_study_and_later_runs_repeat_nothing(folder, tiny_weights, monkeypatch, capsys):
     options = ("--weights", tiny_weights, "--most-clicks", "1")
     assert simulate(folder, *options) == 0
     found = json.loads((folder / "out" / "simulation.json").read_text())["ways"]
@@ -35,15 +35,12 @@ def test_all_four_ways_finish_every_study_and_a_second_run_repeats_nothing(folde
     assert [found[way]["unseen"] for way in ("hand", "interactive", "random")] == [0, 0, 0]
     assert found["interactive"]["goals"]["0.9"]["limited"] == ["s0", "s1", "s2"]  # an untrained network cannot help
     assert (folder / "out" / "clicks.png").read_bytes().startswith(b"\x89PNG")
-    monkeypatch.setattr("scripts.measure.simulation.ways.Server", None)  # nobody may start one now
-    assert simulate(folder, *options) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("scripts.measure.simulation.ways.Server", None)  # nobody may start one now
+        assert simulate(folder, *options) == 0
     assert json.loads((folder / "out" / "simulation.json").read_text())["ways"] == found
     assert "hit before 0.9 in s0, s1, s2" in capsys.readouterr().out
-
-
-def test_what_was_interrupted_goes_on(folder, tiny_weights):
-    options = ("--weights", tiny_weights, "--most-clicks", "1", "--ways", "random", "--limit", "2")
-    assert simulate(folder, *options) == 0
+    # A run that was interrupted goes on
     log = folder / "out" / "random" / "log.json"
     entries = json.loads(log.read_text())
     (folder / "out" / "random" / "unseen.json").unlink()
