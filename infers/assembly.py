@@ -46,7 +46,7 @@ from infers.study_list.descriptors import Descriptors
 from infers.study_list.pending_results import PendingResults
 from infers.study_list.scoring import DiceScoring, score_study
 from infers.study_list.strategies import strategies
-from infers.study_list.studies import MODEL, SPECIALIST, Studies
+from infers.study_list.studies import LIST_UNET, MODEL, Studies
 from infers.study_list.template_check import TemplateCheck
 from infers.tasks.list_unet import ListUNetTask
 from infers.tasks.oneprompt import Engine, tasks
@@ -71,7 +71,7 @@ from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.uniseg.beside import UniSegBeside
 
-SPECIALIST_FOLDER = "specialist"
+LIST_UNET_FOLDER = "specialist"
 UNISEG_FOLDER = "uniseg"
 
 
@@ -104,7 +104,7 @@ class Assembly:
             partial(SliceSegmenter, settings=settings),
         )
         # With the study list, not with the weights that other lists may be served with too
-        self.specialist = ServedListUNet(self.state / SPECIALIST_FOLDER, self.model.device)
+        self.list_unet = ServedListUNet(self.state / LIST_UNET_FOLDER, self.model.device)
         self.uniseg = ServedUniSeg(self.state / UNISEG_FOLDER, self.model.device, self.config.uniseg)
 
     # What main.py registers
@@ -115,7 +115,7 @@ class Assembly:
         return {
             **tasks(self.engine),
             SUBMIT: SubmitTask(self.engine),
-            SPECIALIST: ListUNetTask(self.engine, self.specialist),
+            LIST_UNET: ListUNetTask(self.engine, self.list_unet),
             UNISEG: UniSegTask(self.engine, self.uniseg),
         }
 
@@ -130,11 +130,11 @@ class Assembly:
             "tuning": self.config.finetuning,
         }
 
-    def for_specialist(self) -> dict[str, Any]:
+    def for_list_unet(self) -> dict[str, Any]:
         """What `trainers.list_unet.ListUNetTrainer` is made with."""
 
         return {
-            "specialist": self.specialist,
+            "served": self.list_unet,
             "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
             "settings": ListUNetSettings(most_templates=self.config.templates),
@@ -193,7 +193,7 @@ class Assembly:
     @cached_property
     def trainings(self) -> Trainings:
         """The trainings of the list."""
-        folders = {MODEL: self.models, SPECIALIST: self.specialist.path.parent, UNISEG: self.uniseg.path.parent}
+        folders = {MODEL: self.models, LIST_UNET: self.list_unet.path.parent, UNISEG: self.uniseg.path.parent}
         return Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
 
     @cached_property
@@ -241,7 +241,7 @@ class Assembly:
 
     def _segmenter(self) -> Segmenter:
         """What segments the list now."""
-        by_templates, unet = self.model.segmenter, self.specialist.current
+        by_templates, unet = self.model.segmenter, self.list_unet.current
         beside = ListUNetSegmenter(by_templates, unet) if unet else by_templates
         uniseg = self.uniseg.segmenter
         if uniseg is None or not self.uniseg.better_than(unet.record if unet else {}):
@@ -268,13 +268,13 @@ class Assembly:
     @cached_property
     def publishing(self) -> Publishing:
         """Choosing what is served."""
-        return Publishing(self.model, self.versions, self.specialist, self.uniseg, self.infers, self._look_at_weights)
+        return Publishing(self.model, self.versions, self.list_unet, self.uniseg, self.infers, self._look_at_weights)
 
     @cached_property
     def status(self) -> Status:
         """Saying how things stand."""
         return Status(
-            self.studies, self.job, self.board, self.trainings, self.publishing, self.model, self.specialist,
+            self.studies, self.job, self.board, self.trainings, self.publishing, self.model, self.list_unet,
             self.uniseg, self.config.specialist,
         )  # fmt: skip
 
@@ -294,7 +294,7 @@ class Assembly:
         for listener in (self._replace_prompts, self._describe_images, self._trigger_job, self._score, self._train):
             self.changes.listen(listener)
         self.datastore.on_change(self.changes.noticed)
-        for folder in (self.models, self.specialist.path.parent, self.uniseg.path.parent):
+        for folder in (self.models, self.list_unet.path.parent, self.uniseg.path.parent):
             FolderWatch(folder, self._look_at_weights)
         self.job.start()
         self.acceptance.start()
@@ -327,7 +327,7 @@ class Assembly:
     def _look_at_weights(self) -> Any:
         # Training writes into the watched folders all the time: only other weights are news for the list
         return if_other(
-            lambda: (self.model.weights_on_disk(), self.specialist.hash, self.uniseg.fingerprint), self.changes.noticed
+            lambda: (self.model.weights_on_disk(), self.list_unet.hash, self.uniseg.fingerprint), self.changes.noticed
         )
 
 

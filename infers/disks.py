@@ -41,9 +41,9 @@ def disk_problem(error: OSError) -> tuple[int, str] | None:
 
 def _folder(error: OSError) -> Path:
     """The folder that it is about: the study folder where the error does not say."""
-    said = error.filename2 or error.filename
+    name = error.filename2 or error.filename
     path = (
-        Path(os.fsdecode(said)).parent if isinstance(said, str | bytes) else Path(settings.MONAI_LABEL_STUDIES or ".")
+        Path(os.fsdecode(name)).parent if isinstance(name, str | bytes) else Path(settings.MONAI_LABEL_STUDIES or ".")
     )
     return path
 

@@ -35,7 +35,7 @@ IMAGE_PATTERNS = tuple(f"*{extension}" for extension in IMAGE_EXTENSIONS)
 
 
 class EnvironmentProblem(RuntimeError):
-    """Packages with which MONAI Label cannot run; the message has the command that mends it."""
+    """Packages with which MONAI Label cannot run; the message has the command that puts it right."""
 
 
 def check_packages(installed: Callable[[str], str | None] | None = None) -> list[str]:
@@ -65,19 +65,19 @@ def check_packages(installed: Callable[[str], str | None] | None = None) -> list
         raise EnvironmentProblem(
             "MONAI Label cannot run with these packages:\n  - "
             + "\n  - ".join(problems)
-            + f"\nMend it with:\n  {sys.executable} -m pip install {wanted}"
+            + f"\nInstall the tested ones with:\n  {sys.executable} -m pip install {wanted}"
         )
     return warnings
 
 
 def requirements(lines: Iterable[str]) -> list[tuple[Requirement, str]]:
     """The requirements among the lines of a requirements file, each with the reason given in its comment or ''."""
-    found = []
+    lines_and_reasons = []
     for line in lines:
         text, _, reason = line.partition("#")
         if text.strip() and not text.strip().startswith("-"):
-            found.append((Requirement(text.strip()), reason.strip()))
-    return [(requirement, reason) for requirement, reason in found if _applies(requirement)]
+            lines_and_reasons.append((Requirement(text.strip()), reason.strip()))
+    return [(requirement, reason) for requirement, reason in lines_and_reasons if _applies(requirement)]
 
 
 def _applies(requirement: Requirement) -> bool:

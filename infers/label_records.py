@@ -228,8 +228,8 @@ class LabelRecord:
     @property
     def naming(self) -> dict[str, Any]:
         """All that names the structures, and prompts them, as JSON: other names or prompts make it another template."""
-        said = {"structures": self.structures, "prompts": self.prompts}
-        return {**self.statement.naming, **{key: dict(value) for key, value in said.items() if value is not None}}
+        parts = {"structures": self.structures, "prompts": self.prompts}
+        return {**self.statement.naming, **{key: dict(value) for key, value in parts.items() if value is not None}}
 
     @property
     def inferred(self) -> bool:

@@ -88,10 +88,10 @@ def choose_names(
     else:
         by_index = {index: name for name, index in labels.names.items()}
         known = _first_that_fits(values, [*sources, by_index])
-        if known is None and (told := [name for name in labels.names if not GENERIC.fullmatch(name)]):
+        if known is None and (own_names := [name for name in labels.names if not GENERIC.fullmatch(name)]):
             raise ClientError(
                 f"nothing says what the label's values {values} are, and the study list knows "
-                f"{ {name: index for name, index in labels.names.items() if name in told} }: send label_info "
+                f"{ {name: index for name, index in labels.names.items() if name in own_names} }: send label_info "
                 '[{"name": ..., "idx": value}, ...] with the label, or for a file that lies there already with '
                 "PUT /datastore/label/info",
                 409,
@@ -110,10 +110,10 @@ def names_beside(label: Path) -> dict[int, str]:
     """
     record = label.with_name(label.name.split(".nii")[0].split(".nrrd")[0] + ".json")
     try:
-        said = read_record(record)
+        content = read_record(record)
     except (OSError, RecordError):
         return {}
-    labels = said.get("labels") if isinstance(said, Mapping) else None
+    labels = content.get("labels") if isinstance(content, Mapping) else None
     pairs = labels.items() if isinstance(labels, Mapping) else ()
     turned = (pair if isinstance(pair[1], int) else pair[::-1] for pair in pairs)
     return {int(value): str(name) for name, value in turned if str(value).isdigit() and int(value) > 0}
@@ -256,10 +256,10 @@ def _folded(name: str) -> str:
     return " ".join(name.split()).casefold()
 
 
-def _indices(found: Any) -> dict[str, int]:
+def _indices(value: Any) -> dict[str, int]:
     """{structure: index} as the map's file holds it. Raises RecordError."""
-    if not isinstance(found, dict) or not all(
-        isinstance(index, int) and 0 < index <= LARGEST_INDEX for index in found.values()
+    if not isinstance(value, dict) or not all(
+        isinstance(index, int) and 0 < index <= LARGEST_INDEX for index in value.values()
     ):
         raise RecordError(f"structures must have indices from 1 to {LARGEST_INDEX}")
-    return dict(found)
+    return dict(value)

@@ -21,35 +21,35 @@ FOREGROUND_STROKES, BACKGROUND_STROKES = "foreground_scribbles", "background_scr
 PROMPT_PARTS = ("foreground", "background", "roi", FOREGROUND_STROKES, BACKGROUND_STROKES)
 
 
-def said_prompts(
-    told: Any, shape: Sequence[int], previous: Mapping[str, np.ndarray] | None = None
+def parse_prompts(
+    value: Any, shape: Sequence[int], previous: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, Prompt]:
     """Prompts of every kind in one JSON object.
 
     Args:
-        told: as the module says it, or its JSON text.
+        value: as the module says it, or its JSON text.
         shape: of the image in voxels.
         previous: masks to refine, bool arrays of the image's shape per structure.
 
     Raises:
         ClientError: another form, voxels outside the image, or nothing that shows where a structure is.
     """
-    if isinstance(told, str):
+    if isinstance(value, str):
         try:
-            told = json.loads(told)
+            value = json.loads(value)
         except ValueError:
-            told = None
-    if not isinstance(told, Mapping) or not all(isinstance(parts, Mapping) for parts in told.values()):
+            value = None
+    if not isinstance(value, Mapping) or not all(isinstance(parts, Mapping) for parts in value.values()):
         raise ClientError(
-            f"prompts must be {{structure: {{{', '.join(PROMPT_PARTS)}}}}}, each optional; got {str(told)[:80]!r}"
+            f"prompts must be {{structure: {{{', '.join(PROMPT_PARTS)}}}}}, each optional; got {str(value)[:80]!r}"
         )
-    found = {}
-    for name, parts in told.items():
+    prompts = {}
+    for name, parts in value.items():
         if unknown := sorted(set(parts) - set(PROMPT_PARTS)):
             raise ClientError(f"prompts of {name!r} may be {', '.join(PROMPT_PARTS)}; got {unknown[0]!r}")
         foreground, background = (points_of(parts.get(key), key, len(shape)) for key in ("foreground", "background"))
         strokes, others = (_strokes(parts.get(key), key, shape) for key in (FOREGROUND_STROKES, BACKGROUND_STROKES))
-        found[str(name).strip()] = checked_prompt(
+        prompts[str(name).strip()] = checked_prompt(
             shape,
             foreground=foreground,
             background=background,
@@ -58,7 +58,7 @@ def said_prompts(
             background_doodle=others,
             previous=(previous or {}).get(str(name).strip()),
         )
-    return useful(found)
+    return useful(prompts)
 
 
 def checked_prompt(shape: Sequence[int], **parts: Any) -> Prompt:
@@ -73,19 +73,19 @@ def checked_prompt(shape: Sequence[int], **parts: Any) -> Prompt:
 
 def useful(prompts: dict[str, Prompt]) -> dict[str, Prompt]:
     """The prompts that say where their structure is; background alone does so only where it corrects a mask."""
-    said = {
+    localising = {
         name: prompt
         for name, prompt in prompts.items()
         if prompt.foreground
         or prompt.box
         or any(array is not None for array in (prompt.doodle, prompt.mask, prompt.previous))
     }
-    if not said:
+    if not localising:
         raise ClientError(
             "a prompt must say where the structure is: a foreground click, a box (roi), foreground scribbles or a "
             "painted mask; got none of them"
         )
-    return said
+    return localising
 
 
 def points_of(value: Any, key: str, dimensions: int) -> tuple[tuple[int, ...], ...]:
@@ -128,9 +128,9 @@ def _strokes(value: Any, key: str, shape: Sequence[int]) -> np.ndarray | None:
     places = np.array(points)
     if (places < 0).any() or (places >= np.array(shape)).any():
         raise ClientError(f"{key} must lie inside the image of shape {tuple(shape)}: draw on the image")
-    drawn = np.zeros(shape, bool)
-    drawn[tuple(places.T)] = True
-    return drawn
+    strokes = np.zeros(shape, bool)
+    strokes[tuple(places.T)] = True
+    return strokes
 
 
 def list_of(value: Any, key: str) -> list[Any]:

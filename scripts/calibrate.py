@@ -74,10 +74,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error}", file=sys.stderr)
         return 1
     estimator.write(options.out)
-    told = estimator.about
+    summary = estimator.about
     print(
-        f"{options.out}: {told['masks']} masks of {len(told['lists'])} lists; asked about lists it was not fitted on, "
-        f"correlation {told['correlation']}, mean absolute error {told['mean_absolute_error']}"
+        f"{options.out}: {summary['masks']} masks of {len(summary['lists'])} lists; on lists it was not fitted on, "
+        f"correlation {summary['correlation']}, mean absolute error {summary['mean_absolute_error']}"
     )
     return 0
 

@@ -31,7 +31,7 @@ from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_netw
 from lib.segmenters.settings import SegmenterSettings
 from scripts.evaluate import open_folders
 from scripts.measure.evaluation.cases import Case, CaseFolder
-from scripts.measure.evaluation.methods import Asked
+from scripts.measure.evaluation.methods import TemplateQuestion
 from scripts.measure.evaluation.plan import Settings, Task, tasks_of
 from scripts.measure.evaluation.report import table
 from scripts.measure.evaluation.segmenters import one_prompt
@@ -91,11 +91,11 @@ def answered(folder: CaseFolder, task: Task, option: Option, network: OnePrompt)
     """Dice and processor seconds of every question of a task that an option answers."""
     names = {value: folder.dataset.labels[value] for value in task.values}
     method = one_prompt(network, settings=option.settings)
-    for question in (q for q in task.questions if q.asked == option.templates):
+    for question in (q for q in task.questions if q.wanted == option.templates):
         query = folder.case(question.query)
         templates = _nearest(query, [folder.case(file) for file in question.templates], option.nearest)
         began = time.process_time()
-        (answer,) = method.answers([Asked(query, tuple(templates), names)], option.kind)
+        (answer,) = method.answers([TemplateQuestion(query, tuple(templates), names)], option.kind)
         seconds = time.process_time() - began
         for value in sorted(set(answer) & folder.showing[question.query]):
             yield {
@@ -112,8 +112,8 @@ def answered(folder: CaseFolder, task: Task, option: Option, network: OnePrompt)
 def _nearest(query: Case, templates: Sequence[Case], count: int) -> list[Case]:
     if len(templates) <= count:
         return list(templates)
-    look = study_descriptor(query.image)
-    return sorted(templates, key=lambda case: -float(look @ study_descriptor(case.image)))[:count]
+    descriptor = study_descriptor(query.image)
+    return sorted(templates, key=lambda case: -float(descriptor @ study_descriptor(case.image)))[:count]
 
 
 def compared(records: Sequence[Record], ways: Sequence[Option], seed: int = 0) -> list[dict[str, Any]]:
@@ -232,9 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for folder in (f for f in folders if f.dataset.dims in option.dims):
             for task in tasks_of(folder, settings)[0]:
                 key = repr((source, weights_hash(network), folder.fingerprint, task, option))
-                found_now = rows.get_or(key, lambda: answered(folder, task, option, network))  # noqa: B023
-                records += found_now
-                mean = np.mean([record["dice"] for record in found_now])
+                new_rows = rows.get_or(key, lambda: answered(folder, task, option, network))  # noqa: B023
+                records += new_rows
+                mean = np.mean([record["dice"] for record in new_rows])
                 print(f"{option.name}: {folder.name} {task.values} {mean:.1f}", flush=True)
             folder.forget()
     results = compared(records, ways)

@@ -61,7 +61,7 @@ class Run:
     variant: str
     start: str
     labelled: int
-    asked: int
+    queries: int
     steps: int
     seed: int
 
@@ -74,10 +74,10 @@ class Run:
 def by_subject(folder: Path) -> dict[str, list[LabelledStudy]]:
     """Subject to its labelled studies, of a folder with images/, labels/ and dataset.json."""
     subjects = json.loads((folder / "dataset.json").read_text()).get("subjects", {})
-    found: dict[str, list[LabelledStudy]] = defaultdict(list)
+    studies_by_subject: dict[str, list[LabelledStudy]] = defaultdict(list)
     for study in read_list(folder):
-        found[subjects.get(study.id, study.id)].append(study)
-    return found
+        studies_by_subject[subjects.get(study.id, study.id)].append(study)
+    return studies_by_subject
 
 
 def divided(subjects: Mapping[str, Sequence[LabelledStudy]], run: Run) -> tuple[list[LabelledStudy], int]:
@@ -86,15 +86,15 @@ def divided(subjects: Mapping[str, Sequence[LabelledStudy]], run: Run) -> tuple[
     Raises:
         ValueError: the list has too few subjects.
     """
-    if len(subjects) < run.labelled + run.asked:
+    if len(subjects) < run.labelled + run.queries:
         raise ValueError(
-            f"{run.list} has {len(subjects)} subjects, {run.labelled} labelled and {run.asked} asked ones are wanted: "
+            f"{run.list} has {len(subjects)} subjects, wanted are {run.labelled} labelled and {run.queries} others: "
             "give fewer with --labelled or --asked"
         )
     order = sorted(subjects)
     random.Random(run.seed).shuffle(order)
     learnt = [subjects[name][0] for name in order[: run.labelled]]
-    return learnt + [subjects[name][0] for name in order[-run.asked :]], run.labelled
+    return learnt + [subjects[name][0] for name in order[-run.queries :]], run.labelled
 
 
 def trainings(
@@ -105,7 +105,12 @@ def trainings(
     parts = [[name] for name in structures] if run.variant == "single" else [structures]
     epochs = max(1, run.steps // EPOCH)
     settings = UniSegSettings(
-        epochs=max(1, epochs // len(parts)), steps=EPOCH, apart=True, keep=False, most_asked=run.asked, few=len(studies)
+        epochs=max(1, epochs // len(parts)),
+        steps=EPOCH,
+        apart=True,
+        keep=False,
+        most_queries=run.queries,
+        few=len(studies),
     )
     conditioning: Conditioning = CONDITIONING[run.variant]
     sizes = dataclasses.replace(UniSegConfig.small(), conditioning=conditioning)
@@ -207,7 +212,7 @@ def _runs(options: argparse.Namespace, model: UniSegModel | None) -> Iterator[Ru
             for labelled in options.labelled:
                 for variant in options.variants:
                     for start in starts:
-                        yield Run(name, variant, start, labelled, options.asked, options.steps, seed)
+                        yield Run(name, variant, start, labelled, options.queries, options.steps, seed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -218,7 +223,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lists", nargs="+", required=True, help="names of lists in it")
     parser.add_argument("--variants", nargs="+", choices=list(CONDITIONING), default=list(CONDITIONING))
     parser.add_argument("--labelled", nargs="+", type=int, default=[16], help="labelled studies (%(default)s)")
-    parser.add_argument("--asked", type=int, default=12, help="studies that are asked about (%(default)s)")
+    parser.add_argument(
+        "--asked", dest="queries", type=int, default=12, help="studies that are asked about (%(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=1000, help="of a run, all networks together (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
     parser.add_argument(

@@ -3,7 +3,7 @@
     python -m scripts.doctor FOLDER [--list-only] [--conf KEY VALUE]
     python -m scripts.doctor http://HOST/dicom-web
 
-Packages, weights, permissions, disks and the DICOMweb server come first, each with its mend
+Packages, weights, permissions, disks and the DICOMweb server come first, each with its remedy
 (`infers.operations.checks`).
 Every file is listed: taken as what, joined with what, or left out why; then every image and label is read once, and
 what is odd about it is told. Ends with 1 where something is left out that looks as if it should not be.
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from infers.operations.checks import CHECKS, Subject, examined
+from infers.operations.checks import CHECKS, Subject, findings_of
 from infers.settings import AppConfig, ConfigError
 from infers.store.datastore import StudyStore
 from infers.store.inventory import ListedFile
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         lines, wrong = ([], False) if options.list_only else surroundings(subject)
         if subject.folder is not None:
-            told, unreadable = _of_folder(subject.folder, options.list_only)
-            lines, wrong = [*lines, *told], wrong or unreadable
+            lines_of_folder, unreadable = _of_folder(subject.folder, options.list_only)
+            lines, wrong = [*lines, *lines_of_folder], wrong or unreadable
     finally:
         logging.disable(logging.NOTSET)
     print("\n".join(lines))
@@ -55,11 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def surroundings(subject: Subject) -> tuple[list[str], bool]:
-    """A line for everything around the folder, with its mend, and whether something will not work."""
-    findings = [finding for check in CHECKS for finding in examined(check, subject)]
+    """A line for everything around the folder, with its remedy, and whether something will not work."""
+    findings = [finding for check in CHECKS for finding in findings_of(check, subject)]
     lines = [
-        f"{'! ' if one.kind == 'problem' else '  '}{one.about}: {one.told}"
-        + (f"\n    -> {one.mend}" if one.mend else "")
+        f"{'! ' if one.kind == 'problem' else '  '}{one.about}: {one.text}"
+        + (f"\n    -> {one.remedy}" if one.remedy else "")
         for one in findings
     ]
     return [*lines, ""], any(one.kind == "problem" for one in findings)
@@ -71,8 +71,8 @@ def _of_folder(path: Path, list_only: bool) -> tuple[list[str], bool]:
         lines, wrong = listed(store.listing())
         if list_only:
             return lines, wrong
-        told, unreadable = read(store)
-        return [*lines, *told], wrong or unreadable
+        lines_of_store, unreadable = read(store)
+        return [*lines, *lines_of_store], wrong or unreadable
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def listed(files: Sequence[ListedFile]) -> tuple[list[str], bool]:
     lines = [
         f"{'! ' if one.is_problem else '  '}{one.path}: {one.taken}"
         + (f" of {one.study}" if one.study else "")
-        + (f" ({one.told})" if one.told else "")
+        + (f" ({one.text})" if one.text else "")
         for one in shown
     ]
     return lines or ["  no file is there"], any(one.is_problem for one in shown)

@@ -31,7 +31,7 @@ from scripts.measure.evaluation.plan import Settings
 from scripts.measure.evaluation.report import report
 from scripts.measure.evaluation.store import FinishedRows, Record, source_fingerprint
 from scripts.measure.evaluation.summary import summarise
-from scripts.measure.evaluation.work import ASKED_BY, Unit, units_of
+from scripts.measure.evaluation.work import PROMPT_KINDS, Unit, units_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = Path("evaluation")  # of results without --json; ignored by git
@@ -45,7 +45,7 @@ class Evaluation:
         methods: for 2-D and 3-D data.
         rows: where finished work is kept.
         seconds: after which no further unit of work is begun.
-        prompts: of `work.ASKED_BY`, what is asked.
+        prompts: of `work.PROMPT_KINDS`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Evaluation:
         settings: Settings,
         rows: FinishedRows,
         seconds: float,
-        prompts: Collection[str] = ASKED_BY,
+        prompts: Collection[str] = PROMPT_KINDS,
     ) -> None:
         self.folders, self.methods, self.settings, self.rows = folders, methods, settings, rows
         self.started, self.seconds = time.monotonic(), seconds
@@ -66,7 +66,7 @@ class Evaluation:
         self._units: dict[str, list[Unit]] = {}
         for folder in folders:
             units, refused = units_of(folder, methods[folder.dataset.dims], settings, source)
-            self._units[folder.name] = [unit for unit in units if unit.asked_by in prompts]
+            self._units[folder.name] = [unit for unit in units if unit.prompt_kind in prompts]
             self.left_out |= refused
 
     def run(self) -> None:
@@ -153,7 +153,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--templates", type=int, default=Settings.singles, help="single templates")
     parser.add_argument("--clicks", type=int, default=Settings.clicks, help="clicks after which the clicker gives up")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="by default all")
-    parser.add_argument("--prompts", nargs="+", choices=ASKED_BY, default=ASKED_BY, help="by default all, and clicks")
+    parser.add_argument(
+        "--prompts", nargs="+", choices=PROMPT_KINDS, default=PROMPT_KINDS, help="by default all, and clicks"
+    )
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument(
         "--minutes", type=float, default=50, help="begin nothing new after this time; run again to go on"

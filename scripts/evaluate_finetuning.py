@@ -7,7 +7,7 @@ most four as in serving, and then the first of them alone, the same before and a
 candidate, what is served afterwards is what was served before, and the table says so. Every row is kept as soon as it
 is finished, so a killed run goes on where it stopped.
 `--only-final` leaves cross-validation out and learns from all labelled studies at once: enough to compare settings.
-Among the `--modes` are those of `lib.learning.adapters`; `specialist`: One-Prompt as it ships with a network for this
+Among the `--modes` are those of `lib.learning.adapters`; `list_unet`: One-Prompt as it ships with a network for this
 list alone (`lib.segmenters.list_unet`) where that is better; and `both`: the fine-tuned One-Prompt with the specialist,
 each where its own verdict says so, which is what *Train* gives. With `--networks` what was learnt is kept in that
 folder, so that `both` trains nothing that was trained before (by this very code and these labels: neither is looked
@@ -30,9 +30,9 @@ import numpy as np
 import torch
 
 from lib.finetuning.course import run
-from lib.finetuning.examination import Examined, template_dice
+from lib.finetuning.examination import Scores, template_dice
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, asked_of, parts_of
+from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, held_out_ids, parts_of
 from lib.finetuning.oneprompt import FineTune, FineTuning
 from lib.finetuning.phases import Phase, phases_of
 from lib.imaging.images import read_label
@@ -47,7 +47,7 @@ from lib.segmenters.list_unet import ListUNet, load_list_unet, save_list_unet
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.store import FinishedRows
-from scripts.measure.finetuning_report import SPECIALIST, quality_line, report, row_line
+from scripts.measure.finetuning_report import LIST_UNET, quality_line, report, row_line
 
 MOST_TEMPLATES = 4
 FINE_TUNED, BOTH = "fine-tuned", "both"
@@ -56,8 +56,10 @@ FINE_TUNED, BOTH = "fine-tuned", "both"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is not measured yet and write the table."""
     options = _parser().parse_args(arguments)
-    if options.only_final and {SPECIALIST, BOTH} & set(options.modes):
-        raise SystemExit("--only-final asks nothing, and how much say a specialist has comes from what is asked")
+    if options.only_final and {LIST_UNET, BOTH} & set(options.modes):
+        raise SystemExit(
+            "--only-final asks nothing, and how much say a list-specific U-Net has comes from what is asked"
+        )
     torch.set_num_threads(options.threads)
     network = load_network(options.weights)
     estimator = Estimator.valid_for(weights_hash(network), options.weights)
@@ -72,13 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if plan.lacking:
                 print(f"{name}: {plan.lacking}")
                 continue
-            tuning, specialist = _settings(options.settings, mode)
-            numbers = [dataclasses.asdict(settings) for settings in (tuning, specialist) if settings]
+            tuning, list_unet = _settings(options.settings, mode)
+            numbers = [dataclasses.asdict(settings) for settings in (tuning, list_unet) if settings]
             key = json.dumps(
                 [name, labelled, mode, seed, weights_hash(network), *numbers, options.only_final, len(plan.queries)]
             )
             trainer = _Trainer(network, estimator, plan, options.only_final, options.networks)
-            records += rows.get(key) or rows.put(key, [measure(trainer, tuning, specialist, rows)])
+            records += rows.get(key) or rows.put(key, [measure(trainer, tuning, list_unet, rows)])
             print(row_line(records[-1]), flush=True)
     table = report(records) + quality_line(records)
     print(table)
@@ -108,7 +110,7 @@ class Learnt:
     """What came out of a course.
 
     Attributes:
-        network: the candidate, or the specialist.
+        network: the candidate, or the list-specific U-Net.
         better: what the verdict was, and why.
         cpu_seconds: processor time of the course.
     """
@@ -142,15 +144,15 @@ class _Trainer:
 
         return self._learnt([settings], train, read, save_network)
 
-    def specialist(self, settings: ListUNetSettings, beside: OnePrompt) -> Learnt:
-        """The specialist beside a One-Prompt to which what is held out is new."""
+    def list_unet(self, settings: ListUNetSettings, beside: OnePrompt) -> Learnt:
+        """The list-specific U-Net beside a One-Prompt to which what is held out is new."""
 
         def read(path: Path) -> tuple[ListUNet, Mapping[str, Any]]:
-            found = load_list_unet(path)
-            return found, found.record
+            unet = load_list_unet(path)
+            return unet, unet.record
 
-        def write(path: Path, found: ListUNet, told: Mapping[str, Any]) -> None:
-            save_list_unet(path, dataclasses.replace(found, record=told))
+        def write(path: Path, unet: ListUNet, record: Mapping[str, Any]) -> None:
+            save_list_unet(path, dataclasses.replace(unet, record=record))
 
         def train() -> tuple[ListUNet, bool, str]:
             studies = parts_of(self.plan.studies)
@@ -159,13 +161,13 @@ class _Trainer:
 
         return self._learnt([settings, weights_hash(beside)], train, read, write)
 
-    def parent(self, tuned: Learnt | None, tuning: FineTuning | None, specialist: ListUNetSettings) -> OnePrompt:
-        """What the specialist is judged beside: the fine-tuned weights where they have not learnt what is held out."""
+    def parent(self, tuned: Learnt | None, tuning: FineTuning | None, settings: ListUNetSettings) -> OnePrompt:
+        """What the list-specific U-Net is compared beside: fine-tuned weights, unless they learnt what is held out."""
         if not (tuned and tuning and tuned.better):
             return self.network
         studies = self.plan.studies
         learnt = {studies[place].id for place in phases_of(studies, tuning)[-1].training}
-        known = learnt & asked_of(parts_of(studies), specialist)
+        known = learnt & held_out_ids(parts_of(studies), settings)
         return self.network if known else tuned.network
 
     def _learnt(
@@ -191,7 +193,7 @@ class _Trainer:
 
 
 def measure(
-    trainer: _Trainer, tuning: FineTuning | None, specialist: ListUNetSettings | None, rows: FinishedRows
+    trainer: _Trainer, tuning: FineTuning | None, unet_settings: ListUNetSettings | None, rows: FinishedRows
 ) -> dict[str, Any]:
     """One row: Dice (0 to 100) of the queries with what ships and with what is served afterwards, processor time.
 
@@ -202,9 +204,9 @@ def measure(
     """
     plan, network = trainer.plan, trainer.network
     learnt = {FINE_TUNED: trainer.tuned(tuning)} if tuning else {}
-    if specialist:
-        beside_what = trainer.parent(learnt.get(FINE_TUNED), tuning, specialist)
-        learnt[SPECIALIST] = trainer.specialist(specialist, beside_what)
+    if unet_settings:
+        beside_what = trainer.parent(learnt.get(FINE_TUNED), tuning, unet_settings)
+        learnt[LIST_UNET] = trainer.list_unet(unet_settings, beside_what)
     alone = len(learnt) == 1
     used = {name: own for name, own in learnt.items() if alone or own.better}
     templates = [study.read() for study in plan.studies[:MOST_TEMPLATES]]
@@ -213,10 +215,10 @@ def measure(
     key = json.dumps(["before", plan.name, parent, [study.id for study in templates], [study.id for study in queries]])
     [before] = rows.get_or(key, lambda: [_dice(network, None, templates, queries)])
     served = used[FINE_TUNED].network if FINE_TUNED in used else network
-    beside = used[SPECIALIST].network if SPECIALIST in used else None
+    beside = used[LIST_UNET].network if LIST_UNET in used else None
     after = _dice(served, beside, templates, queries) if used else before
     return {
-        **{"list": plan.name, "labelled": plan.labelled, "mode": _mode(tuning, specialist), "seed": plan.seed},
+        **{"list": plan.name, "labelled": plan.labelled, "mode": _mode(tuning, unet_settings), "seed": plan.seed},
         **{"before": before["all"], "after": after["all"], "before_one": before["one"], "after_one": after["one"]},
         "published": any(own.better for own in learnt.values()),
         "reason": "; ".join(own.reason for own in learnt.values()),
@@ -225,33 +227,33 @@ def measure(
         "queries": len(queries),
         "cpu_seconds": round(sum(own.cpu_seconds for own in learnt.values()), 1),
         "weights": parent,
-        "judged": _judged(served, trainer.estimator, beside, templates, queries) if beside else [],
+        "judged": _quality_pairs(served, trainer.estimator, beside, templates, queries) if beside else [],
         "only_final": trainer.only_final,
     }
 
 
 def _dice(
-    network: OnePrompt, specialist: ListUNet | None, templates: Sequence[Template], queries: Sequence[Template]
+    network: OnePrompt, unet: ListUNet | None, templates: Sequence[Template], queries: Sequence[Template]
 ) -> dict[str, float]:
     """With `all` templates, and with the first `one` alone."""
-    seconds = [specialist.opinion(query.image) if specialist else None for query in queries]
+    seconds = [unet.opinion(query.image) if unet else None for query in queries]
 
     def mean(some: Sequence[Template]) -> float:
         scores = template_dice(network, [(some, query) for query in queries], seconds=seconds)
-        return round(100 * Examined(scores).mean_dice, 2)
+        return round(100 * Scores(scores).mean_dice, 2)
 
     every = mean(templates)
     return {"all": every, "one": every if len(templates) == 1 else mean(templates[:1])}
 
 
-def _judged(
+def _quality_pairs(
     network: OnePrompt,
     estimator: Estimator | None,
-    specialist: ListUNet,
+    unet: ListUNet,
     templates: Sequence[Template],
     queries: Sequence[Template],
 ) -> list[tuple[float, float]]:
-    """(predicted, true) Dice of every mask that the specialist has a say in, judged as in serving.
+    """(predicted, true) Dice of every mask that the list-specific U-Net takes part in, estimated as in serving.
 
     Empty where no estimator was fitted for the weights that all of this began with.
     """
@@ -260,11 +262,11 @@ def _judged(
     predictor, scores = SliceSegmenter(network, estimator=estimator), []
     for query in queries:
         shown = {name for template in templates for name in template.structures}
-        names = [name for name in query.structures if name in shown and name in specialist.structures]
+        names = [name for name in query.structures if name in shown and name in unet.structures]
         labels = {name: value for value, name in enumerate(names, start=1)}
         if not labels or query.label is None:
             continue
-        prediction = predictor.segment(query.image, templates, labels, second=specialist.opinion(query.image))
+        prediction = predictor.segment(query.image, templates, labels, second=unet.opinion(query.image))
         for name, value in labels.items():
             true = dice(prediction.mask == value, query.label == query.names[name])
             scores.append((round(prediction.quality[name], 4), round(true, 4)))
@@ -273,18 +275,18 @@ def _judged(
 
 def _settings(text: str, mode: str) -> tuple[FineTuning | None, ListUNetSettings | None]:
     """Of the courses that a mode consists of."""
-    if mode == SPECIALIST:
+    if mode == LIST_UNET:
         if text:
-            raise SystemExit("--settings are of fine-tuning: measure specialists in a run without them")
+            raise SystemExit("--settings are of fine-tuning: measure list-specific U-Nets in a run without them")
         return None, ListUNetSettings()
     tuning = FineTuning.parse(text)
     return (tuning, ListUNetSettings()) if mode == BOTH else (dataclasses.replace(tuning, mode=mode), None)
 
 
-def _mode(tuning: FineTuning | None, specialist: ListUNetSettings | None) -> str:
-    if tuning and specialist:
+def _mode(tuning: FineTuning | None, list_unet: ListUNetSettings | None) -> str:
+    if tuning and list_unet:
         return BOTH
-    return tuning.mode if tuning else SPECIALIST
+    return tuning.mode if tuning else LIST_UNET
 
 
 def _study(dataset: Dataset, file: str) -> LabelledStudy:
@@ -300,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lists", nargs="+", required=True, help="names of data sets that pretraining never saw")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--labelled", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--modes", nargs="+", choices=[*MODES, SPECIALIST, BOTH], default=[FineTuning().mode])
+    parser.add_argument("--modes", nargs="+", choices=[*MODES, LIST_UNET, BOTH], default=[FineTuning().mode])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--queries", type=int, default=10, help="images asked of a 2-D list")
     parser.add_argument("--volume-queries", type=int, default=3, help="volumes asked of a 3-D list")

@@ -30,7 +30,7 @@ from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.calibrate import TEMPLATES
 from scripts.measure.calibration.curves import draw
 from scripts.measure.calibration.lists import Collection, Record, of_dataset
-from scripts.measure.calibration.measures import CORRECTIONS, asked, summary
+from scripts.measure.calibration.measures import CORRECTIONS, predict_lists, summary
 
 COLUMNS = {  # of the printed tables: heading, key of the summary, digits
     "masks": ("masks", 0),
@@ -101,19 +101,19 @@ def collect(options: argparse.Namespace) -> tuple[list[Record], dict[str, dict[s
 
 def report(records: Sequence[Record], estimator: Estimator, costs: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Print the tables; returns their numbers."""
-    answers = {count: asked(records, estimator, count) for count in CORRECTIONS}
-    pooled = {count: summary(found) for count, found in answers.items() if found}
+    answers = {count: predict_lists(records, estimator, count) for count in CORRECTIONS}
+    pooled = {count: summary(values) for count, values in answers.items() if values}
     by_set = {
-        count: {name: summary([one for one in found if one.list == name]) for name in sorted({o.list for o in found})}
-        for count, found in answers.items()
+        count: {name: summary([one for one in values if one.list == name]) for name in sorted({o.list for o in values})}
+        for count, values in answers.items()
     }
-    print(table([(str(count), found) for count, found in pooled.items()], "corrections"), end="\n\n")
+    print(table([(str(count), values) for count, values in pooled.items()], "corrections"), end="\n\n")
     for count in (CORRECTIONS[0], CORRECTIONS[-1]):
         print(f"After {count} corrections:\n\n{table(list(by_set[count].items()), 'data set')}", end="\n\n")
     if costs:
         print("| data set | seconds a study | with quality | ratio |\n|---|---|---|---|")
-        for name, found in costs.items():
-            print(f"| {name} | {found['segmentation']:.2f} | {found['with_quality']:.2f} | {found['ratio']:.2f} |")
+        for name, values in costs.items():
+            print(f"| {name} | {values['segmentation']:.2f} | {values['with_quality']:.2f} | {values['ratio']:.2f} |")
     return {"pooled": pooled, "by_set": by_set, "cost": costs, "estimator": dict(estimator.about)}
 
 
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         write_atomically(options.json, json.dumps(result, indent=1).encode())
     if options.curves:
-        draw({count: asked(records, estimator, count) for count in CORRECTIONS}, options.curves)
+        draw({count: predict_lists(records, estimator, count) for count in CORRECTIONS}, options.curves)
     return 0
 
 

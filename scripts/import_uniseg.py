@@ -129,11 +129,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     allowed += [(value, f"{module}.{name}") for (module, name), value in PICKLED.items()]
     try:
         with torch.serialization.safe_globals(allowed):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling errors, torn archives, encodings: PyTorch has many
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is no nnU-Net checkpoint that can be read safely: {reason}") from error
-    state = found.get("state_dict") if isinstance(found, Mapping) else None
+    state = content.get("state_dict") if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(
             f"{path} holds no `state_dict` of tensors: give the .model file of an nnU-Net v1 training"

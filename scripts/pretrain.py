@@ -129,12 +129,12 @@ def train(run: Run, tasks: list[RealTasks], held_out: list[RealTasks]) -> None:
     recipe = Recipe(tasks, options.stages, options.queries, mix, options.seed, run.rank)
     plateau = int(run.total * (1 - options.cooldown))
     log = Log(options.run, options.log_every) if run.rank == 0 else None
-    drawn = batches(recipe, run.step, run.total, options.workers)
+    stream = batches(recipe, run.step, run.total, options.workers)
     try:
         if not run.total:
             run.save()
         before = time.monotonic()
-        for batch in drawn:
+        for batch in stream:
             result = run.train_step(batch)
             now = time.monotonic()
             run.seconds, before = run.seconds + now - before, now
@@ -152,7 +152,7 @@ def train(run: Run, tasks: list[RealTasks], held_out: list[RealTasks]) -> None:
             if over:
                 return
     finally:
-        drawn.close()
+        stream.close()
         if log:
             log.close()
 

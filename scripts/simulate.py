@@ -65,13 +65,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             unseen = json.loads((folder / "unseen.json").read_text())
         ways[way], logs[way] = summary(log.entries, unseen), log.entries
         print(f"\n{table(ways)}", flush=True)
-    picture = curves(logs, {way: found["unseen"] for way, found in ways.items()})
+    picture = curves(logs, {way: result_of_way["unseen"] for way, result_of_way in ways.items()})
     write_atomically(options.output / "clicks.png", picture)
     settings = {"accept_at": plan.accept_at, "correct_first": plan.correct_first, "seed": plan.seed}
     result = {"studies": len(studies.studies), **settings, "ways": ways}
     write_atomically(options.output / "simulation.json", json.dumps(result, indent=1).encode())
-    for way, found in ways.items():
-        for goal, at in found["goals"].items():
+    for way, result_of_way in ways.items():
+        for goal, at in result_of_way["goals"].items():
             if at["limited"]:
                 print(f"{way}: the limit of clicks was hit before {goal} in {', '.join(at['limited'])}")
     return result

@@ -32,21 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--examples", type=int, default=5, help="requests of each kind to each route")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     with ended_by_signals():
-        if asked.kind == "files":
-            found = torture_files(asked.count, asked.seed)
-            wrong = bool(found["failures"])
-        elif asked.kind == "kill":
-            found = torture_by_kills(asked.rounds, asked.seed)
-            wrong = bool(found["wrong"])
-        elif asked.kind == "load":
-            found = torture_by_load(asked.annotators, asked.seconds)
-            wrong = bool(found["wrong"]) or any(not key.endswith(" 200") for key in found["answers"])
+        if options.kind == "files":
+            report = torture_files(options.count, options.seed)
+            wrong = bool(report["failures"])
+        elif options.kind == "kill":
+            report = torture_by_kills(options.rounds, options.seed)
+            wrong = bool(report["wrong"])
+        elif options.kind == "load":
+            report = torture_by_load(options.annotators, options.seconds)
+            wrong = bool(report["wrong"]) or any(not key.endswith(" 200") for key in report["answers"])
         else:
-            found = torture_by_requests(asked.examples, asked.seed)
-            wrong = bool(found["failures"])
-    print(json.dumps(found, indent=1))
+            report = torture_by_requests(options.examples, options.seed)
+            wrong = bool(report["failures"])
+    print(json.dumps(report, indent=1))
     return int(wrong)
 
 

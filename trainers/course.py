@@ -32,7 +32,7 @@ from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Settings, phase_epochs, phases_of
 from lib.finetuning.training_record import FAILED, RUNNING, read_record, update_record, write_record
 from lib.learning.training import segmentation_loss
-from trainers.items import Items, OneLook, apart
+from trainers.items import Items, OneItem, apart
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +140,8 @@ class CourseTrainer(BasicTrainTask):
         request["max_epochs"] = phase_epochs(manual, settings) * len(phases_of(studies, settings))
         request["settings"] = settings
         request["distributed_backend"] = "nccl" if torch.cuda.is_available() else "gloo"
-        found = {study.id: study.checksum for study in studies}
-        update_record(self.models, studies=found, epochs=request["max_epochs"], epoch=0)
+        checksums = {study.id: study.checksum for study in studies}
+        update_record(self.models, studies=checksums, epochs=request["max_epochs"], epoch=0)
         return studies
 
     def partition_datalist(
@@ -167,7 +167,7 @@ class CourseTrainer(BasicTrainTask):
         self, context: Context, datalist: Sequence[LabelledStudy], is_train: bool, replace_rate: float = 0.0
     ) -> tuple[Any, Sequence[LabelledStudy]]:
         count = int(context.request["steps_per_epoch"]) * int(context.train_batch_size)
-        return (Items(self.course, count) if is_train else OneLook()), datalist
+        return (Items(self.course, count) if is_train else OneItem()), datalist
 
     # How it is learnt
 
@@ -288,9 +288,9 @@ class CourseTrainer(BasicTrainTask):
         """What the first process says: only it asked the questions at the end of a phase."""
         if not context.multi_gpu:
             return finished
-        said = [finished]
-        torch.distributed.broadcast_object_list(said, src=0)
-        return said[0]
+        answers = [finished]
+        torch.distributed.broadcast_object_list(answers, src=0)
+        return answers[0]
 
     def _whole_verdict(self) -> tuple[bool, str]:
         """The course's verdict; against a course that ended early, whose verdict is about other networks."""
@@ -308,7 +308,7 @@ class CourseTrainer(BasicTrainTask):
             "studies": {study.id: study.checksum for study in course.studies},
             "epochs": course.epoch,
             "seconds": round(time.time() - float(read_record(self.models)["started"])),
-            "examined_on": course.examined_on,
+            "examined_on": course.question_source,
             "before": course.before.brief(),
             "after": course.after.brief(),
             "reason": reason,

@@ -26,7 +26,7 @@ class Items(Dataset):
         return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
 
 
-class OneLook(Dataset):
+class OneItem(Dataset):
     """One item: the course asks all its questions at once."""
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, asked_of, parts_of
+from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, held_out_ids, parts_of
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.training_record import update_record
 from lib.finetuning.versions import CANDIDATE, PUBLISHED
@@ -35,14 +35,14 @@ class ListUNetTrainer(CourseTrainer):
 
     def __init__(
         self,
-        specialist: ServedListUNet,
+        served: ServedListUNet,
         unlearnt: Callable[[Collection[str]], Path],
         studies: Callable[[], list[LabelledStudy]],
         settings: ListUNetSettings = ListUNetSettings(),
     ) -> None:
         description = "Trains a network for this study list alone, beside One-Prompt"
-        super().__init__(specialist.path.parent, description, studies, settings, {})
-        self._specialist = specialist
+        super().__init__(served.path.parent, description, studies, settings, {})
+        self._served = served
         self._unlearnt: Callable[[Collection[str]], Path] | None = unlearnt
 
     def __getstate__(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class ListUNetTrainer(CourseTrainer):
         """As in `CourseTrainer`; and which weights of One-Prompt the studies held out are new to."""
         studies = super().pre_process(request, datastore)
         assert self._unlearnt is not None
-        request["parent"] = str(self._unlearnt(asked_of(studies, request["settings"])))
+        request["parent"] = str(self._unlearnt(held_out_ids(studies, request["settings"])))
         return studies
 
     def _prepared(self, request: dict[str, Any], settings: ListUNetSettings) -> ListUNetSettings:
@@ -72,18 +72,18 @@ class ListUNetTrainer(CourseTrainer):
         course = self.course
         assert isinstance(course, ListUNetTraining)
         better, reason = self._whole_verdict()
-        told = self._record(PUBLISHED if better else CANDIDATE, reason, weights_hash(course.parent))
-        offered = self._specialist.current
+        record = self._record(PUBLISHED if better else CANDIDATE, reason, weights_hash(course.parent))
+        offered = self._served.current
         if better:
-            made = dataclasses.replace(course.list_unet, record={"created": round(time.time(), 3), **told})
-            self._specialist.publish(made)
+            made = dataclasses.replace(course.list_unet, record={"created": round(time.time(), 3), **record})
+            self._served.publish(made)
         elif offered and course.finished and course.after.dice and not course.verdict()[0] and self._usual(request):
             older = offered.record.get("studies", {})
-            if older.items() < told["studies"].items():
-                self._specialist.withdraw()
-                told["reason"] = f"{reason}; the one from {len(older)} labelled studies is withdrawn"
-        logger.info("%s: %s", told["state"], reason)
-        update_record(self.models, **told)
+            if older.items() < record["studies"].items():
+                self._served.withdraw()
+                record["reason"] = f"{reason}; the one from {len(older)} labelled studies is withdrawn"
+        logger.info("%s: %s", record["state"], reason)
+        update_record(self.models, **record)
 
     def _usual(self, request: Mapping[str, Any]) -> bool:
         """Whether the training had the numbers that it has unless a client says others."""

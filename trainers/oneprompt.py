@@ -89,5 +89,5 @@ class OnePromptTrainer(CourseTrainer):
         if better:
             self.versions.publish(name)
         logger.info("%s: %s (%s)", record["state"], name, reason)
-        told = {key: record[key] for key in ("state", "reason", "before", "after", "examined_on", "seconds")}
-        update_record(self.models, version=name, parent=before, **told)
+        values = {key: record[key] for key in ("state", "reason", "before", "after", "examined_on", "seconds")}
+        update_record(self.models, version=name, parent=before, **values)

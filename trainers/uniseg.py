@@ -12,7 +12,7 @@ from typing import Any
 from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.list_unet_training import asked_of
+from lib.finetuning.list_unet_training import held_out_ids
 from lib.finetuning.training_record import update_record
 from lib.finetuning.uniseg.course import FEWEST, UniSegSettings, UniSegTraining
 from lib.finetuning.uniseg.lists import read_list
@@ -60,7 +60,7 @@ class UniSegTrainer(CourseTrainer):
         """As in `CourseTrainer`; and which weights of One-Prompt the studies held out are new to."""
         studies = super().pre_process(request, datastore)
         assert self._unlearnt is not None
-        request["parent"] = str(self._unlearnt(asked_of(studies, request["settings"])))
+        request["parent"] = str(self._unlearnt(held_out_ids(studies, request["settings"])))
         return studies
 
     def _prepared(self, request: dict[str, Any], settings: UniSegSettings) -> UniSegSettings:
@@ -103,12 +103,12 @@ class UniSegTrainer(CourseTrainer):
         assert isinstance(course, UniSegTraining)
         better, reason = self._whole_verdict()
         start = self._served.start
-        told = self._record(PUBLISHED if better else CANDIDATE, reason, start.hash if start else "")
+        record = self._record(PUBLISHED if better else CANDIDATE, reason, start.hash if start else "")
         licence = {"licence": start.licence} if start and start.licence else {}
-        model = course.model({"created": round(time.time(), 3), **told, **licence})
+        model = course.model({"created": round(time.time(), 3), **record, **licence})
         if better:
             self._served.publish(model)
         else:
             self._served.versions.add(model.network, model.provenance)
-        logger.info("%s: %s", told["state"], reason)
-        update_record(self.models, **told)
+        logger.info("%s: %s", record["state"], reason)
+        update_record(self.models, **record)

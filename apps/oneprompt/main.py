@@ -46,7 +46,7 @@ class OnePromptApp(MONAILabelApp):
     def init_trainers(self):
         return {
             "oneprompt": OnePromptTrainer(**self.assembly.for_training()),  # clients read the first one's statistics
-            "oneprompt_specialist": ListUNetTrainer(**self.assembly.for_specialist()),
+            "oneprompt_specialist": ListUNetTrainer(**self.assembly.for_list_unet()),
             "uniseg": UniSegTrainer(**self.assembly.for_uniseg()),
         }
 

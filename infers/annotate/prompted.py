@@ -15,7 +15,7 @@ from typing import Any
 from infers.board.decisions import version_of
 from infers.errors import ClientError
 from infers.label_records import FINAL, PROMPTED, LabelRecord, Statement
-from infers.prompts import said_prompts
+from infers.prompts import parse_prompts
 from infers.store.datastore import StoredLabel
 from infers.study_list.labelled_studies import MASK_SUFFIX
 from infers.tasks.oneprompt import Engine
@@ -35,11 +35,11 @@ class PromptedStudies:
     def __init__(self, engine: Engine, changed: Callable[[], Any]) -> None:
         self._engine, self._changed = engine, changed
 
-    def save(self, image_id: str, told: Mapping[str, Any], statement: Statement, user: str | None) -> dict[str, Any]:
+    def save(self, image_id: str, given: Mapping[str, Any], statement: Statement, user: str | None) -> dict[str, Any]:
         """Make a study a template by its prompts; they replace those that it had.
 
         Args:
-            told: {structure: prompts}, as `infers.prompts` says them.
+            given: {structure: prompts}, as `infers.prompts` says them.
             statement, user: who says so.
 
         Returns:
@@ -53,17 +53,17 @@ class PromptedStudies:
         if studies.store.label(image_id, FINAL) is not None:
             raise ClientError(PAINTED, 409)
         image = studies.image(image_id)
-        prompts = said_prompts(told, image.array.shape)
-        structures = self._engine.labels.learn(prompts)
-        with self._engine.gate.interactive():
-            answer = self._engine.model.segmenter.interact(image, prompts, structures)
-        record = LabelRecord(statement, user, structures, prompts={name: told_of(told, name) for name in prompts})
+        parsed = parse_prompts(given, image.array.shape)
+        structures = self._engine.labels.learn(parsed)
+        with self._engine.priority_lock.interactive():
+            answer = self._engine.model.segmenter.interact(image, parsed, structures)
+        record = LabelRecord(statement, user, structures, prompts={name: prompts_of(given, name) for name in parsed})
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"answer{MASK_SUFFIX}"
             write_label(path, answer.mask, image)
             studies.store.save(image_id, path, PROMPTED, record)
         self._changed()
-        types = {name: sorted(kind.value for kind in prompt.types) for name, prompt in prompts.items()}
+        types = {name: sorted(kind.value for kind in prompt.types) for name, prompt in parsed.items()}
         return {
             "image": image_id,
             "template": image_id in studies.templates(),
@@ -72,9 +72,9 @@ class PromptedStudies:
         }
 
 
-def told_of(told: Mapping[str, Any], name: str) -> Any:
+def prompts_of(given: Mapping[str, Any], name: str) -> Any:
     """What was said of a structure, whose name may have come with spaces around it."""
-    return next(parts for key, parts in told.items() if str(key).strip() == name)
+    return next(parts for key, parts in given.items() if str(key).strip() == name)
 
 
 def check_seen(final: StoredLabel | None, seen: str) -> None:

@@ -292,7 +292,7 @@ def _add_training(router: APIRouter, app: App) -> None:
         return app.publishing.serve(version)
 
     @router.post("/oneprompt/specialist", tags=["One-Prompt"])
-    def use_specialist(body: UseListUNet, user: User = ADMIN) -> dict[str, Any]:
+    def use_list_unet(body: UseListUNet, user: User = ADMIN) -> dict[str, Any]:
         return app.publishing.use_list_unet(body.use)
 
     @router.post("/scoring/", include_in_schema=False, deprecated=True)

@@ -27,8 +27,8 @@ def health_router(app: App, metrics: Metrics) -> APIRouter:
 
     @router.get("/oneprompt/health", tags=["One-Prompt"])
     def ready() -> JSONResponse:
-        is_ready, told = health({"storage": lambda: writable(app.studies.store.state), "job": failed_job})
-        return JSONResponse(told, 200 if is_ready else 503)
+        is_ready, states = health({"storage": lambda: writable(app.studies.store.state), "job": failed_job})
+        return JSONResponse(states, 200 if is_ready else 503)
 
     @router.get("/oneprompt/metrics", tags=["One-Prompt"])
     def counted(request: Request) -> Response:

@@ -144,10 +144,10 @@ def in_line(line: Line, endpoint: Callable[..., Any]) -> Callable[..., Any]:
     """A coroutine function, as FastAPI takes it, that runs a plain endpoint in a thread when it is its turn."""
 
     hints = typing.get_type_hints(endpoint, include_extras=True)
-    asked = next((name for name, hint in hints.items() if hint is Request), None)  # FastAPI gives only one
+    request_name = next((name for name, hint in hints.items() if hint is Request), None)  # FastAPI gives only one
 
     async def run(**arguments: Any) -> Any:
-        http: Request = arguments[asked] if asked else arguments.pop(HTTP)
+        http: Request = arguments[request_name] if request_name else arguments.pop(HTTP)
         user = getattr(arguments.get("user"), "username", "")
         key = f"{http.client.host if http.client else ''} {user}"
         async with line.turn(key, http.is_disconnected):
@@ -163,7 +163,7 @@ def in_line(line: Line, endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
     own = [one.replace(annotation=hints.get(one.name, one.annotation), kind=inspect.Parameter.KEYWORD_ONLY)
            for one in inspect.signature(endpoint).parameters.values()]  # fmt: skip
-    added = [] if asked else [inspect.Parameter(HTTP, inspect.Parameter.KEYWORD_ONLY, annotation=Request)]
+    added = [] if request_name else [inspect.Parameter(HTTP, inspect.Parameter.KEYWORD_ONLY, annotation=Request)]
     functools.update_wrapper(run, endpoint)
     vars(run).pop("__wrapped__")  # FastAPI would look through it
     signature = inspect.Signature([*added, *own], return_annotation=hints.get("return", inspect.Signature.empty))

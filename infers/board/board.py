@@ -64,8 +64,8 @@ class Board:
 
     def unreadable(self) -> dict[str, Any]:
         """How many files of the study folder are left out, and the first of them with the reasons."""
-        found = self._studies.store.unreadable()
-        return {"count": len(found), "files": dict(sorted(found.items())[:SHOWN])}
+        unreadable = self._studies.store.unreadable()
+        return {"count": len(unreadable), "files": dict(sorted(unreadable.items())[:SHOWN])}
 
     def files(self) -> list[dict[str, Any]]:
         """Every file of the study folder: taken as what, joined with what, or left out why."""

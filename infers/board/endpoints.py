@@ -42,7 +42,7 @@ class Ids(BaseModel):
     ids: list[str] = Field(min_length=1, max_length=100_000)
 
 
-class Judged(Ids):
+class Rejection(Ids):
     """Which studies, and which of their masks a person looked at."""
 
     versions: dict[str, str] = {}
@@ -98,10 +98,10 @@ def _add_lists(router: APIRouter, board: Board, job: Propagation) -> None:
     ) -> dict[str, Any]:
         response.headers.update(PRIVATE)
         statuses = tuple(filter(None, status.split(",")))
-        found = board.page(Wanted(statuses, search, at_least, sort, page, per_page, show))
+        listing = board.page(Wanted(statuses, search, at_least, sort, page, per_page, show))
         return {
-            "studies": [_row(board, row) for row in found.rows],
-            **{key: getattr(found, key) for key in ("page", "pages", "total", "counts")},
+            "studies": [_row(board, row) for row in listing.rows],
+            **{key: getattr(listing, key) for key in ("page", "pages", "total", "counts")},
             "per_page": per_page,
             "colours": board.colours(),
             "job": job.status().to_dict(),
@@ -136,7 +136,7 @@ def _add_decisions(router: APIRouter, board: Board) -> None:
         return asdict(board.decisions.accept(ids, user.username, body.versions))
 
     @router.post("/oneprompt/reject", tags=["One-Prompt"])
-    def reject(body: Judged, user: User = ANNOTATOR) -> dict[str, Any]:
+    def reject(body: Rejection, user: User = ANNOTATOR) -> dict[str, Any]:
         return asdict(board.decisions.reject(body.ids, user.username, body.versions))
 
     @router.post("/oneprompt/undo", tags=["One-Prompt"])

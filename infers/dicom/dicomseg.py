@@ -25,7 +25,7 @@ from pydicom.sr.codedict import codes
 
 from infers.dicom.headers import completed
 from lib import VERSION
-from lib.imaging.dicom import Arrangement, arrange, without_copies
+from lib.imaging.dicom import Arrangement, arrange, without_repeats
 from lib.imaging.dicom_headers import Frame, functional_group, read_header
 from lib.imaging.formats import is_dicom
 from lib.imaging.images import Image, ImageError
@@ -116,7 +116,7 @@ def write_segments(
 def read_headers(folder: Path) -> list[Dataset]:
     """The instances of a series' folder, each once, without their pixels."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and is_dicom(path)]
-    return [header for _, header in without_copies([(path, read_header(path)) for path in files])]
+    return [header for _, header in without_repeats([(path, read_header(path)) for path in files])]
 
 
 def structure_code(name: str) -> CodedConcept:
@@ -213,10 +213,10 @@ def _with_shared_plane(header: Dataset, frame: Frame, distance: float) -> Datase
     return header
 
 
-def whole_number(said: Any) -> int:
+def whole_number(value: Any) -> int:
     """A number of a header, 0 where it is none."""
     try:
-        return int(float(str(said)))
+        return int(float(str(value)))
     except (ValueError, OverflowError):
         return 0
 

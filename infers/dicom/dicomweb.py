@@ -78,7 +78,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
 
     def list_images(self) -> list[str]:
         """Ids of the server's series that hold images."""
-        return list(self._recall("images", self._ask_images))
+        return list(self._recall("images", self._search_images))
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Ids of the images for which the server, or the state folder, has a final label."""
@@ -166,7 +166,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         StudyStore.on_change(self, listener)
         if not self._looking:
             self._looking = True
-            looking = (self._contents, self._tell, LOOK_AGAIN)
+            looking = (self._contents, self._notify, LOOK_AGAIN)
             threading.Thread(target=keep_looking, args=looking, name="dicomweb-watch", daemon=True).start()
 
     def forget(self) -> None:
@@ -311,9 +311,9 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                 f"series {series_id!r} is no longer on the DICOMweb server: ask for the list again"
             ) from None
 
-    def _ask_images(self) -> list[str]:
-        found = map(Dataset.from_json, self._client.search_for_series(search_filters=self._search_filter))
-        return [str(series.SeriesInstanceUID) for series in found if str(series.get("Modality", "")) not in NO_IMAGES]
+    def _search_images(self) -> list[str]:
+        matches = map(Dataset.from_json, self._client.search_for_series(search_filters=self._search_filter))
+        return [str(series.SeriesInstanceUID) for series in matches if str(series.get("Modality", "")) not in NO_IMAGES]
 
     def _download_labeled_data(self) -> None:
         for image_id in self.get_labeled_images():
@@ -336,11 +336,11 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                 self._pacs_labels.leave_out(segs[-1], str(error))
                 self.forget()
                 return
-            found = self._pacs_labels.fetch(segs[-1], image, read_headers(self._series_folder(image_id)))
-            if found is None:
+            label_and_names = self._pacs_labels.fetch(segs[-1], image, read_headers(self._series_folder(image_id)))
+            if label_and_names is None:
                 self.forget()
                 return
-            label, names = found
+            label, names = label_and_names
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "label.nii.gz"
                 write_label(path, label, image)
@@ -389,16 +389,16 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
             self.forget()
         return self.list_images(), {image: segs[-1].uid for image, segs in self._segmentations().items()}
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self._listeners:
             listener()
 
-    def _recall(self, what: str, ask: Callable[[], Any]) -> Any:
+    def _recall(self, what: str, query: Callable[[], Any]) -> Any:
         with self._memory_lock:
             known = self._remembered.get(what)
         if known and time.monotonic() - known[0] < settings.MONAI_LABEL_DICOMWEB_CACHE_EXPIRY:
             return known[1]
-        answer = ask()
+        answer = query()
         with self._memory_lock:
             self._remembered[what] = (time.monotonic(), answer)
         return answer

@@ -21,7 +21,7 @@ MAY_BE_EMPTY = (  # type 2 of the modules Patient, General Study, General Series
     "ReferringPhysicianName", "StudyID", "SeriesNumber", "InstanceNumber", "Manufacturer", "SliceThickness",
 )  # fmt: skip
 NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-_told: set[str] = set()  # series whose repairs were logged
+_logged: set[str] = set()  # series whose repairs were logged
 
 
 def completed(series: Sequence[Dataset]) -> list[Dataset]:
@@ -36,16 +36,16 @@ def completed(series: Sequence[Dataset]) -> list[Dataset]:
             f"the series has no {', '.join(lacking)}, and what is made of it must refer to it by that: send it with it"
         )
     filled: set[str] = set()
-    found = []
+    headers = []
     for header in series:
         absent = [name for name in MAY_BE_EMPTY if name not in header]
         filled.update(absent)
         header = copy.copy(header) if absent else header
         for name in absent:
             setattr(header, name, None)
-        found.append(header)
+        headers.append(header)
     uid = str(series[0].SeriesInstanceUID) if series else ""
-    if filled and uid not in _told:
-        _told.add(uid)
+    if filled and uid not in _logged:
+        _logged.add(uid)
         logger.info("series %s: taken as empty, for it is absent: %s", uid, ", ".join(sorted(filled)))
-    return found
+    return headers

@@ -32,7 +32,7 @@ AS_STORED = (("application/dicom", "*"),)  # by default a server unpacks, and ma
 
 _NEEDED = ("ReferencedSeriesSequence", "ContentDate", "ContentTime", "SeriesDescription")
 # What of a mask's record belongs in an archive: how it was made, not how long it took or where it lies
-TOLD = (
+RECORDED = (
     *("model", "weights", "specialist", "network", "version", "templates", "prompt_types", "quality"),
     *("tasks", "licence"),
 )
@@ -62,25 +62,25 @@ class PacsLabels:
 
     def search(self) -> dict[str, list[SegSeries]]:
         """{image series: its usable final segmentations, the oldest first} as the server has them now."""
-        found = defaultdict(list)
+        by_image = defaultdict(list)
         for series in map(Dataset.from_json, self._client.search_for_series(search_filters={"Modality": "SEG"})):
             seg = self._read(str(series.StudyInstanceUID), str(series.SeriesInstanceUID))
             if seg and not seg.automatic and seg.uid not in self._unusable:
-                found[seg.image].append(seg)
-        return {image: sorted(segs, key=lambda seg: (seg.made, seg.uid)) for image, segs in found.items()}
+                by_image[seg.image].append(seg)
+        return {image: sorted(segs, key=lambda seg: (seg.made, seg.uid)) for image, segs in by_image.items()}
 
     def of(self, images: Collection[str]) -> dict[str, list[SegSeries]]:
         """As `search`, of these image series alone; says of others, once, that they are not there."""
-        found = self.search()
-        for image in found.keys() - set(images) - self._strangers:
+        by_image = self.search()
+        for image in by_image.keys() - set(images) - self._strangers:
             self._strangers.add(image)
             logger.warning(
                 "the segmentation %s refers to series %s, which is not on the DICOMweb server: it is left out until "
                 "that series is stored there too",
-                found[image][-1].uid,
+                by_image[image][-1].uid,
                 image,
             )
-        return {image: segs for image, segs in found.items() if image in images}
+        return {image: segs for image, segs in by_image.items() if image in images}
 
     def fetch(
         self, seg: SegSeries, image: Image, series: Sequence[Dataset]
@@ -164,13 +164,13 @@ def final_seg(
         names = {name: value for value, name in names_by_value(values, record.statement.naming, ()).items()}
     made = record.provenance or (automatic.record.provenance if automatic else None)
     by = Maker.SEMIAUTOMATIC if record.accepted or automatic else Maker.MANUAL
-    return write_seg(series, image, label, names, by=by, provenance=_told(made.to_json() if made else {}))
+    return write_seg(series, image, label, names, by=by, provenance=_recorded(made.to_json() if made else {}))
 
 
 def inferred_seg(series: Sequence[Dataset], image: Image, label: np.ndarray, params: Mapping[str, Any]) -> Dataset:
     """A mask that a model just made as DICOM SEG; `params` is what a client is told about it. Raises ImageError."""
-    return write_seg(series, image, label, params["label_names"], by=Maker.AUTOMATIC, provenance=_told(params))
+    return write_seg(series, image, label, params["label_names"], by=Maker.AUTOMATIC, provenance=_recorded(params))
 
 
-def _told(made: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in made.items() if key in TOLD}
+def _recorded(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key in RECORDED}

@@ -53,9 +53,9 @@ def write_rtstruct(
         raise ImageError("the label is empty: an RTSTRUCT needs at least one structure")
     series = completed(series)
     frames = arranged_on(series, image).frames
-    found = _without_structures(series, by)
+    structure_set = _empty_structure_set(series, by)
     numbered = list(enumerate(present, start=1))
-    found.StructureSetROISequence = [
+    structure_set.StructureSetROISequence = [
         _item(
             ROINumber=number,
             ReferencedFrameOfReferenceUID=series[0].FrameOfReferenceUID,
@@ -64,7 +64,7 @@ def write_rtstruct(
         )
         for number, name in numbered
     ]
-    found.ROIContourSequence = [
+    structure_set.ROIContourSequence = [
         _item(
             ROIDisplayColor=list(COLOURS[(number - 1) % len(COLOURS)]),
             ContourSequence=list(_contours(series, frames, label == names[name])),
@@ -72,18 +72,18 @@ def write_rtstruct(
         )
         for number, name in numbered
     ]
-    found.RTROIObservationsSequence = [
+    structure_set.RTROIObservationsSequence = [
         _item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType="ORGAN", ROIInterpreter="")
         for number, _ in numbered
     ]
-    return found
+    return structure_set
 
 
-def _without_structures(series: Sequence[Dataset], by: Maker) -> SOPClass:
+def _empty_structure_set(series: Sequence[Dataset], by: Maker) -> SOPClass:
     """The structure set's header: whose it is, what it refers to, who made it and when."""
     first = series[0]
     automatic = by is Maker.AUTOMATIC
-    found = SOPClass(
+    structure_set = SOPClass(
         study_instance_uid=first.StudyInstanceUID,
         series_instance_uid=highdicom.UID(),
         series_number=3000 + whole_number(first.get("SeriesNumber")) % 1000,
@@ -97,22 +97,22 @@ def _without_structures(series: Sequence[Dataset], by: Maker) -> SOPClass:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         series_description=AUTOMATIC_SERIES if automatic else FINAL_SERIES,
     )
-    found.copy_patient_and_study_information(first)
+    structure_set.copy_patient_and_study_information(first)
     for keyword in _COPIED:
-        setattr(found, keyword, first.get(keyword, ""))
-    found.OperatorsName = ""
-    found.StructureSetLabel = ("AUTOMATIC" if automatic else "FINAL")[:_LONGEST_SH]
+        setattr(structure_set, keyword, first.get(keyword, ""))
+    structure_set.OperatorsName = ""
+    structure_set.StructureSetLabel = ("AUTOMATIC" if automatic else "FINAL")[:_LONGEST_SH]
     now = datetime.datetime.now()
-    found.StructureSetDate, found.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
-    found.ApprovalStatus = "UNAPPROVED"
-    found.ReferencedFrameOfReferenceSequence = [_referred(series)]
-    return found
+    structure_set.StructureSetDate, structure_set.StructureSetTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    structure_set.ApprovalStatus = "UNAPPROVED"
+    structure_set.ReferencedFrameOfReferenceSequence = [_referred(series)]
+    return structure_set
 
 
 def outlines(mask: np.ndarray) -> list[np.ndarray]:
     """The closed outlines (N, 2) of a bool plane, in indices of voxel middles."""
-    found = find_contours(np.pad(mask.astype(float), 1), 0.5)  # padded: what touches the edge is closed too
-    return [approximate_polygon(outline, _STRAIGHT)[:-1] - 1 for outline in found]
+    contours = find_contours(np.pad(mask.astype(float), 1), 0.5)  # padded: what touches the edge is closed too
+    return [approximate_polygon(outline, _STRAIGHT)[:-1] - 1 for outline in contours]
 
 
 def _contours(series: Sequence[Dataset], frames: Sequence[Frame], mask: np.ndarray) -> Iterator[Dataset]:

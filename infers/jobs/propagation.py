@@ -36,11 +36,11 @@ Aside = Callable[[Control], None]
 class _JobControl(Control):
     """Of a piece of the job: lets people go first between batches, and ends what is in vain."""
 
-    def __init__(self, gate: PriorityLock, in_vain: Callable[[], bool]) -> None:
-        self._gate, self._in_vain = gate, in_vain
+    def __init__(self, priority_lock: PriorityLock, in_vain: Callable[[], bool]) -> None:
+        self._priority_lock, self._in_vain = priority_lock, in_vain
 
     def report(self, fraction: float) -> None:
-        self._gate.give_way()
+        self._priority_lock.give_way()
 
     @property
     def stopped(self) -> bool:
@@ -85,12 +85,12 @@ class Propagation:
     def __init__(
         self,
         studies: Studies,
-        gate: PriorityLock,
+        priority_lock: PriorityLock,
         state: Path,
         before: Aside = lambda _: None,
         after: Aside = lambda _: None,
     ) -> None:
-        self._studies, self._gate, self._before, self._after = studies, gate, before, after
+        self._studies, self._priority_lock, self._before, self._after = studies, priority_lock, before, after
         self._process_lock = FileLock(str(state / "job.lock"), thread_local=False)
         self._note = state / "job.cancelled"
         self._condition = threading.Condition()
@@ -173,9 +173,9 @@ class Propagation:
             with self._condition:
                 self._busy = False
                 self._condition.notify_all()
-                asked = self._condition.wait_for(lambda: self._wanted or self._cancelled, pause)
+                is_needed = self._condition.wait_for(lambda: self._wanted or self._cancelled, pause)
                 pause = None
-                if not asked and self._status.state != "failed":
+                if not is_needed and self._status.state != "failed":
                     continue  # somebody undid the job meanwhile
                 self._busy = True
             try:
@@ -231,9 +231,9 @@ class Propagation:
 
     def _aside(self, act: Aside, news: int) -> None:
         """What goes with a run beside its masks; should it fail, the masks are made all the same."""
-        control = _JobControl(self._gate, lambda: self._cancelled or self._news != news)
+        control = _JobControl(self._priority_lock, lambda: self._cancelled or self._news != news)
         try:
-            with self._storing, self._gate.background():  # it may store masks; undoing them stops it first
+            with self._storing, self._priority_lock.background():  # it may store masks; undoing them stops it first
                 act(control)
         except Cancelled:
             logger.info("left for later: there is news")
@@ -255,8 +255,8 @@ class Propagation:
             if self._studies.automatic(image_id, image):
                 return None  # nobody had looked at the study, so its mask might have been out of date
             fingerprint = self._studies.fingerprint_now(image_id, image)
-            with self._gate.background():
-                prediction = self._studies.segment(image_id, image, control=_JobControl(self._gate, in_vain))
+            with self._priority_lock.background():
+                prediction = self._studies.segment(image_id, image, control=_JobControl(self._priority_lock, in_vain))
             with self._storing:
                 if self._cancelled:
                     raise Cancelled("cancelled")

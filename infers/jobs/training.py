@@ -22,7 +22,7 @@ from monailabel.endpoints import train
 from monailabel.utils.async_tasks import utils as processes
 
 from infers.errors import ClientError, NotFound
-from infers.study_list.studies import MODEL, SPECIALIST, Studies
+from infers.study_list.studies import LIST_UNET, MODEL, Studies
 from lib.finetuning.training_record import FAILED, RUNNING, STOPPED, read_record, update_record
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Trainings:
                 )
             task = dict(self._run(name, params, enqueue=True))
             if name == MODEL and self._beside and len(self._studies.painted()) >= self._beside:
-                self._run(SPECIALIST, {key: params[key] for key in WHERE if key in params}, enqueue=True)
+                self._run(LIST_UNET, {key: params[key] for key in WHERE if key in params}, enqueue=True)
             return task
 
     def stop(self) -> dict[str, Any] | None:

@@ -47,14 +47,14 @@ class Finding:
     Attributes:
         kind: `problem` where something will not work, `note` where a person should know.
         about: what was looked at.
-        told: what was found.
-        mend: what to do; empty where nothing is to be done.
+        text: what was found.
+        remedy: what to do; empty where nothing is to be done.
     """
 
     kind: Kind
     about: str
-    told: str
-    mend: str = ""
+    text: str
+    remedy: str = ""
 
 
 def packages(subject: Subject) -> Iterator[Finding]:
@@ -62,8 +62,8 @@ def packages(subject: Subject) -> Iterator[Finding]:
     try:
         warnings = check_packages()
     except EnvironmentProblem as problem:
-        told, _, mend = str(problem).partition("\nMend it with:\n")
-        yield Finding("problem", "packages", told, mend.strip())
+        problems, _, remedy = str(problem).partition("\nInstall the tested ones with:\n")
+        yield Finding("problem", "packages", problems, remedy.strip())
         return
     yield from (Finding("note", "packages", warning, "scripts/setup installs the tested set") for warning in warnings)
     if not warnings:
@@ -100,8 +100,8 @@ def permissions(subject: Subject) -> Iterator[Finding]:
             continue
         free = shutil.disk_usage(there).free // MB
         kind: Kind = "problem" if free < FULL else "note" if free < LITTLE else "ok"
-        mend = "" if kind == "ok" else "make room: a training needs about 1 GB"
-        yield Finding(kind, about, f"{there} can be written, {free} MB free", mend)
+        remedy = "" if kind == "ok" else "make room: a training needs about 1 GB"
+        yield Finding(kind, about, f"{there} can be written, {free} MB free", remedy)
 
 
 def dicomweb(subject: Subject) -> Iterator[Finding]:
@@ -116,8 +116,12 @@ def dicomweb(subject: Subject) -> Iterator[Finding]:
         answer.raise_for_status()
         count = len(answer.json()) if answer.content else 0
     except (requests.RequestException, ValueError) as error:
-        told = dicomweb_problem(error) if isinstance(error, requests.RequestException) else f"no DICOM JSON ({error})"
-        yield Finding("problem", "DICOMweb", told, "see that --studies is the DICOMweb root, and the user and password")
+        problem = (
+            dicomweb_problem(error) if isinstance(error, requests.RequestException) else f"no DICOM JSON ({error})"
+        )
+        yield Finding(
+            "problem", "DICOMweb", problem, "see that --studies is the DICOMweb root, and the user and password"
+        )
         return
     yield Finding("ok" if count else "note", "DICOMweb", "it answers" if count else "it answers, and holds no study")
 
@@ -126,13 +130,13 @@ Check = Callable[[Subject], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (packages, weights, permissions, dicomweb)
 
 
-def examined(check: Check, subject: Subject) -> list[Finding]:
+def findings_of(check: Check, subject: Subject) -> list[Finding]:
     """What a check found; a check that fails itself is a finding too."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
         for finding in check(subject):
-            found.append(finding)
+            findings.append(finding)
     except Exception as error:  # a doctor that dies of what it examines helps nobody
-        told = f"could not be examined: {type(error).__name__}: {error}"
-        found.append(Finding("problem", check.__name__, told, "report this with the message"))
-    return found
+        problem = f"could not be examined: {type(error).__name__}: {error}"
+        findings.append(Finding("problem", check.__name__, problem, "report this with the message"))
+    return findings

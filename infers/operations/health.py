@@ -14,14 +14,14 @@ Check = Callable[[], str]  # what is wrong; empty where nothing is
 
 def health(checks: Mapping[str, Check]) -> tuple[bool, dict[str, Any]]:
     """Whether the server is ready, and what GET /oneprompt/health answers."""
-    told = {}
+    states = {}
     for name, check in checks.items():
         try:
-            told[name] = check() or "ok"
+            states[name] = check() or "ok"
         except Exception as error:  # what cannot be looked at is not in order
-            told[name] = f"cannot be looked at ({type(error).__name__})"
-    ready = all(word == "ok" for word in told.values())
-    return ready, {"live": True, "ready": ready, "checks": told}
+            states[name] = f"cannot be looked at ({type(error).__name__})"
+    ready = all(word == "ok" for word in states.values())
+    return ready, {"live": True, "ready": ready, "checks": states}
 
 
 def writable(folder: Path) -> str:

@@ -14,5 +14,5 @@ SLOW = 1.0  # seconds; quicker reading answers that went well are only counted
 def log_request(method: str, route: str, status: int, seconds: float, id: str) -> None:
     """Write down an answer: of what changes something, what failed, and what was slow."""
     if method not in READING or status >= 400 or seconds >= SLOW:
-        told = {"request": id, "method": method, "route": route, "status": status, "seconds": round(seconds, 3)}
-        logger.log(logging.WARNING if status >= 500 else logging.INFO, json.dumps(told))
+        entry = {"request": id, "method": method, "route": route, "status": status, "seconds": round(seconds, 3)}
+        logger.log(logging.WARNING if status >= 500 else logging.INFO, json.dumps(entry))

@@ -18,7 +18,7 @@ UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # as DICOM has them
 DICOM_SUFFIXES = {".dcm", ".ima", ".dicom", ""}
 NO_IMAGES = {"SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "DOC"}  # modalities without a grey image
 SHOWN = ("SeriesInstanceUID", "StudyInstanceUID", "PatientID", "StudyDate", "StudyTime", "Modality")
-TOLD = (
+FURTHER = (
     "PatientName", "SeriesNumber", "SeriesDescription", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "SOPClassUID",
 )  # fmt: skip
@@ -59,25 +59,25 @@ class DicomFile:
         if not path.is_file():  # a pipe would never end
             raise OSError("it is no plain file")
         check_deflated(path)
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*SHOWN, *TOLD])
-        said = {
-            tag: plain_record(str(header.get(tag) if header.get(tag) is not None else "")) for tag in (*SHOWN, *TOLD)
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*SHOWN, *FURTHER])
+        tags = {
+            tag: plain_record(str(header.get(tag) if header.get(tag) is not None else "")) for tag in (*SHOWN, *FURTHER)
         }
-        if said["Modality"] == "SEG":
+        if tags["Modality"] == "SEG":
             raise NoImage(SEGMENTATION)
-        if "Rows" not in header or said["Modality"] in NO_IMAGES:
-            raise NoImage(f"a DICOM object without an image ({said['Modality'] or 'no modality'})")
-        uid = said["SeriesInstanceUID"] if UID.fullmatch(said["SeriesInstanceUID"]) else ""
+        if "Rows" not in header or tags["Modality"] in NO_IMAGES:
+            raise NoImage(f"a DICOM object without an image ({tags['Modality'] or 'no modality'})")
+        uid = tags["SeriesInstanceUID"] if UID.fullmatch(tags["SeriesInstanceUID"]) else ""
         turn = [round(float(x), 3) for x in header.get("ImageOrientationPatient") or ()]
-        place = said["ImagePositionPatient"]
+        place = tags["ImagePositionPatient"]
         return cls(
             path,
-            {tag: said[tag] for tag in SHOWN},
+            {tag: tags[tag] for tag in SHOWN},
             uid,
-            (said["StudyInstanceUID"], said["PatientID"], said["PatientName"]),
-            (said["Modality"], said["SeriesNumber"], said["SeriesDescription"]),
-            (said["Rows"], said["Columns"], *turn),
-            (said["SOPInstanceUID"], place or said["InstanceNumber"]),
+            (tags["StudyInstanceUID"], tags["PatientID"], tags["PatientName"]),
+            (tags["Modality"], tags["SeriesNumber"], tags["SeriesDescription"]),
+            (tags["Rows"], tags["Columns"], *turn),
+            (tags["SOPInstanceUID"], place or tags["InstanceNumber"]),
             place,
         )
 

@@ -37,19 +37,19 @@ class ListedFile:
         path: below the study folder.
         taken: `IMAGE`, `LABEL`, `PART` (voxels of a header beside it), `COPY`, `RECORD`, `INDEX` or `LEFT_OUT`.
         study: the study that it belongs to; empty for none.
-        told: what a person should know of it, or why it is left out.
+        note: what a person should know of it, or why it is left out.
     """
 
     path: str
     taken: str
     study: str = ""
-    told: str = ""
+    note: str = ""
 
     @property
     def is_problem(self) -> bool:
         """Whether it looks as if somebody wanted it taken, and it is not."""
-        looks = self.path.lower().endswith((*IMAGE_EXTENSIONS, *SEGMENTATION_EXTENSIONS, *FOREIGN))
-        return self.taken == LEFT_OUT and (looks or self.told != NO_FORMAT)
+        by_name = self.path.lower().endswith((*IMAGE_EXTENSIONS, *SEGMENTATION_EXTENSIONS, *FOREIGN))
+        return self.taken == LEFT_OUT and (by_name or self.note != NO_FORMAT)
 
 
 @dataclass(frozen=True)
@@ -76,63 +76,63 @@ def listing(root: Path, contents: Contents) -> list[ListedFile]:
     known = {**_of_images(root, contents), **_of_series(root, contents.series)}
     for files, taken in ((contents.labels, LABEL), (contents.records, RECORD)):
         known |= {_name(root, file): ListedFile(_name(root, file), taken, study) for file, study in files.items()}
-    found = []
+    listed = []
     for path in _files(root):
         name = _name(root, path)
         if reason := contents.problems.get(name):
-            found.append(ListedFile(name, LEFT_OUT, told=reason))
+            listed.append(ListedFile(name, LEFT_OUT, note=reason))
         else:
-            found.append(known.get(name) or _stranger(root, path, contents))
-    unseen = contents.problems.keys() - {one.path for one in found}  # folders
-    return sorted([*found, *(ListedFile(name, LEFT_OUT, told=contents.problems[name]) for name in unseen)],
+            listed.append(known.get(name) or _stranger(root, path, contents))
+    unseen = contents.problems.keys() - {one.path for one in listed}  # folders
+    return sorted([*listed, *(ListedFile(name, LEFT_OUT, note=contents.problems[name]) for name in unseen)],
                   key=lambda one: one.path)  # fmt: skip
 
 
 def _of_images(root: Path, contents: Contents) -> dict[str, ListedFile]:
-    found = {}
+    files = {}
     for study, file in contents.images.items():
         name = _name(root, file)
         try:
             # Headers are opened where they are all that a file holds: the listing is made anew at every change
             others = companions(file) if file.name.lower().endswith(DETACHED) else []
-            parts, told = [other for other in others if other.exists()], ""
+            parts, note = [other for other in others if other.exists()], ""
         except (ImageError, OSError) as error:
-            parts, told = [], str(error)
+            parts, note = [], str(error)
         joined = f"with {', '.join(part.name for part in parts[:3])}" if parts else ""
-        found[name] = ListedFile(name, IMAGE, study, told or joined)
-        found |= {_name(root, part): ListedFile(_name(root, part), PART, study, f"voxels of {name}") for part in parts}
-    return found
+        files[name] = ListedFile(name, IMAGE, study, note or joined)
+        files |= {_name(root, part): ListedFile(_name(root, part), PART, study, f"voxels of {name}") for part in parts}
+    return files
 
 
 def _of_series(root: Path, series: Mapping[str, Series]) -> dict[str, ListedFile]:
-    found: dict[str, ListedFile] = {}
+    files: dict[str, ListedFile] = {}
     for study, one in series.items():
-        told = f"one of {len(one.files)} files of a DICOM series" + (f"; {one.note}" if one.note else "")
-        found |= {_name(root, file): ListedFile(_name(root, file), IMAGE, study, told) for file in one.files}
-        told = "the same bytes as a file of that series in another folder"
-        found |= {_name(root, file): ListedFile(_name(root, file), COPY, study, told) for file in one.copies}
-    return found
+        note = f"one of {len(one.files)} files of a DICOM series" + (f"; {one.note}" if one.note else "")
+        files |= {_name(root, file): ListedFile(_name(root, file), IMAGE, study, note) for file in one.files}
+        note = "the same bytes as a file of that series in another folder"
+        files |= {_name(root, file): ListedFile(_name(root, file), COPY, study, note) for file in one.repeats}
+    return files
 
 
 def _stranger(root: Path, path: Path, contents: Contents) -> ListedFile:
     """A file that nothing took: the app's own index, or left out."""
     name, folder = _name(root, path), path.parent.relative_to(root).parts
     if not is_unicode(path.name):
-        return ListedFile(name, LEFT_OUT, told=NOT_UNICODE)
+        return ListedFile(name, LEFT_OUT, note=NOT_UNICODE)
     if path.name in OWN_FILES or path.name.endswith(".lock"):
         return ListedFile(name, INDEX)
     if path.is_symlink() and not path.exists():
-        return ListedFile(name, LEFT_OUT, told=DANGLING)
+        return ListedFile(name, LEFT_OUT, note=DANGLING)
     if folder[:1] == ("labels",):
-        return ListedFile(name, LEFT_OUT, told=_no_label(path, contents))
+        return ListedFile(name, LEFT_OUT, note=_no_label(path, contents))
     if folder and path.name.lower().endswith((*IMAGE_EXTENSIONS, ".seg.nrrd")):
-        return ListedFile(name, LEFT_OUT, told=NOT_FLAT)
+        return ListedFile(name, LEFT_OUT, note=NOT_FLAT)
     if path.name.lower().endswith(".seg.nrrd"):
-        told = "3D Slicer's segmentation is a label: put it under labels/final, named as its image"
-        return ListedFile(name, LEFT_OUT, told=told)
+        note = "3D Slicer's segmentation is a label: put it under labels/final, named as its image"
+        return ListedFile(name, LEFT_OUT, note=note)
     if may_be_dicom(path.name) and path.suffix:
-        return ListedFile(name, LEFT_OUT, told="no DICOM, whatever its name says")
-    return ListedFile(name, LEFT_OUT, told=NO_FORMAT)
+        return ListedFile(name, LEFT_OUT, note="no DICOM, whatever its name says")
+    return ListedFile(name, LEFT_OUT, note=NO_FORMAT)
 
 
 def _no_label(path: Path, contents: Contents) -> str:

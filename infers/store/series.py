@@ -43,7 +43,7 @@ class Series:
         names: its files in that folder.
         info: what clients are shown.
         files: where its files lie.
-        copies: files that repeat one of them, byte for byte.
+        repeats: files that repeat one of them, byte for byte.
         note: what a person should know of how it was found; empty as a rule.
     """
 
@@ -52,16 +52,16 @@ class Series:
     names: tuple[str, ...]
     info: dict[str, str]
     files: tuple[Path, ...] = ()
-    copies: tuple[Path, ...] = ()
+    repeats: tuple[Path, ...] = ()
     note: str = ""
 
     def remove(self) -> None:
         """Delete the series' files with their copies, and their folders if nothing else is in them."""
-        for file in (*self.files, *self.copies):
+        for file in (*self.files, *self.repeats):
             file.unlink(missing_ok=True)
         for name in self.names:
             (self.folder / name).unlink(missing_ok=True)  # where it was a link
-        for folder in {self.folder, *(file.parent for file in (*self.files, *self.copies))}:
+        for folder in {self.folder, *(file.parent for file in (*self.files, *self.repeats))}:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
@@ -73,7 +73,7 @@ class _Group:
     files: list[DicomFile]
     identity: tuple[str, ...]
     name: str  # the id it would like to have
-    copies: list[DicomFile] = field(default_factory=list)
+    repeats: list[DicomFile] = field(default_factory=list)
     note: str = ""
 
 
@@ -132,9 +132,9 @@ class SeriesScanner:
         groups = [part for group in _groups(files, self._root) for part in _by_folder(group, self._root)]
         crowded = defaultdict(set)  # folder: the groups in it
         for number, group in enumerate(groups):
-            for file in (*group.files, *group.copies):
+            for file in (*group.files, *group.repeats):
                 crowded[file.path.parent].add(number)
-        found: dict[str, Series] = {}
+        series: dict[str, Series] = {}
         for id, group in self._identified(groups).items():
             folders = {file.path.parent for file in group.files}
             folder = next(iter(folders))
@@ -149,9 +149,9 @@ class SeriesScanner:
                 continue
             names = tuple(path.name for path in paths) if own else tuple(sorted(_link_names(paths)))
             info = {**group.files[0].info, "SeriesInstanceUID": group.files[0].uid or id}
-            copies = tuple(file.path for file in group.copies)
-            found[id] = Series(id, place, names, info, paths, copies, group.note)
-        return found
+            repeats = tuple(file.path for file in group.repeats)
+            series[id] = Series(id, place, names, info, paths, repeats, group.note)
+        return series
 
     def _identified(self, groups: Sequence[_Group]) -> dict[str, _Group]:
         """{id: group}: ids that were given before stay."""
@@ -194,14 +194,14 @@ class SeriesScanner:
 
 def _groups(files: Sequence[DicomFile], root: Path) -> list[_Group]:
     """What the files themselves say belongs together."""
-    found: dict[tuple[str, ...], list[DicomFile]] = defaultdict(list)
+    by_key: dict[tuple[str, ...], list[DicomFile]] = defaultdict(list)
     for file in files:
         folder = str(file.path.parent.relative_to(root))
         key = ("uid", file.uid, *file.series) if file.uid else ("folder", folder, *file.series, *file.described)
-        found[key].append(file)
-    uids = [key[1] for key in found if key[0] == "uid"]
+        by_key[key].append(file)
+    uids = [key[1] for key in by_key if key[0] == "uid"]
     groups = []
-    for key, own in found.items():
+    for key, own in by_key.items():
         note = ""
         if key[0] == "uid" and uids.count(key[1]) > 1:
             note = "another patient's or study's series has the same UID: told apart by patient and study"
@@ -218,7 +218,7 @@ def _by_folder(group: _Group, root: Path) -> list[_Group]:
     for file in group.files:
         same = first.setdefault(file.instance, file)
         if same is not file and same.path.parent != file.path.parent and _same_bytes(same.path, file.path):
-            group.copies.append(file)
+            group.repeats.append(file)
         else:
             files.append(file)
     group.files = files
@@ -234,11 +234,11 @@ def _by_folder(group: _Group, root: Path) -> list[_Group]:
             group.note = f"its {len(files)} files lie in {len(parts)} folders and are one series"
         return [group]
     note = "files of the same series UID in other folders are another volume (size, orientation, or the same places)"
-    found = []
+    groups = []
     for folder, part in parts.items():
-        copies = [file for file in group.copies if first[file.instance] in part]
-        found.append(_Group(part, (*group.identity, str(folder.relative_to(root))), group.name, copies, note))
-    return found
+        repeats = [file for file in group.repeats if first[file.instance] in part]
+        groups.append(_Group(part, (*group.identity, str(folder.relative_to(root))), group.name, repeats, note))
+    return groups
 
 
 def _same_bytes(one: Path, other: Path) -> bool:
@@ -256,10 +256,10 @@ def _name(folder: Path) -> str:
 
 def _link_names(files: Sequence[Path]) -> dict[str, Path]:
     """{name: file}: names of files from several folders, each once."""
-    found: dict[str, Path] = {}
+    links: dict[str, Path] = {}
     for number, file in enumerate(files):
-        found[file.name if file.name not in found else f"{number:05d}-{file.name}"] = file
-    return found
+        links[file.name if file.name not in links else f"{number:05d}-{file.name}"] = file
+    return links
 
 
 def is_unicode(name: str) -> bool:

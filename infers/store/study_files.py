@@ -85,7 +85,7 @@ class StudyFiles(LockedDatastore):
     def unreadable(self) -> dict[str, str]:
         """{file or folder below the study folder: why it is left out} of what looks like an image or a label."""
         with self._lock:
-            return {one.path: one.told for one in self._listing if one.is_problem}
+            return {one.path: one.note for one in self._listing if one.is_problem}
 
     def listing(self) -> list[ListedFile]:
         """Every file below the study folder: taken as what, joined with what, or left out why."""
@@ -96,8 +96,8 @@ class StudyFiles(LockedDatastore):
         """{image id: what a person should know of its files}, of those of which there is something to know."""
         with self._lock:
             infos = {id: obj.image.info for id, obj in self._datastore.objects.items()}
-        told = {id: [str(info[key]) for key in ("found", "note") if info.get(key)] for id, info in infos.items()}
-        return {id: "; ".join(parts) for id, parts in told.items() if parts}
+        notes = {id: [str(info[key]) for key in ("found", "note") if info.get(key)] for id, info in infos.items()}
+        return {id: "; ".join(parts) for id, parts in notes.items() if parts}
 
     def note_image(self, image_id: str, note: str) -> None:
         """Keep what reading an image told of its file; nothing where the image is gone."""
@@ -137,21 +137,21 @@ class StudyFiles(LockedDatastore):
         return image_id if ext == SECOND else image_id + ext
 
     def _list_files(self, path: str, patterns: list[str]) -> dict[str, str]:
-        found = {}
+        files = {}
         try:
             for name in sorted(os.listdir(path)):
                 if not name.startswith(".") and self._matches(name, path != self._datastore.image_path()):
                     if reason := self._unusable(Path(path), name):
                         self._note(Path(path) / name, reason)
                     else:
-                        found[name] = name
+                        files[name] = name
         except OSError as error:
             self._note(Path(path), f"cannot be listed: {error.strerror}")
         if path == self._datastore.image_path():
-            found = self._told_apart(found) | {uid: uid for uid in self._series}
-        return found
+            files = self._marked(files) | {uid: uid for uid in self._series}
+        return files
 
-    def _told_apart(self, names: Mapping[str, str]) -> dict[str, str]:
+    def _marked(self, names: Mapping[str, str]) -> dict[str, str]:
         """The files, marked where another one has their id: a.nrrd beside a.nii.gz is a study called a.nrrd."""
         owners: dict[str, str] = {}
         for name in names:

@@ -20,13 +20,13 @@ SETTLE = 0.3  # seconds: copying a series makes hundreds of events, one look at 
 LOOK_AGAIN = 60.0  # seconds: network mounts send no events
 
 
-def if_other(look: Callable[[], object], changed: Callable[[], None]) -> Callable[[], None]:
-    """What calls `changed` only where `look` gives something else than it gave the last time."""
-    last = look()
+def if_other(measure: Callable[[], object], changed: Callable[[], None]) -> Callable[[], None]:
+    """What calls `changed` only where `measure` gives something else than it gave the last time."""
+    last = measure()
 
     def compare() -> None:
         nonlocal last
-        if (now := look()) != last:
+        if (now := measure()) != last:
             changed()
             last = now
 
@@ -36,18 +36,18 @@ def if_other(look: Callable[[], object], changed: Callable[[], None]) -> Callabl
 _AWAY = object()
 
 
-def keep_looking(look: Callable[[], object], changed: Callable[[], None], pause: float) -> NoReturn:
-    """Call `changed` whenever `look` gives something else than before, or works again after it failed; never returns.
+def keep_looking(measure: Callable[[], object], changed: Callable[[], None], pause: float) -> NoReturn:
+    """Call `changed` whenever `measure` gives another value than before, or works again after it failed; never returns.
 
     Args:
-        look: asks a server, which may be away for a while.
+        measure: asks a server, which may be away for a while.
         changed: has work that failed meanwhile go on.
         pause: seconds between looks.
     """
     before: object = None
     while True:
         try:
-            now = look()
+            now = measure()
             if before is not None and now != before:
                 changed()
             before = now

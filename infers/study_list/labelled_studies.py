@@ -20,7 +20,7 @@ import numpy as np
 from infers.errors import ClientError
 from infers.label_records import AUTOMATIC, FINAL, PROMPTED, Statement
 from infers.names import LabelMap, choose_names, names_beside
-from infers.prompts import said_prompts
+from infers.prompts import parse_prompts
 from infers.store.datastore import StoredLabel
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.store import Store
@@ -190,7 +190,7 @@ class LabelledStudies:
             raise ClientError(f"the template {image_id} was removed meanwhile: repeat the request", status=409)
         image = self.image(image_id)
         if label.record.prompts is not None:
-            prompts = said_prompts(label.record.prompts, image.array.shape)
+            prompts = parse_prompts(label.record.prompts, image.array.shape)
             return Template(image_id, image, None, {}, prompts, _template_checksum(label))
         names = self._structures(image_id, label)
         return Template(image_id, image, read_label(label.path, image), names, checksum=_template_checksum(label))

@@ -31,7 +31,7 @@ from lib.segmenters.contract import Prediction, Segmenter
 from lib.segmenters.fingerprints import digest, mask_fingerprint, template_fingerprint
 
 MODEL = "oneprompt"  # name in the records of masks that this app made
-SPECIALIST = "oneprompt_specialist"  # name of its model and trainer
+LIST_UNET = "oneprompt_specialist"  # name of its model and trainer
 MODELS = frozenset(registry.MODELS)  # whose masks this app may replace and remove
 
 

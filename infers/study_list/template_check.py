@@ -59,12 +59,12 @@ class TemplateCheck:
         """As GET /oneprompt/status tells it."""
         with self._lock:
             result = self._result
-        return {**{key: getattr(result, key) for key in ("typical", "better", "copies", "trial")},
+        return {"typical": result.typical, "better": result.better, "copies": result.views, "trial": result.trial,
                 "warnings": result.warnings}  # fmt: skip
 
     def _tried(self) -> tuple[dict[str, float], dict[str, float]]:
         """What the trial's masks say: Dice on copies by structure, predicted Dice by study."""
-        copies: dict[str, list[float]] = {}
+        views: dict[str, list[float]] = {}
         trial = {}
         for image_id in self._trials:
             mask = self._studies.store.label(image_id, AUTOMATIC)
@@ -72,11 +72,11 @@ class TemplateCheck:
             if made is None:
                 continue
             for name, features in made.features.items():
-                copies.setdefault(name, []).extend([features["copies"]] if "copies" in features else [])
+                views.setdefault(name, []).extend([features["copies"]] if "copies" in features else [])
             predicted = self._studies.quality.lowest(made)
             if predicted is not None:
                 trial[image_id] = round(predicted, 4)
-        return {name: round(float(np.mean(dices)), 4) for name, dices in copies.items() if dices}, trial
+        return {name: round(float(np.mean(dices)), 4) for name, dices in views.items() if dices}, trial
 
     def _describe(self, templates: list[str], control: Control) -> dict[str, np.ndarray]:
         """Descriptors of the templates and of studies spread evenly over the list."""

@@ -9,7 +9,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from infers.errors import ClientError
 from infers.serving.clients import client_control
-from infers.study_list.studies import SPECIALIST
+from infers.study_list.studies import LIST_UNET
 from infers.tasks.oneprompt import Engine, OnePromptTask
 from infers.tasks.request import structures
 from lib.finetuning.served_list_unet import WON_FROM, ServedListUNet
@@ -42,10 +42,10 @@ class ListUNetTask(OnePromptTask):
         return str(self.served.path)
 
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
-        specialist, known = self.served.current, self.engine.labels.names
-        if specialist is None:
-            raise ClientError(f"{SPECIALIST} is not offered: train one first, with POST /train/{SPECIALIST}", 409)
-        offered = {name: known[name] for name in specialist.structures if name in known}
+        unet, known = self.served.current, self.engine.labels.names
+        if unet is None:
+            raise ClientError(f"{LIST_UNET} is not offered: train one first, with POST /train/{LIST_UNET}", 409)
+        offered = {name: known[name] for name in unet.structures if name in known}
         wanted = {name: known[name] for name in structures({**request, "label": None}, offered)}
-        with self.engine.gate.interactive():
+        with self.engine.priority_lock.interactive():
             return self.engine.studies.segment(request.get("image_id"), image, wanted, client_control())

@@ -73,7 +73,7 @@ class Engine:
     studies: TaskStudies
     labels: LabelMap
     model: TaskModel
-    gate: PriorityLock
+    priority_lock: PriorityLock
     acceptance: Acceptance
     recent: RecentResults = field(default_factory=RecentResults)
 
@@ -143,7 +143,7 @@ class InteractiveTask(OnePromptTask):
                 f"{USE_AS_TEMPLATE} needs a result for the whole volume, and this model says nothing about the slices "
                 "that nobody clicked: use oneprompt_click (in OHIF oneprompt_points), or submit a label"
             )
-        with engine.gate.interactive():
+        with engine.priority_lock.interactive():
             prediction = engine.model.segmenter.interact(
                 image,
                 prompts,
@@ -252,16 +252,16 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
         provenance = {key: value for key, value in made.to_json().items() if key not in known_elsewhere}
         quality = {name: one.dice for name, one in made.quality.items() if one.dice is not None}
         return Prediction(mask, dict(made.label_names), quality, {**provenance, "stored": True})
-    with engine.gate.interactive():
+    with engine.priority_lock.interactive():
         return engine.studies.segment(image_id, image, wanted, client_control())
 
 
 def centroids(prediction: Prediction) -> dict[str, list[int]]:
     """{structure: centre of mass in voxel indices (i, j[, k])} of the structures that are there."""
     present = set(np.unique(prediction.mask).tolist())
-    found = {name: index for name, index in prediction.labels.items() if index in present}
-    centres = ndimage.center_of_mass(prediction.mask > 0, prediction.mask, list(found.values()))
-    return {name: [round(float(x)) for x in centre] for name, centre in zip(found, centres, strict=True)}
+    shown = {name: index for name, index in prediction.labels.items() if index in present}
+    centres = ndimage.center_of_mass(prediction.mask > 0, prediction.mask, list(shown.values()))
+    return {name: [round(float(x)) for x in centre] for name, centre in zip(shown, centres, strict=True)}
 
 
 def _uploaded(request: Mapping[str, Any], image: Image) -> Any:

@@ -20,8 +20,8 @@ from infers.prompts import (
     checked_prompt,
     list_of,
     number_of,
+    parse_prompts,
     points_of,
-    said_prompts,
     useful,
 )
 from lib.imaging.prompts import Prompt
@@ -63,7 +63,7 @@ def click_prompts(
     Three ways to say clicks are understood: `foreground`/`background` for the structure `label` (Slicer, OHIF's
     deepgrow), `points`/`point_labels` for the structure in `label_prompt` (OHIF's vista3d), and one key per structure
     (deepedit). `roi` and `slice` belong to the first two. Beside them, `prompts` says everything at once, see
-    `said_prompts`.
+    `parse_prompts`.
 
     Args:
         request: the client's parameters.
@@ -76,7 +76,7 @@ def click_prompts(
     """
     previous = previous or {}
     if request.get("prompts"):
-        return said_prompts(request["prompts"], shape, previous)
+        return parse_prompts(request["prompts"], shape, previous)
     foreground, background = _clicks(request, len(shape))
     box = box_of(request.get("roi"), shape)
     if not isinstance(request.get("slice"), bool) and request.get("slice") is not None and len(shape) == 3:
@@ -86,23 +86,23 @@ def click_prompts(
         )
         if box is not None and box[4] <= index < box[5]:
             box = (*box[:4], index, index + 1)
-    found: dict[str, Prompt] = {}
+    prompts: dict[str, Prompt] = {}
     if foreground or background or box:
         known = dict(labels) or {"label_1": 1}  # OHIF's point prompts carry no name, and the first study has no labels
         name = structures(request, known)[0]
-        found[name] = checked_prompt(
+        prompts[name] = checked_prompt(
             shape, foreground=foreground, background=background, box=box, previous=previous.get(name)
         )
     for name in labels:
         # A structure may be called like another key; only a list is points
         if isinstance(request.get(name), list) and (points := points_of(request[name], name, len(shape))):
-            found[name] = checked_prompt(
+            prompts[name] = checked_prompt(
                 shape,
                 foreground=points,
                 background=points_of(request.get("background"), "background", len(shape)),
                 previous=previous.get(name),
             )
-    return useful(found)
+    return useful(prompts)
 
 
 def slice_axis(request: Mapping[str, Any], otherwise: int) -> int:

@@ -41,10 +41,10 @@ class SubmitTask(OnePromptTask):
         if not image_id:
             raise ClientError("oneprompt_submit needs a study of the list, and got an upload: save it there first")
         user = str(request.get("user") or "")
-        found = engine.recent.of(image_id)
-        for result in found:
+        results = engine.recent.of(image_id)
+        for result in results:
             engine.acceptance.put(image_id, result, user)
-        if not found and image_id not in engine.acceptance.waiting():
+        if not results and image_id not in engine.acceptance.waiting():
             raise ClientError(NOTHING, 409)
         if not engine.acceptance.accept_now(image_id, user):
             raise ClientError(REFUSED, 409)

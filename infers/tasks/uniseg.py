@@ -37,15 +37,15 @@ class UniSegTask(OnePromptTask):
     def info(self) -> dict[str, Any]:
         """MONAI Label's description; labels and choices are those of the model that is offered."""
         model = self.served.model
-        told = super().info()
+        info = super().info()
         if model is None:
-            return {**told, "labels": {}}
+            return {**info, "labels": {}}
         choices = [ALL, *(task.name for task in model.tasks)]
         description = f"{self.description}: {', '.join(task.name for task in model.tasks)}"
         if model.licence:
             description += f". Licence: {model.licence}"
-        config = {**told.get("config", {}), "task": choices}
-        return {**told, "labels": self._labels(model, remember=False), "description": description, "config": config}
+        config = {**info.get("config", {}), "task": choices}
+        return {**info, "labels": self._labels(model, remember=False), "description": description, "config": config}
 
     def is_valid(self) -> bool:
         """Whether there is a model."""
@@ -70,7 +70,7 @@ class UniSegTask(OnePromptTask):
         try:
             study = self._study(request)
             wanted = self._wanted(request, segmenter.model, study)
-            with self.engine.gate.interactive():
+            with self.engine.priority_lock.interactive():
                 return segmenter.segment_study(study, wanted)
         except (TaskError, ImageError) as error:
             raise ClientError(str(error)) from error

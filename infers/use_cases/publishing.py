@@ -8,7 +8,7 @@ from typing import Any
 
 from infers.errors import ClientError, NotFound
 from infers.serving.model import ServedModel
-from infers.study_list.studies import MODEL, SPECIALIST
+from infers.study_list.studies import LIST_UNET, MODEL
 from infers.tasks.uniseg import UNISEG
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.uniseg.served import ServedUniSeg
@@ -43,8 +43,8 @@ class Publishing:
     def upload(self, name: str, path: Path) -> dict[str, Any]:
         """Serve uploaded weights from now on, if they fit. Raises CheckpointError where they do not."""
         self._check(name)
-        if name == SPECIALIST:
-            raise ClientError(f"{SPECIALIST} is trained on this list, never uploaded: upload weights as {MODEL}", 405)
+        if name == LIST_UNET:
+            raise ClientError(f"{LIST_UNET} is trained on this list, never uploaded: upload weights as {MODEL}", 405)
         if name == UNISEG:
             self._uniseg.publish(load_model(path, self._model.device))
             return {"weights": self._uniseg.status()["hash"]}
@@ -53,7 +53,7 @@ class Publishing:
 
     def remove(self, name: str) -> dict[str, Any]:
         """Go back to the configured weights; or withdraw the network of this list alone, or UniSeg."""
-        if name == SPECIALIST:
+        if name == LIST_UNET:
             return self.use_list_unet(False)
         if name == UNISEG:
             if not self._uniseg.withdraw():
@@ -74,7 +74,7 @@ class Publishing:
         """Offer the one that was withdrawn, or withdraw the one that is offered; the list follows. Raises NotFound."""
         done = self._list_unet.use_again() if use else self._list_unet.withdraw()
         if not done and (self._list_unet.current is not None) != use:
-            raise NotFound("there is no specialist: train one first, with POST /train/" + SPECIALIST)
+            raise NotFound("there is no list-specific U-Net: train one first, with POST /train/" + LIST_UNET)
         self._changed()
         return self._list_unet.status()
 

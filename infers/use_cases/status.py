@@ -8,7 +8,7 @@ from infers.board.board import Board
 from infers.jobs.propagation import Propagation
 from infers.jobs.training import Trainings
 from infers.serving.model import ServedModel
-from infers.study_list.studies import SPECIALIST, Studies
+from infers.study_list.studies import LIST_UNET, Studies
 from infers.tasks.uniseg import UNISEG
 from infers.use_cases.publishing import Publishing
 from lib.finetuning.served_list_unet import ServedListUNet
@@ -53,11 +53,11 @@ class Status:
 
     def of_training(self) -> dict[str, Any]:
         """The newest training, the versions of the weights, and the list's own network and UniSeg with theirs."""
-        specialist = {
-            **self._trainings.status(SPECIALIST),
+        list_unet = {
+            **self._trainings.status(LIST_UNET),
             "offered": self._list_unet.status(),
             "from_labels": self._from_labels,
             "labelled": len(self._studies.painted()),
         }
         uniseg = {**self._trainings.status(UNISEG), "offered": self._uniseg.status()}
-        return {**self._trainings.status(), **self._publishing.status(), "specialist": specialist, "uniseg": uniseg}
+        return {**self._trainings.status(), **self._publishing.status(), "specialist": list_unet, "uniseg": uniseg}

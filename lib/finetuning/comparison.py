@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lib.finetuning.examination import Examined, objection
+from lib.finetuning.examination import Scores, objection
 
 
 class Bounds(Protocol):
@@ -20,9 +20,7 @@ class Bounds(Protocol):
     def most_loss(self) -> float: ...
 
 
-def compare(
-    before: Examined, after: Examined, settings: Bounds, other: str = "with the specialist"
-) -> tuple[bool, str]:
+def compare(before: Scores, after: Scores, settings: Bounds, other: str = "with the specialist") -> tuple[bool, str]:
     """Whether another network, or One-Prompt together with it, is better than One-Prompt alone; the reason in words."""
     gain = after.mean_dice - before.mean_dice
     figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} {other}"
@@ -35,7 +33,7 @@ def compare(
     return True, figures
 
 
-def _standard_error(before: Examined, after: Examined) -> float:
+def _standard_error(before: Scores, after: Scores) -> float:
     """Of the mean gain over all questions; infinite for a single one."""
     gains = np.concatenate([np.subtract(after.dice[name], before.dice[name]) for name in after.dice])
     return float(np.std(gains, ddof=1) / np.sqrt(len(gains))) if len(gains) > 1 else float("inf")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.finetuning.examination import Examined
+from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase, Settings, phase_epochs, phases_of
 from lib.learning.optimizers import make_optimizer
@@ -63,10 +63,10 @@ class Course(ABC):
         self.steps, self.batch = settings.steps, settings.batch
         self.names = sorted({name for study in self.studies for name in study.names})
         self.epoch = 0
-        self.results: list[Examined] = []
+        self.results: list[Scores] = []
         self.curve: list[dict[str, Any]] = []
         self._losses: list[float] = []
-        self._drawn = 0
+        self._count = 0
         self._prepared = False
 
     # What a subclass says
@@ -93,7 +93,7 @@ class Course(ABC):
         """Dice of quick questions about the phase's studies."""
 
     @abstractmethod
-    def _examine(self) -> list[Examined]:
+    def _examine(self) -> list[Scores]:
         """What was served before and each candidate, on the phase's held-out studies as in serving."""
 
     # What the loop calls
@@ -104,14 +104,14 @@ class Course(ABC):
         return self.phases[min(self.epoch // self.phase_epochs, len(self.phases) - 1)]
 
     @property
-    def examined_on(self) -> str:
+    def question_source(self) -> str:
         """What the verdict rests on."""
         return HELD_OUT
 
     @property
-    def before(self) -> Examined:
+    def before(self) -> Scores:
         """What was served scored on the held-out studies."""
-        return self.results[0] if self.results else Examined()
+        return self.results[0] if self.results else Scores()
 
     @property
     def chosen(self) -> int:
@@ -119,9 +119,9 @@ class Course(ABC):
         return 1
 
     @property
-    def after(self) -> Examined:
+    def after(self) -> Scores:
         """What the chosen candidate scored there."""
-        return self.results[self.chosen] if self.results else Examined()
+        return self.results[self.chosen] if self.results else Scores()
 
     def begin_epoch(self) -> None:
         """Get ready for the next epoch; the first one of a phase begins from the first weights."""
@@ -132,12 +132,12 @@ class Course(ABC):
         if not self._prepared:
             self._prepare()
             self._prepared = True
-        self._drawn, self._losses = 0, []
+        self._count, self._losses = 0, []
 
     def draw(self) -> Any:
         """The next item of the epoch."""
-        number = self._drawn + 1_000_000 * self.epoch
-        self._drawn += 1
+        number = self._count + 1_000_000 * self.epoch
+        self._count += 1
         return self._draw(np.random.default_rng((self.seed, self.share[0], number)), number)
 
     def step(self, module: nn.Module, items: Sequence[Any]) -> StepResult:
@@ -161,37 +161,37 @@ class Course(ABC):
         phase, dice = self.phase, self._answers()
         loss = float(np.mean(self._losses)) if self._losses else 0.0
         mean = float(np.mean(dice)) if dice else 0.0
-        told = {"phase": phase.name, "epoch": self.epoch + 1, "loss": round(loss, 4), "dice": round(mean, 4)}
+        entry = {"phase": phase.name, "epoch": self.epoch + 1, "loss": round(loss, 4), "dice": round(mean, 4)}
         last = (self.epoch + 1) % self.phase_epochs == 0
         if last and self.share[0] == 0 and (phase.held_out or len(self.phases) == 1):
-            found = self._examine()
-            earlier = self.results or [Examined()] * len(found)
-            self.results = [one.joined(other) for one, other in zip(earlier, found, strict=True)]
-        self.curve.append(told)
+            results = self._examine()
+            earlier = self.results or [Scores()] * len(results)
+            self.results = [one.joined(other) for one, other in zip(earlier, results, strict=True)]
+        self.curve.append(entry)
         self.epoch += 1
         return mean
 
     @property
     def finished(self) -> bool:
         """Nothing is left to do: all phases are through, or cross-validation said that it does not help."""
-        examined = self.epoch >= self.phase_epochs * max(1, len(self.phases) - 1)
-        return self.epoch >= self.epochs or (len(self.phases) > 1 and examined and not self.verdict()[0])
+        compared = self.epoch >= self.phase_epochs * max(1, len(self.phases) - 1)
+        return self.epoch >= self.epochs or (len(self.phases) > 1 and compared and not self.verdict()[0])
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON-able values from which `restore` goes on."""
         tensors = {f"weights.{name}": value for name, value in self.learner.state_dict().items()}
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-        results = [dataclasses.asdict(found) for found in self.results]
+        results = [dataclasses.asdict(result) for result in self.results]
         return tensors, {"epoch": self.epoch, "curve": self.curve, "results": results}
 
-    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Go on from a `state` of a course with the same first weights, studies, settings and seed."""
         results = [
-            Examined({name: tuple(v) for name, v in found["dice"].items()}, tuple(found["clicks"]))
-            for found in told["results"]
+            Scores({name: tuple(v) for name, v in result["dice"].items()}, tuple(result["clicks"]))
+            for result in record["results"]
         ]
-        epoch, curve = int(told["epoch"]), list(told["curve"])
+        epoch, curve = int(record["epoch"]), list(record["curve"])
         weights = {name.removeprefix("weights."): value for name, value in tensors.items() if name[0] == "w"}
         self.learner.load_state_dict(weights)
         moments: dict[int, dict[str, Tensor]] = {}

@@ -32,10 +32,10 @@ def key_of(course: Course) -> str:
 
 def save_progress(path: Path, course: Course) -> None:
     """Write the checkpoint, whole or not at all."""
-    tensors, told = course.state()
+    tensors, record = course.state()
     # copies, because a network may hold one tensor under two names, as MONAI's DynUNet does
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, save(tensors, {"key": key_of(course), "told": json.dumps(told)}))
+    write_atomically(path, save(tensors, {"key": key_of(course), "told": json.dumps(record)}))
 
 
 def load_progress(path: Path, course: Course) -> bool:

@@ -29,7 +29,7 @@ MOST_CLICKS = 6  # counted for a slice that never gets there: one more than are 
 
 
 @dataclass(frozen=True)
-class Examined:
+class Scores:
     """What a network scored.
 
     Attributes:
@@ -50,11 +50,11 @@ class Examined:
         """Mean over slices."""
         return float(np.mean(self.clicks)) if self.clicks else 0.0
 
-    def joined(self, other: Examined) -> Examined:
+    def joined(self, other: Scores) -> Scores:
         """Both together."""
         names = [*self.dice, *(name for name in other.dice if name not in self.dice)]
         values = {name: (*self.dice.get(name, ()), *other.dice.get(name, ())) for name in names}
-        return Examined(values, self.clicks + other.clicks)
+        return Scores(values, self.clicks + other.clicks)
 
     def brief(self) -> dict[str, object]:
         """JSON-able summary."""
@@ -66,7 +66,7 @@ class Examined:
         }
 
 
-def objection(before: Examined, after: Examined, most_loss: float) -> str:
+def objection(before: Scores, after: Scores, most_loss: float) -> str:
     """Why `after` must not be published whatever it gains: nothing was asked, or a structure loses too much; else "".
 
     Args:
@@ -81,7 +81,7 @@ def objection(before: Examined, after: Examined, most_loss: float) -> str:
 
 def template_dice(
     network: OnePrompt,
-    asked: Sequence[tuple[Sequence[Template], Template]],
+    pairs: Sequence[tuple[Sequence[Template], Template]],
     device: str = "cpu",
     most: int = 4,
     seconds: Sequence[SecondOpinion | None] | None = None,
@@ -90,17 +90,17 @@ def template_dice(
 
     Args:
         network: on `device`.
-        asked: (templates, query with a label); structures that no template shows are not asked about.
+        pairs: (templates, query with a label); structures that no template shows are not asked about.
         most: templates that answer for one structure.
         seconds: a second opinion on each query, or None for none.
     """
     predictor = SliceSegmenter(network, device, SegmenterSettings(templates_per_query=most, quality_slices=0))
-    found: dict[str, list[float]] = {}
-    for (templates, query), second in zip(asked, seconds or [None] * len(asked), strict=True):
+    dices: dict[str, list[float]] = {}
+    for (templates, query), second in zip(pairs, seconds or [None] * len(pairs), strict=True):
         [answered] = answers_dice(predictor, templates, query, [second])
         for name, value in answered.items():
-            found.setdefault(name, []).append(value)
-    return {name: tuple(values) for name, values in found.items()}
+            dices.setdefault(name, []).append(value)
+    return {name: tuple(values) for name, values in dices.items()}
 
 
 def answers_dice(
@@ -152,38 +152,38 @@ def clicks_needed(network: OnePrompt, episodes: Sequence[Episode]) -> tuple[floa
         if clicks == 1:  # nothing was answered yet
             prompts = [prompt.replace(previous=None) for prompt in prompts]
         maps = np.stack([rasterise(prompt, truths.shape[1:], truths.shape[1]) for prompt in prompts])
-        said = torch.from_numpy(maps).to(device)
-        answers = network.decode(features, features, said, said).sigmoid()[:, 0].float().cpu().numpy()
+        query_maps = torch.from_numpy(maps).to(device)
+        answers = network.decode(features, features, query_maps, query_maps).sigmoid()[:, 0].float().cpu().numpy()
         reached = [dice(mask > 0.5, truth) >= TARGET for mask, truth in zip(answers, truths, strict=True)]
         needed[np.array(reached) & (needed == MOST_CLICKS)] = clicks
     return tuple(needed.tolist())
 
 
-def questions(learnt: RealTasks, asked: RealTasks | None, size: int, most: int) -> list[tuple[int, Episode]]:
+def questions(learnt: RealTasks, queried: RealTasks | None, size: int, most: int) -> list[tuple[int, Episode]]:
     """(structure's value, episode of template and query), always the same ones, at most `most` for a structure.
 
     Args:
         learnt: slices that templates are taken from: for each question the one that is most alike in place and area.
-        asked: slices that are asked about; None asks about changed copies of the learnt ones.
+        queried: slices that are asked about; None asks about changed copies of the learnt ones.
         size: side of the network's input.
     """
-    held_out = learnt if asked is None else asked
-    found = []
+    held_out = learnt if queried is None else queried
+    pairs = []
     for value in np.unique(held_out.labels)[1:].tolist():
         showing = np.flatnonzero((held_out.labels == value).sum(axis=(1, 2)) >= 2 * SMALLEST)
         for query in showing[np.unique(np.linspace(0, len(showing) - 1, min(most, len(showing))).round().astype(int))]:
-            episode = _question(learnt, held_out, int(query), value, size, copied=asked is None)
+            episode = _question(learnt, held_out, int(query), value, size, copied=queried is None)
             if episode is not None:
-                found.append((value, episode))
-    return found
+                pairs.append((value, episode))
+    return pairs
 
 
-def _question(learnt: RealTasks, asked: RealTasks, query: int, value: int, size: int, copied: bool) -> Episode | None:
-    template = query if copied else _alike(learnt, asked, query, value)
+def _question(learnt: RealTasks, queried: RealTasks, query: int, value: int, size: int, copied: bool) -> Episode | None:
+    template = query if copied else _alike(learnt, queried, query, value)
     if template is None:
         return None
-    images = np.stack([learnt.images[template], asked.images[query]])
-    masks = np.stack([learnt.labels[template] == value, asked.labels[query] == value])
+    images = np.stack([learnt.images[template], queried.images[query]])
+    masks = np.stack([learnt.labels[template] == value, queried.labels[query] == value])
     if copied:
         images, masks = augment(images, masks, np.random.default_rng((query, value)), size, STRONG)
     else:
@@ -194,11 +194,11 @@ def _question(learnt: RealTasks, asked: RealTasks, query: int, value: int, size:
     return Episode(np.stack([normalise(image) for image in images]), masks, "examination")
 
 
-def _alike(learnt: RealTasks, asked: RealTasks, query: int, value: int) -> int | None:
+def _alike(learnt: RealTasks, queried: RealTasks, query: int, value: int) -> int | None:
     areas = (learnt.labels == value).mean(axis=(1, 2))
     if not areas.any():
         return None
-    unlike = np.abs(areas - (asked.labels[query] == value).mean())
-    if learnt.places is not None and asked.places is not None:
-        unlike = np.abs(learnt.places - asked.places[query]) + 0.1 * unlike
+    unlike = np.abs(areas - (queried.labels[query] == value).mean())
+    if learnt.places is not None and queried.places is not None:
+        unlike = np.abs(learnt.places - queried.places[query]) + 0.1 * unlike
     return int(np.argmin(np.where(areas > 0, unlike, np.inf)))

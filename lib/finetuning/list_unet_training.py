@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lib.finetuning.comparison import compare
 from lib.finetuning.course import HELD_OUT, Course
-from lib.finetuning.examination import Examined, answers_dice
+from lib.finetuning.examination import Scores, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.patches import Material, Patch, augmentation, spread_evenly
 from lib.finetuning.phases import Phase, Settings, phases_of
@@ -49,7 +49,7 @@ class ListUNetSettings:
         rate: learning rate.
         shown: share of the patches around a pixel of a structure; the others lie anywhere.
         folds, few, held_out, longer: as in `lib.finetuning.oneprompt.FineTuning`.
-        most_asked: studies of a phase that both are asked about.
+        most_queries: studies of a phase that both are asked about.
         most_slices: slices of all studies that are kept in memory.
         most_templates: templates that One-Prompt answers from, chosen as in serving.
         tried_weights: weights of its logits that are tried; One-Prompt's have the rest.
@@ -69,7 +69,7 @@ class ListUNetSettings:
     few: int = 8
     held_out: float = 0.25
     longer: int = 2
-    most_asked: int = 4
+    most_queries: int = 4
     most_slices: int = 2000
     most_templates: int = 4
     tried_weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
@@ -102,12 +102,12 @@ class ListUNetLearner(nn.Module):
         known = np.stack([patch.known for patch in patches])
         losses = []
         for place in np.flatnonzero(known.any(axis=0)):
-            said = logits[:, place][torch.from_numpy(known[:, place]).to(device)]
+            own_logits = logits[:, place][torch.from_numpy(known[:, place]).to(device)]
             truth = torch.from_numpy(labels[known[:, place]] == place + 1).to(device)
-            losses.append(self._loss(said[:, None], truth[:, None].float()))
+            losses.append(self._loss(own_logits[:, None], truth[:, None].float()))
         loss = torch.stack(losses).mean()
-        found = winners(logits.detach()).cpu().numpy()
-        dices = np.array([_mean_dice(own, label) for own, label in zip(found, labels, strict=True)])
+        masks = winners(logits.detach()).cpu().numpy()
+        dices = np.array([_mean_dice(own, label) for own, label in zip(masks, labels, strict=True)])
         return loss, StepResult(loss, dices, ("specialist",) * len(patches), ("studies",) * len(patches))
 
 
@@ -115,7 +115,7 @@ class ListUNetTraining(Course):
     """One training of a specialist under way.
 
     Args:
-        parent: One-Prompt, which has learnt from none of the studies that are asked about (`asked_of`).
+        parent: One-Prompt, which has learnt from none of the studies that are asked about (`held_out_ids`).
         studies: labelled studies, as `parts_of` gives them.
         settings: every number.
         device: torch device.
@@ -158,7 +158,7 @@ class ListUNetTraining(Course):
         if not self.before.dice:
             return len(self.settings.tried_weights)
         tried = self.results[1:]
-        allowed = [n for n, found in enumerate(tried) if self._compared(found)[0]] or range(len(tried))
+        allowed = [n for n, scores in enumerate(tried) if self._compared(scores)[0]] or range(len(tried))
         least = max(tried[n].mean_dice for n in allowed) - self.settings.nearly
         return 1 + next(n for n in allowed if tried[n].mean_dice >= least)
 
@@ -168,7 +168,7 @@ class ListUNetTraining(Course):
         return self.settings.tried_weights[self.chosen - 1]
 
     @property
-    def examined_on(self) -> str:
+    def question_source(self) -> str:
         """What the verdict rests on."""
         return HELD_OUT if self.studies[0].half is None else HALVES
 
@@ -181,10 +181,10 @@ class ListUNetTraining(Course):
         """Whether One-Prompt is better with it, and why."""
         return self._compared(self.after)
 
-    def _compared(self, found: Examined) -> tuple[bool, str]:
+    def _compared(self, after: Scores) -> tuple[bool, str]:
         # Two halves are too few for a standard error, and One-Prompt has seen their answers
-        alone = self.examined_on == HALVES
-        return compare(self.before, found, dataclasses.replace(self.settings, sure=0.0) if alone else self.settings)
+        alone = self.question_source == HALVES
+        return compare(self.before, after, dataclasses.replace(self.settings, sure=0.0) if alone else self.settings)
 
     def step(self, module: nn.Module, items: Sequence[Any]) -> StepResult:
         """As in `Course`; remembers the Dice."""
@@ -211,16 +211,16 @@ class ListUNetTraining(Course):
         learnt, self._dice = self._dice, []
         if not self.phase.held_out:
             return learnt
-        own, found = self._with(self._learnt()), []
+        own, dices = self._with(self._learnt()), []
         numbers = np.array([0, *(self.names.index(name) + 1 for name in own.structures)])
-        for place in self.phase.held_out[: self.settings.most_asked]:
+        for place in self.phase.held_out[: self.settings.most_queries]:
             material = self._material[place]
             some = spread_evenly(np.flatnonzero(material.labels.any(axis=(1, 2))), 4)
             if not len(some):  # what its label shows is smaller than a pixel here
                 continue
             masks = numbers[winners(logits_of(own.network, [material.image(index) for index in some])).numpy()]
-            found += [_mean_dice(mask, truth) for mask, truth in zip(masks, material.labels[some], strict=True)]
-        return found
+            dices += [_mean_dice(mask, truth) for mask, truth in zip(masks, material.labels[some], strict=True)]
+        return dices
 
     def _learnt(self) -> list[str]:
         """Structures that some label of the phase has; the other channels say nothing."""
@@ -231,26 +231,26 @@ class ListUNetTraining(Course):
         channels = [self.names.index(name) for name in names]
         return ListUNet(of_channels(self.learner.network, channels), self.best_weight, {})
 
-    def _examine(self) -> list[Examined]:
+    def _examine(self) -> list[Scores]:
         settings, phase = self.settings, self.phase
         # Half an object says little about the other half, which would speak for the specialist: of a single study,
         # One-Prompt sees the answer itself
-        shown = phase.held_out if self.examined_on == HALVES else phase.training
+        shown = phase.held_out if self.question_source == HALVES else phase.training
         learnt = {self.studies[place].id: self.studies[place] for place in shown}
         bank = TemplateBank(lambda id: learnt[id].read())
         bank.refresh({id: study.checksum for id, study in learnt.items()})
-        judged = SegmenterSettings(templates_per_query=settings.most_templates, quality_slices=0)
-        predictor, own = SliceSegmenter(self.parent, self.device, judged), self._with(self._learnt())
-        results = [Examined()] * (1 + len(settings.tried_weights))
-        for place in phase.held_out[: settings.most_asked]:  # one by one, because volumes are large
+        plain = SegmenterSettings(templates_per_query=settings.most_templates, quality_slices=0)
+        predictor, own = SliceSegmenter(self.parent, self.device, plain), self._with(self._learnt())
+        results = [Scores()] * (1 + len(settings.tried_weights))
+        for place in phase.held_out[: settings.most_queries]:  # one by one, because volumes are large
             query = self.studies[place].read()
             alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
             templates = list({template.id: template for some in alike for template in some}.values())
-            said = own.opinion(query.image)
-            seconds = [None, *(dataclasses.replace(said, weight=weight) for weight in settings.tried_weights)]
+            opinion = own.opinion(query.image)
+            seconds = [None, *(dataclasses.replace(opinion, weight=weight) for weight in settings.tried_weights)]
             for number, dices in enumerate(answers_dice(predictor, templates, query, seconds)):
-                found = Examined({name: (value,) for name, value in dices.items() if name in own.structures})
-                results[number] = results[number].joined(found)
+                scores = Scores({name: (value,) for name, value in dices.items() if name in own.structures})
+                results[number] = results[number].joined(scores)
         return results
 
 
@@ -259,13 +259,13 @@ def parts_of(studies: Sequence[LabelledStudy]) -> list[LabelledStudy]:
     return [*studies[0].halves(), *studies] if len(studies) == 1 else list(studies)
 
 
-def asked_of(studies: Sequence[LabelledStudy], settings: Settings) -> set[str]:
+def held_out_ids(studies: Sequence[LabelledStudy], settings: Settings) -> set[str]:
     """Names of the studies that are held out in some phase."""
     return {studies[place].id for phase in phases_of(studies, settings) for place in phase.held_out}
 
 
-def _mean_dice(found: np.ndarray, truth: np.ndarray) -> float:
+def _mean_dice(mask: np.ndarray, truth: np.ndarray) -> float:
     """Over the structures that are in either."""
-    numbers = np.union1d(found, truth)
-    values = [dice(found == number, truth == number) for number in numbers if number]
+    numbers = np.union1d(mask, truth)
+    values = [dice(mask == number, truth == number) for number in numbers if number]
     return float(np.mean(values)) if values else 1.0

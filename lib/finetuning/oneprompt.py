@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.finetuning.course import HELD_OUT, Course
-from lib.finetuning.examination import Examined, answer, clicks_needed, objection, questions, template_dice
+from lib.finetuning.examination import Scores, answer, clicks_needed, objection, questions, template_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase
 from lib.imaging.prompts import PromptType
@@ -30,7 +30,7 @@ from lib.learning.training import StepResult, TrainingConfig, training_step
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import weights_hash
 
-COPIES = "changed copies of the one study"
+VIEWS = "changed copies of the one study"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FineTuning:
         folds: times that the studies are divided while there are few.
         few: up to so many studies are cross-validated; of more, `held_out` (a share) are set apart.
         longer: times as many epochs for the one phase of more studies, which costs what cross-validation does.
-        most_asked: studies of a phase that are asked about as the product would be, which takes seconds for a volume.
+        most_queries: studies of a phase that are asked about as the product would be, which takes seconds for a volume.
         most_questions: slices that are asked about after each epoch, in all.
         most_slices: slices of all studies that are kept in memory, in each plane.
         least_gain: Dice that a candidate must be better by.
@@ -75,7 +75,7 @@ class FineTuning:
     few: int = 8
     longer: int = 3
     held_out: float = 0.25
-    most_asked: int = 4
+    most_queries: int = 4
     most_questions: int = 48
     most_slices: int = 1200
     least_gain: float = 0.005
@@ -148,7 +148,7 @@ def slices_of(study: Template, indices: Mapping[str, int], most: int) -> dict[in
     main = Stack.of(study.image)
     alike = thick_axis(main.spacing) is None and min(main.array.shape) > 1
     stacks = [Stack.of(study.image, plane=plane) for plane in range(3)] if alike else [main]
-    found = {}
+    by_axis = {}
     for stack in stacks:
         planes, labels = stack.slices_of(study.image.array), stack.slices_of(common)
         shown = np.flatnonzero(labels.any(axis=(1, 2)))
@@ -156,8 +156,8 @@ def slices_of(study: Template, indices: Mapping[str, int], most: int) -> dict[in
         images = [normalise(resize_image(planes[index].astype(np.float32), STORED_SIZE)) for index in shown]
         places = shown / max(1, len(planes) - 1)
         smaller = np.stack([resize_label(labels[index], (STORED_SIZE, STORED_SIZE)) for index in shown])
-        found[stack.axis] = RealTasks("studies", np.stack(images), smaller, np.zeros(len(shown), int), places)
-    return found
+        by_axis[stack.axis] = RealTasks("studies", np.stack(images), smaller, np.zeros(len(shown), int), places)
+    return by_axis
 
 
 def joined(parts: Sequence[RealTasks]) -> RealTasks:
@@ -223,16 +223,16 @@ class FineTune(Course):
     @property
     def network(self) -> OnePrompt:
         """The candidate as it is now, with plain weights."""
-        found = merged(self.learner.network)
+        network = merged(self.learner.network)
         if len(self.studies) == 1:
-            theirs, own = self.parent.state_dict(), found.state_dict()
-            found.load_state_dict({name: theirs[name].lerp(own[name], self.settings.alone) for name in own})
-        return found
+            theirs, own = self.parent.state_dict(), network.state_dict()
+            network.load_state_dict({name: theirs[name].lerp(own[name], self.settings.alone) for name in own})
+        return network
 
     @property
-    def examined_on(self) -> str:
+    def question_source(self) -> str:
         """What the verdict rests on."""
-        return HELD_OUT if len(self.studies) > 1 else COPIES
+        return HELD_OUT if len(self.studies) > 1 else VIEWS
 
     @property
     def identity(self) -> Sequence[Any]:
@@ -241,11 +241,11 @@ class FineTune(Course):
 
     def verdict(self) -> tuple[bool, str]:
         """Whether the candidate is better than its parent, and why."""
-        return compare(self.before, self.after, self.settings, by_clicks=self.examined_on == HELD_OUT)
+        return compare(self.before, self.after, self.settings, by_clicks=self.question_source == HELD_OUT)
 
     def _prepare(self) -> None:
         settings, size = self.settings, self.parent.config.image_size
-        learnt, asked = self._tasks(self.phase.training), self._tasks(self.phase.held_out)
+        learnt, held_out = self._tasks(self.phase.training), self._tasks(self.phase.held_out)
         alone = not any(tasks.showing for tasks in learnt.values())
         mix = settings.mix_alone if alone else settings.mix
         most = max(1, min(8, settings.most_questions // (len(learnt) * len(self._indices))))
@@ -253,8 +253,8 @@ class FineTune(Course):
         self._questions = [
             question
             for plane, tasks in learnt.items()
-            if not asked or plane in asked
-            for question in questions(tasks, asked.get(plane), size, most)
+            if not held_out or plane in held_out
+            for question in questions(tasks, held_out.get(plane), size, most)
         ]
 
     def _draw(self, rng: np.random.Generator, number: int) -> Episode:
@@ -276,27 +276,27 @@ class FineTune(Course):
         batches = [episodes[start : start + 8] for start in range(0, len(episodes), 8)]
         return [float(dice) for batch in batches for dice in answer(network, batch)]
 
-    def _examine(self) -> list[Examined]:
-        return [self._examined(self.parent), self._examined(self.network)]
+    def _examine(self) -> list[Scores]:
+        return [self._scores(self.parent), self._scores(self.network)]
 
-    def _examined(self, network: OnePrompt) -> Examined:
+    def _scores(self, network: OnePrompt) -> Scores:
         clicks = clicks_needed(network, [e for _, e in self._questions[:: max(1, len(self._questions) // 8)]])
         if self.phase.held_out:
-            return Examined(template_dice(network, self._pairs(), self.device), clicks)
+            return Scores(template_dice(network, self._pairs(), self.device), clicks)
         names = {index: name for name, index in self._indices.items()}
         dice: dict[str, tuple[float, ...]] = {}
-        for (value, _), found in zip(self._questions, self._answered_by(network), strict=True):
-            dice[names[value]] = (*dice.get(names[value], ()), found)
-        return Examined(dice, clicks)
+        for (value, _), score in zip(self._questions, self._answered_by(network), strict=True):
+            dice[names[value]] = (*dice.get(names[value], ()), score)
+        return Scores(dice, clicks)
 
     def _pairs(self) -> list[tuple[list[Template], Template]]:
         """Each study that is asked about, with one of those learnt from as its template."""
-        learnt, asked = self.phase.training, self.phase.held_out[: self.settings.most_asked]
-        read = {place: self.studies[place].read() for place in (*asked, *learnt[: len(asked)])}
-        return [([read[learnt[n % len(learnt)]]], read[place]) for n, place in enumerate(asked)]
+        learnt, held_out = self.phase.training, self.phase.held_out[: self.settings.most_queries]
+        read = {place: self.studies[place].read() for place in (*held_out, *learnt[: len(held_out)])}
+        return [([read[learnt[n % len(learnt)]]], read[place]) for n, place in enumerate(held_out)]
 
 
-def compare(before: Examined, after: Examined, settings: FineTuning, by_clicks: bool = True) -> tuple[bool, str]:
+def compare(before: Scores, after: Scores, settings: FineTuning, by_clicks: bool = True) -> tuple[bool, str]:
     """Whether `after` is better than `before`, and the reason in words.
 
     Args:

@@ -17,10 +17,10 @@ RUNNING, FAILED, STOPPED = "running", "failed", "stopped"
 def read_record(folder: Path) -> dict[str, Any]:
     """The record; {} where there is none, or none that can be read."""
     try:
-        found = json.loads((folder / NAME).read_text())
+        content = json.loads((folder / NAME).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_record(folder: Path, **values: Any) -> None:

@@ -31,8 +31,8 @@ def companions(path: Path) -> list[Path]:
     if name.endswith(".hdr"):
         return [_beside(path, ".img")]
     if name.endswith(NRRD_HEADER):
-        said = data_file(read_nrrd_header(path)[0])
-        return [] if said is None else _named(path, said, "")
+        data_name = data_file(read_nrrd_header(path)[0])
+        return [] if data_name is None else _named(path, data_name, "")
     if name.endswith(META_HEADER):
         with path.open("rb") as file:
             header = file.read(LONGEST_HEADER)
@@ -66,19 +66,19 @@ def read_nrrd_header(path: Path) -> tuple[dict[str, Any], int]:
 
 def data_file(header: dict[str, Any]) -> str | None:
     """The file that a NRRD header says its voxels lie in, as pynrrd looks for it; None where they follow the header."""
-    said = header.get("datafile", header.get("data file"))
-    return None if said is None else str(said)
+    name = header.get("datafile", header.get("data file"))
+    return None if name is None else str(name)
 
 
-def _named(path: Path, said: str, rest: str) -> list[Path]:
+def _named(path: Path, entry: str, rest: str) -> list[Path]:
     """The files of a header that names one, lists them in its last lines (`rest`), or gives a pattern."""
-    if said.upper().startswith("LIST"):
+    if entry.upper().startswith("LIST"):
         return [_within(path, line.strip()) for line in rest.splitlines() if line.strip()]
-    if "%" in said:  # a pattern with first, last and step
-        pattern = _within(path, said.split()[0]).name
+    if "%" in entry:  # a pattern with first, last and step
+        pattern = _within(path, entry.split()[0]).name
         numbered = re.compile(re.sub(r"%0?\d*d", r"\\d+", re.escape(pattern).replace(r"\%", "%")))
         return sorted(other for other in path.parent.iterdir() if numbered.fullmatch(other.name))
-    return [_within(path, said)]
+    return [_within(path, entry)]
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -87,9 +87,9 @@ def _beside(path: Path, suffix: str) -> Path:
     return next((other for other in names if other.exists()), path.with_suffix(suffix))
 
 
-def _within(path: Path, said: str) -> Path:
-    if Path(said).name != said.removeprefix("./") or said in (".", ".."):
+def _within(path: Path, name: str) -> Path:
+    if Path(name).name != name.removeprefix("./") or name in (".", ".."):
         raise ImageError(
-            f"{path.name}: its voxels must lie in a file beside it, got {said[:80]!r}: copy that file here and name it"
+            f"{path.name}: its voxels must lie in a file beside it, got {name[:80]!r}: copy that file here and name it"
         )
-    return path.parent / said
+    return path.parent / name

@@ -104,7 +104,7 @@ def arrange(headers: Sequence[Dataset], volume: int = 0) -> Arrangement:
     spacings = {frame.spacing for frame in frames}
     if not np.allclose(list(spacings), first.spacing, rtol=SAME_SPACING):
         raise ImageError(f"a series must have one pixel size, got {sorted(spacings)} mm: split the series")
-    return _placed(frames, _distance_said(headers[0]), volume)
+    return _placed(frames, _header_distance(headers[0]), volume)
 
 
 def read_instances(paths: Sequence[Path], volume: int = 0) -> Volume:
@@ -125,7 +125,7 @@ def read_instances(paths: Sequence[Path], volume: int = 0) -> Volume:
             f"{_some(without)}: no pixel data, so this is no image: choose a series with images, or send it again whole"
         )
     check_series([path for path, _ in read], [header for _, header in read])
-    read = without_copies(read)
+    read = without_repeats(read)
     files, headers = [path for path, _ in read], [header for _, header in read]
     arranged = arrange(headers, volume)
     if arranged.note:
@@ -134,7 +134,7 @@ def read_instances(paths: Sequence[Path], volume: int = 0) -> Volume:
     return Volume(array, channels, arranged)
 
 
-def without_copies(read: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, Dataset]]:
+def without_repeats(read: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, Dataset]]:
     """The files of a series, each instance once.
 
     Copies have one SOPInstanceUID, one place and the same pixels. A UID alone is no identity: careless anonymisation
@@ -145,11 +145,11 @@ def without_copies(read: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, Dat
         uid = str(header.get("SOPInstanceUID") or path)
         place = str(header.get("ImagePositionPatient") or header.get("InstanceNumber") or "")
         same.setdefault((uid, place), []).append((path, header))
-    found: list[tuple[Path, Dataset]] = []
+    unique: list[tuple[Path, Dataset]] = []
     for alike in same.values():
         seen = {_checksum(path): (path, header) for path, header in reversed(alike)} if len(alike) > 1 else {}
-        found += reversed(seen.values()) if seen else alike
-    return found
+        unique += reversed(seen.values()) if seen else alike
+    return unique
 
 
 def _checksum(path: Path) -> str:
@@ -159,12 +159,12 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(b"".join(dataset[name].value for name in names if name in dataset)).hexdigest()
 
 
-def _distance_said(header: Dataset) -> float:
+def _header_distance(header: Dataset) -> float:
     measures = functional_group(header, 0, "PixelMeasuresSequence")
-    for said in (measures.get("SpacingBetweenSlices"), measures.get("SliceThickness"),
+    for distance in (measures.get("SpacingBetweenSlices"), measures.get("SliceThickness"),
                  header.get("SpacingBetweenSlices"), header.get("SliceThickness")):  # fmt: skip
-        if said and float(said) > 0:
-            return float(said)
+        if distance and float(distance) > 0:
+            return float(distance)
     return 1.0
 
 
@@ -174,18 +174,18 @@ def _stacked(frames: list[Frame], headers: Sequence[Dataset]) -> Arrangement:
         raise ImageError(
             f"{len(headers)} images of one series do not say where they lie: give each projection a series of its own"
         )
-    affine = np.diag([*frames[0].spacing, _distance_said(headers[0]), 1.0])
+    affine = np.diag([*frames[0].spacing, _header_distance(headers[0]), 1.0])
     note = "its frames say no place: they are taken as slices in their order" if len(frames) > 1 else ""
     return Arrangement(tuple(frames), affine, False, note)
 
 
-def _placed(frames: list[Frame], distance_said: float, volume: int) -> Arrangement:
+def _placed(frames: list[Frame], header_distance: float, volume: int) -> Arrangement:
     normal = np.cross(*frames[0].directions.T)
     every = sorted(frames, key=lambda frame: float(frame.position @ normal))
     ordered, volumes = _one_volume(every, np.array([frame.position for frame in every]) @ normal, volume)
     positions = np.array([frame.position for frame in ordered])
     distances = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    mean = (positions[-1] - positions[0]) / max(len(ordered) - 1, 1) if len(ordered) > 1 else normal * distance_said
+    mean = (positions[-1] - positions[0]) / max(len(ordered) - 1, 1) if len(ordered) > 1 else normal * header_distance
     affine = np.eye(4)
     affine[:3, :2] = ordered[0].directions * ordered[0].spacing
     affine[:3, 2], affine[:3, 3] = mean, positions[0]

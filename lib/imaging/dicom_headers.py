@@ -53,7 +53,7 @@ def frames_of(number: int, header: Dataset) -> Iterator[Frame]:
     """The frames of one instance, the `number`-th of its series, in its own order. Raises ImageError."""
     size = (int(header.get("Columns", 0)), int(header.get("Rows", 0)))
     for frame in range(int(header.get("NumberOfFrames") or 1)):
-        place, turn = _said_place(header, frame)
+        place, turn = _place_of(header, frame)
         known = place is not None and turn is not None
         position = np.array([float(x) for x in place]) if known else None
         directions = np.reshape([float(x) for x in turn], (2, 3)).T if known else np.eye(3)[:, :2]
@@ -62,7 +62,7 @@ def frames_of(number: int, header: Dataset) -> Iterator[Frame]:
         yield Frame(number, frame, position, directions, _pixel_size(header, frame), size, _order(header, frame))
 
 
-def _said_place(header: Dataset, frame: int) -> tuple[Any, Any]:
+def _place_of(header: Dataset, frame: int) -> tuple[Any, Any]:
     """Position and orientation of a frame as the header says them, or None."""
     place = functional_group(header, frame, "PlanePositionSequence").get("ImagePositionPatient")
     turn = functional_group(header, frame, "PlaneOrientationSequence").get("ImageOrientationPatient")
@@ -74,7 +74,7 @@ def _said_place(header: Dataset, frame: int) -> tuple[Any, Any]:
 
 def _order(header: Dataset, frame: int) -> tuple[float, ...]:
     content = functional_group(header, frame, "FrameContentSequence")
-    said = [(content.get(tag) or header.get(other)) for tag, other in (
+    keys = [(content.get(tag) or header.get(other)) for tag, other in (
         ("TemporalPositionIndex", "TemporalPositionIdentifier"),
         ("FrameAcquisitionNumber", "AcquisitionNumber"),
         ("", "EchoNumbers"),
@@ -82,12 +82,12 @@ def _order(header: Dataset, frame: int) -> tuple[float, ...]:
         ("FrameAcquisitionDateTime", "AcquisitionTime"),
         ("", "InstanceNumber"),
     )]  # fmt: skip
-    return (*map(_number, said), float(frame))
+    return (*map(_number, keys), float(frame))
 
 
-def _number(said: Any) -> float:
+def _number(value: Any) -> float:
     try:
-        return float(str(said))
+        return float(str(value))
     except ValueError:
         return 0.0
 
@@ -96,17 +96,17 @@ def functional_group(header: Dataset, frame: int, name: str) -> Dataset:
     """A functional group of a frame of an enhanced object; an empty one where it has none."""
     own = header.get("PerFrameFunctionalGroupsSequence") or []
     for group in (*own[frame : frame + 1], *(header.get("SharedFunctionalGroupsSequence") or [])):
-        if found := group.get(name):
-            return found[0]
+        if items := group.get(name):
+            return items[0]
     return Dataset()
 
 
 def _pixel_size(header: Dataset, frame: int) -> tuple[float, float]:
     measures = functional_group(header, frame, "PixelMeasuresSequence")
     names = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-    said = next((group[name].value for group in (measures, header) for name in names if group.get(name)), None)
-    if said and len(said) == 2 and min(map(float, said)) > 0:
-        return float(said[1]), float(said[0])  # the header has the distance between rows first
+    spacing = next((group[name].value for group in (measures, header) for name in names if group.get(name)), None)
+    if spacing and len(spacing) == 2 and min(map(float, spacing)) > 0:
+        return float(spacing[1]), float(spacing[0])  # the header has the distance between rows first
     for region in header.get("SequenceOfUltrasoundRegions") or []:
         if region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == CENTIMETRES:
             return abs(float(region.PhysicalDeltaX)) * 10, abs(float(region.PhysicalDeltaY)) * 10

@@ -77,9 +77,9 @@ def _instance(path: Path, header: Dataset) -> np.ndarray:
 def _rule(header: Dataset, frame: int, count: int) -> Rule:
     """Slope and intercept of one frame: its own, those of all frames, or those of the instance."""
     own = functional_group(header, frame, TRANSFORMATION) if _groups(header) else Dataset()
-    for said in (own, header):
-        if said.get("RescaleSlope") not in (None, ""):
-            return float(said.RescaleSlope), float(said.get("RescaleIntercept") or 0)
+    for source in (own, header):
+        if source.get("RescaleSlope") not in (None, ""):
+            return float(source.RescaleSlope), float(source.get("RescaleIntercept") or 0)
     return 1.0, 0.0
 
 

@@ -110,11 +110,11 @@ def _is_set(seg: Dataset, plane: np.ndarray, number: int) -> np.ndarray:
 
 def _by_geometry(seg: Dataset, image: Image) -> dict[str, np.ndarray]:
     """{structure: mask} of a SEG with frames of its own."""
-    found = pydicom_seg.SegmentReader().read(seg)
+    segmentation = pydicom_seg.SegmentReader().read(seg)
     masks: dict[str, np.ndarray] = {}
-    for number in sorted(found.available_segments):
-        name = _name(found.segment_infos[number], number)
-        mask = _resampled(found.segment_image(number), image)
+    for number in sorted(segmentation.available_segments):
+        name = _name(segmentation.segment_infos[number], number)
+        mask = _resampled(segmentation.segment_image(number), image)
         masks[name] = masks[name] | mask if name in masks else mask
     return masks
 

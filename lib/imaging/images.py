@@ -168,9 +168,9 @@ def _with_numbers(array: np.ndarray) -> tuple[np.ndarray, str]:
     outside = np.isnan(array) | np.isneginf(array)
     if outside.all() or not np.isfinite(array[~outside]).all():
         return array, ""
-    share = f"{outside.mean():.0%}" if outside.mean() >= 0.01 else f"{np.count_nonzero(outside)}"
-    told = f"{share} of its voxels are no numbers (NaN) and count as its lowest value"
-    return np.where(outside, array[~outside].min(), array).astype(array.dtype), told
+    amount = f"{outside.mean():.0%}" if outside.mean() >= 0.01 else f"{np.count_nonzero(outside)}"
+    note = f"{amount} of its voxels are no numbers (NaN) and count as its lowest value"
+    return np.where(outside, array[~outside].min(), array).astype(array.dtype), note
 
 
 def _luminance(raw: Raw) -> np.ndarray:

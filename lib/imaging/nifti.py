@@ -30,19 +30,19 @@ def read_nifti(path: Path, frame: int = 0) -> Raw:
     voxels = Path(str(file.file_map["image"].filename))
     check_size(path, spatial, itemsize, [voxels])  # of a series one volume at a time is read
     place = place_of(path, ITK_IO, file.affine, spatial)
-    told: dict[str, Any] = {"others": place.others, "header": _header_as_stored(file), "note": place.note}
+    common: dict[str, Any] = {"others": place.others, "header": _header_as_stored(file), "note": place.note}
     if file.get_data_dtype().names:  # NIfTI's RGB types
         colours = np.asanyarray(file.dataobj)
         array = np.stack([colours[name] for name in colours.dtype.names or ()], axis=-1)
-        return Raw(array, place.affine, channels=array.shape[-1], **told)
+        return Raw(array, place.affine, channels=array.shape[-1], **common)
     if not further:
-        return Raw(np.asanyarray(file.dataobj).reshape(spatial), place.affine, **told)
+        return Raw(np.asanyarray(file.dataobj).reshape(spatial), place.affine, **common)
     if len(further) > 1 or file.shape[3] == 1:  # the fifth axis holds components
         raise ImageError(
             f"{path.name}: allowed are volumes and series of them, got {len(file.shape)}-D of shape {file.shape} "
             "(several channels?): export one volume"
         )
-    return Raw(_volume(file, frame, further[0], path), place.affine, frames=further[0], **told)
+    return Raw(_volume(file, frame, further[0], path), place.affine, frames=further[0], **common)
 
 
 def nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:

@@ -47,28 +47,28 @@ def read_nrrd(path: Path, frame: int = 0) -> Raw:
         raise ImageError(f"{path.name}: allowed are scalar or colour images, got axes of kinds {header.get('kinds')}")
     array = np.moveaxis(array, others, [-1] * len(others))
     place = place_of(path, ITK_IO, _affine(header, in_space, path), array.shape[: int(in_space.sum())])
-    told: dict[str, Any] = {"others": place.others, "note": place.note}
+    common: dict[str, Any] = {"others": place.others, "note": place.note}
     if segments := _segments(header, path):
-        return Raw(array, place.affine, channels=array.shape[-1] if others else 0, segments=segments, **told)
+        return Raw(array, place.affine, channels=array.shape[-1] if others else 0, segments=segments, **common)
     if others and str(header.get("kinds", ["?"] * array.ndim)[others[0]]).lower() in SERIES_KINDS:
         count = array.shape[-1]
         if not 0 <= frame < count:
             raise ImageError(f"{path.name}: frame must be 0 to {count - 1}, for it holds {count} volumes; got {frame}")
-        return Raw(array[..., frame], place.affine, frames=count, **told)
-    return Raw(array, place.affine, channels=array.shape[-1] if others else 0, **told)
+        return Raw(array[..., frame], place.affine, frames=count, **common)
+    return Raw(array, place.affine, channels=array.shape[-1] if others else 0, **common)
 
 
 def _read(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """What pynrrd reads of a file, which would unpack all that there is; here no more than the header tells of."""
     header, size = read_nrrd_header(path)
-    said, encoding = data_file(header), str(header.get("encoding"))
-    source = path if said is None else path.parent / said  # `companions` let it through
+    data_name, encoding = data_file(header), str(header.get("encoding"))
+    source = path if data_name is None else path.parent / data_name  # `companions` let it through
     most = check_size(path, [int(side) for side in header["sizes"]], LARGEST_NUMBER, [source])
     skipped = int(header.get("lineskip", header.get("line skip", 0)))
     if skipped > MOST_LINES:
         raise ImageError(f"{path.name}: {MOST_LINES} lines may be skipped, got {skipped}: is the file whole?")
     with source.open("rb") as file:
-        file.seek(size if said is None else 0)
+        file.seek(size if data_name is None else 0)
         if encoding not in UNPACK:
             attached = {key: value for key, value in header.items() if key not in ("datafile", "data file")}
             return nrrd.read_data(attached, file, None, "F"), header
@@ -134,7 +134,7 @@ def _affine(header: dict[str, Any], in_space: np.ndarray, path: Path) -> np.ndar
 
 def _segments(header: dict[str, Any], path: Path) -> tuple[Segment, ...]:
     """What 3D Slicer wrote of its segments; before version 5 each had a layer of its own and no value."""
-    numbers = sorted({int(found[1]) for key in header if (found := re.fullmatch(r"Segment(\d+)_(ID|Name)", key))})
+    numbers = sorted({int(match[1]) for key in header if (match := re.fullmatch(r"Segment(\d+)_(ID|Name)", key))})
     kinds = (header.get(f"Segmentation_{which}Representation") for which in ("Source", "Master"))
     kind = str(next(filter(None, kinds), "binary"))
     if numbers and "binary" not in kind.lower():

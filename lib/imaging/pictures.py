@@ -92,8 +92,8 @@ def overlay(image: Image, mask: np.ndarray | None, size: int) -> np.ndarray:
 
 def _painted(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
     colours = np.array(COLOURS, np.float32)[(labels.astype(int) - 1) % len(COLOURS)]
-    share = np.where(find_boundaries(labels, mode="inner"), 1.0, FILL) * (labels > 0)
-    return (grey[..., None] * (1 - share[..., None]) + colours * share[..., None]).astype(np.uint8)
+    opacity = np.where(find_boundaries(labels, mode="inner"), 1.0, FILL) * (labels > 0)
+    return (grey[..., None] * (1 - opacity[..., None]) + colours * opacity[..., None]).astype(np.uint8)
 
 
 def _fitted(shape: tuple[int, ...], aspect: float, size: int) -> tuple[int, int]:

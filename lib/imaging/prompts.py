@@ -81,11 +81,11 @@ class Prompt:
             raise PromptError(f"all arrays of a prompt must have the image's shape, got {shapes}")
 
     def _dimensions(self) -> dict[str, int]:
-        found = {name: len(points[0]) for name in ("foreground", "background") if (points := getattr(self, name))}
+        dimensions = {name: len(points[0]) for name in ("foreground", "background") if (points := getattr(self, name))}
         if self.box is not None:
-            found["box"] = len(self.box) // 2
-        found.update({name: array.ndim for name in _ARRAYS if (array := getattr(self, name)) is not None})
-        return found
+            dimensions["box"] = len(self.box) // 2
+        dimensions.update({name: array.ndim for name in _ARRAYS if (array := getattr(self, name)) is not None})
+        return dimensions
 
     @property
     def types(self) -> frozenset[PromptType]:

@@ -56,25 +56,25 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int, files: Sequence[
     for side in shape:
         size *= max(int(side), 0)
     limit, narrower = _limits["bytes"], _narrower.get()
-    told = f"{path.name}: its header tells of {size // MB} MB of voxels ({' x '.join(map(str, shape))})"
+    claim = f"{path.name}: its header tells of {size // MB} MB of voxels ({' x '.join(map(str, shape))})"
     if narrower is not None and size > narrower:
-        raise ImageError(f"{told}, and {narrower // MB} MB are allowed here: save it on its image's grid")
+        raise ImageError(f"{claim}, and {narrower // MB} MB are allowed here: save it on its image's grid")
     if size > limit:
-        raise ImageError(f"{told}, and {limit // MB} MB are allowed: crop it, or start with a greater --conf image_mb")
+        raise ImageError(f"{claim}, and {limit // MB} MB are allowed: crop it, or start with a greater --conf image_mb")
     stored = sum(os.stat(file).st_size for file in files or [path])
     if size > max(ALWAYS, PACKED * stored):
-        raise ImageError(f"{told} in {stored} bytes, which no image packs into: is the file whole?")
+        raise ImageError(f"{claim} in {stored} bytes, which no image packs into: is the file whole?")
     return size
 
 
 def inflated(stream: IO[bytes], most: int, path: Path) -> bytes:
     """What a stream unpacks to. Raises ImageError as soon as that is more than `most` bytes."""
-    found = bytearray()
+    content = bytearray()
     while piece := stream.read(PIECE):
-        found += piece
-        if len(found) > most:
+        content += piece
+        if len(content) > most:
             raise ImageError(f"{path.name}: holds more voxels than its header tells of: is the file whole?")
-    return bytes(found)
+    return bytes(content)
 
 
 def check_inflated(packed: bytes, most: int, path: Path) -> None:

@@ -60,8 +60,8 @@ def box_reaching_threshold(logits: np.ndarray, inside: np.ndarray) -> float:
     box = _bounds(inside)
     within = logits[inside]
     for threshold in (0.0, *np.quantile(within, np.linspace(1, 0, QUANTILES + 2)[1:-1])):
-        found = inside & (logits > threshold)
-        if found.any() and _overlap(_bounds(found), box) >= BOX_FIT:
+        mask = inside & (logits > threshold)
+        if mask.any() and _overlap(_bounds(mask), box) >= BOX_FIT:
             return float(threshold)
     return 0.0
 

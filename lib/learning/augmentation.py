@@ -59,8 +59,8 @@ def augment(
     grids = [_grid(turned, mask if focus else None, rng, size, strength) for mask in masks]
     pairs = torch.from_numpy(np.stack([images.astype(np.float32), masks.astype(np.float32)], axis=1))
     warped = F.grid_sample(pairs, torch.stack(grids), mode="bilinear", padding_mode="border", align_corners=False)
-    look = _task_look(rng) if new_task else None
-    greys = np.stack([_contrast(image, rng, strength.contrast, look) for image in warped[:, 0].numpy()])
+    curve = _task_curve(rng) if new_task else None
+    greys = np.stack([_contrast(image, rng, strength.contrast, curve) for image in warped[:, 0].numpy()])
     moved_masks = warped[:, 1].numpy() > 0.5
     return greys, _rims(moved_masks, rng) if new_task and rng.random() < RIMS else moved_masks
 
@@ -130,7 +130,7 @@ def _rotation(angle: float) -> np.ndarray:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
-def _task_look(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+def _task_curve(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
     """A curve (knots, values) from grey values 0..1 to others, the same for a whole episode; None leaves them.
 
     One in seven inverts; one in four makes another modality of it: tissues keep apart but change their order.
@@ -158,11 +158,11 @@ def _rims(masks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _contrast(
-    image: np.ndarray, rng: np.random.Generator, spread: float, look: tuple[np.ndarray, np.ndarray] | None
+    image: np.ndarray, rng: np.random.Generator, spread: float, curve: tuple[np.ndarray, np.ndarray] | None
 ) -> np.ndarray:
     low, high = image.min(), image.max()
     grey = (image - low) / (high - low + 1e-6)
-    grey = np.interp(grey, *look) if look is not None else grey
+    grey = np.interp(grey, *curve) if curve is not None else grey
     grey = grey ** np.exp(rng.normal(0, spread))
     if rng.random() < 0.3:
         grey = grey * (1 + spread * rng.random() * smooth_noise(rng, len(grey), 2)[0])

@@ -89,10 +89,10 @@ def read_datasets(root: str | Path, split: str | None = None, terms: str | None 
     folders = [root] if (root / "dataset.json").is_file() else sorted(p.parent for p in root.glob("*/dataset.json"))
     if not folders:
         raise DatasetError(f"{root} must be a data set folder or a folder of them (NAME/dataset.json), found none")
-    found = [read_dataset(folder) for folder in folders]
-    chosen = [d for d in found if split in (None, d.about.get("split")) and terms in (None, d.about.get("terms"))]
+    datasets = [read_dataset(folder) for folder in folders]
+    chosen = [d for d in datasets if split in (None, d.about.get("split")) and terms in (None, d.about.get("terms"))]
     if not chosen:
-        there = sorted({(str(d.about.get("split")), str(d.about.get("terms"))) for d in found})
+        there = sorted({(str(d.about.get("split")), str(d.about.get("terms"))) for d in datasets})
         raise DatasetError(f"no data set below {root} has split {split!r} and terms {terms!r}; there are {there}")
     return chosen
 

@@ -217,16 +217,18 @@ class EpisodeSource:
         if rng.random() < 0.4:  # a region with a neighbour
             around = np.unique(regions[ndimage.binary_dilation(mask, iterations=2)])
             mask |= regions == rng.choice(around)
-        return self._copies(tasks, index, mask, "regions")
+        return self._augmented(tasks, index, mask, "regions")
 
     def _draw_same_image(self, tasks: RealTasks, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str]:
         index = int(rng.integers(len(tasks.images)))
         values = np.unique(tasks.labels[index])
-        return self._copies(
+        return self._augmented(
             tasks, index, tasks.labels[index] == rng.choice(values[-max(1, len(values) - 1) :]), SAME_IMAGE
         )
 
-    def _copies(self, tasks: RealTasks, index: int, mask: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, str]:
+    def _augmented(
+        self, tasks: RealTasks, index: int, mask: np.ndarray, kind: str
+    ) -> tuple[np.ndarray, np.ndarray, str]:
         count = 1 + self.queries
         return np.stack([tasks.images[index]] * count), np.stack([mask] * count), f"{kind}/{tasks.name}"
 

@@ -73,9 +73,9 @@ def foreign_bodies(images: np.ndarray, grains: np.ndarray, rng: np.random.Genera
             for _ in range(int(rng.integers(1, 4)) if roams else 1):
                 place = rng.uniform(0.1, 0.9, 2) * size if roams else home + rng.normal(0, 0.03 * size, 2)
                 body |= ndimage.shift(deform(shape, rng, 0.03), place - size / 2, order=0)
-            look = level + rng.normal(0, 0.15) + grain * _grain(grains, rng, size)
-            share = strength * ndimage.gaussian_filter(body.astype(np.float32), soft)
-            picture += share * (look - picture)
+            brightness = level + rng.normal(0, 0.15) + grain * _grain(grains, rng, size)
+            opacity = strength * ndimage.gaussian_filter(body.astype(np.float32), soft)
+            picture += opacity * (brightness - picture)
             map_[body] = value
     return SyntheticTask(pictures, labels, "foreign")
 

@@ -110,17 +110,17 @@ def training_step(
     others = None
     if members > 2 and network.config.most_templates >= members - 1 and rng.random() < config.several:
         others = _other_queries(queries, masks[:, 1:])
-    asked = _Asked(queries, template, template_maps[mine], others)
-    shown, said = _rounds(network, asked, truths, modes, config, rng)
+    batch = _Batch(queries, template, template_maps[mine], others)
+    shown, query_maps = _rounds(network, batch, truths, modes, config, rng)
     with _autocast(device, config):
-        logits = asked.decode(network, slice(None), shown, said)
+        logits = batch.decode(network, slice(None), shown, query_maps)
     target = torch.from_numpy(truths)[:, None].to(device)
     sources = tuple(episodes[e].source for e in owner)
     return StepResult(segmentation_loss(logits, target), dice_of(logits > 0, target), tuple(modes), sources)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Batch:
     """B queries with their templates.
 
     Attributes:
@@ -134,18 +134,18 @@ class _Asked:
     template_maps: Tensor
     others: tuple[Features, Tensor] | None = None
 
-    def decode(self, network: OnePrompt, picked: Tensor | slice, shown: Tensor, said: Tensor) -> Tensor:
+    def decode(self, network: OnePrompt, picked: Tensor | slice, shown: Tensor, query_maps: Tensor) -> Tensor:
         """Logits of the queries `picked`, with these maps (B', 2, 5, S, S) on their template and on themselves."""
         query = tuple(level[picked] for level in self.queries)
         template = tuple(level[picked] for level in self.template)
         if self.others is None:
-            return network.decode(query, template, shown, said)
+            return network.decode(query, template, shown, query_maps)
         features, maps = self.others
         template = tuple(
             torch.cat([first[:, None], further[picked]], dim=1)
             for first, further in zip(template, features, strict=True)
         )
-        return network.decode(query, template, torch.cat([shown[:, None], maps[picked]], dim=1), said)
+        return network.decode(query, template, torch.cat([shown[:, None], maps[picked]], dim=1), query_maps)
 
 
 def _other_queries(queries: Features, masks: np.ndarray) -> tuple[Features, Tensor]:
@@ -193,28 +193,28 @@ def _draw_type(config: TrainingConfig, rng: np.random.Generator) -> PromptType:
 
 
 def _modes(truths: np.ndarray, config: TrainingConfig, rng: np.random.Generator) -> np.ndarray:
-    share = [config.interactive, config.corrected, max(0.0, 1 - config.interactive - config.corrected)]
-    modes = rng.choice(["interactive", "corrected", "one-shot"], len(truths), p=share)
+    probabilities = [config.interactive, config.corrected, max(0.0, 1 - config.interactive - config.corrected)]
+    modes = rng.choice(["interactive", "corrected", "one-shot"], len(truths), p=probabilities)
     modes[(modes == "interactive") & ~truths.any(axis=(1, 2))] = "one-shot"  # nothing to click on
     return modes
 
 
 def _rounds(
     network: OnePrompt,
-    asked: _Asked,
+    batch: _Batch,
     truths: np.ndarray,
     modes: np.ndarray,
     config: TrainingConfig,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Prompt maps on template and query for the last, differentiated pass: each (B, 2, 5, S, S)."""
-    shape, template_maps = truths.shape[1:], asked.template_maps
+    shape, template_maps = truths.shape[1:], batch.template_maps
     device = template_maps.device
     prompts = [
         _first_prompt(truth, rng) if mode == "interactive" else Prompt()
         for truth, mode in zip(truths, modes, strict=True)
     ]
-    said = _rasterised(prompts, shape, device)
+    query_maps = _rasterised(prompts, shape, device)
     alone = torch.from_numpy(modes == "interactive").to(device)[:, None, None, None, None]
     rounds = rng.choice(len(config.rounds), len(modes), p=np.array(config.rounds))
     rounds[modes == "corrected"] = np.maximum(1, rounds[modes == "corrected"])
@@ -222,13 +222,13 @@ def _rounds(
     for done in range(int(rounds.max(initial=0))):
         active = np.flatnonzero(rounds > done)
         picked = torch.from_numpy(active).to(device)
-        shown = torch.where(alone[picked], said[picked], template_maps[picked])
+        shown = torch.where(alone[picked], query_maps[picked], template_maps[picked])
         with torch.no_grad(), _autocast(device, config):
-            answers = asked.decode(network, picked, shown, said[picked]).sigmoid()[:, 0].cpu().numpy()
+            answers = batch.decode(network, picked, shown, query_maps[picked]).sigmoid()[:, 0].cpu().numpy()
         for number, answer in zip(active, answers, strict=True):
             prompts[number] = refined(prompts[number], answer, truths[number])
-        said[picked] = _rasterised([prompts[n] for n in active], shape, device)
-    return torch.where(alone, said, template_maps), said
+        query_maps[picked] = _rasterised([prompts[n] for n in active], shape, device)
+    return torch.where(alone, query_maps, template_maps), query_maps
 
 
 def refined(prompt: Prompt, answer: np.ndarray, truth: np.ndarray) -> Prompt:

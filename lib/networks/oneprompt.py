@@ -91,7 +91,7 @@ class OnePrompt(nn.Module):
         template = tuple(level[:, 0].expand(batch, -1, -1, -1) for level in template)
         template_embeddings = self._embed(maps[:, 0], batch)
         query_embeddings = self._embed(query_maps, batch)
-        maps, query_maps = (said.expand(batch, -1, -1, -1, -1) for said in (maps[:, 0], query_maps))
+        maps, query_maps = (each.expand(batch, -1, -1, -1, -1) for each in (maps[:, 0], query_maps))
         tokens, affinity = None, None
         for level, block in zip(self.config.former_levels, self.former, strict=True):
             tokens, affinity = block(
@@ -105,19 +105,19 @@ class OnePrompt(nn.Module):
         both = max(len(template[0]), len(maps))
         template = tuple(level.expand(both, *level.shape[1:]) for level in template)
         prompts = self.prompt_encoder(maps.flatten(0, 1))
-        said = patch.map_pyramid(maps.flatten(0, 1))
+        pyramid = patch.map_pyramid(maps.flatten(0, 1))
         if len(maps) < both:
-            said = {level: value.repeat(both, 1, 1, 1) for level, value in said.items()}
+            pyramid = {level: value.repeat(both, 1, 1, 1) for level, value in pyramid.items()}
             prompts = {level: tuple(p.repeat(both, 1, 1) for p in pair) for level, pair in prompts.items()}
         query_prompts = self.prompt_encoder(query_maps)
         answer = None
         for level, block in zip(self.config.former_levels, self.former, strict=True):
             place = self.config.place_of(level)
             support = patch.support_level(
-                template[place], prompts[level], said[level], *self.config.support_grid(level)
+                template[place], prompts[level], pyramid[level], *self.config.support_grid(level)
             )
             answer = block(query[place], support, query_prompts[level], answer)
-        logits: Tensor = self.mask_decoder(answer, query, template, said, query_maps)
+        logits: Tensor = self.mask_decoder(answer, query, template, pyramid, query_maps)
         return logits
 
     def forward(

@@ -13,7 +13,7 @@ import numpy as np
 TRIALS = 3
 LEAST_STUDIES = 5  # below that no study is typical or not
 UNUSUAL = 0.2  # of the list: the share that is less typical still
-LEAST_COPIES = 0.7  # Dice
+LEAST_VIEW_DICE = 0.7  # Dice
 LEAST_TRIAL = 0.6  # Dice
 
 
@@ -24,13 +24,13 @@ class TemplateReport:
     Attributes:
         typical: template to the share of other studies that are less like the rest than it is, 0 to 1.
         better: the most typical study without a label; None where the templates are as typical.
-        copies: structure to the Dice that the templates reach on augmented views of themselves.
+        views: structure to the Dice that the templates reach on augmented views of themselves.
         trial: study to the lowest predicted Dice of its structures.
     """
 
     typical: Mapping[str, float] = field(default_factory=dict)
     better: str | None = None
-    copies: Mapping[str, float] = field(default_factory=dict)
+    views: Mapping[str, float] = field(default_factory=dict)
     trial: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -40,8 +40,8 @@ class TemplateReport:
         if self.typical and max(self.typical.values()) < UNUSUAL:
             least = max(self.typical, key=lambda id: self.typical[id])
             sentences.append(f"{least} is unlike most of the list")
-        for name, dice in self.copies.items():
-            if dice < LEAST_COPIES:
+        for name, dice in self.views.items():
+            if dice < LEAST_VIEW_DICE:
                 sentences.append(
                     f"{name} is hard: even in warped copies of its own template it reaches a Dice of {dice:.2f}; "
                     "expect to correct, and paint it in a few more studies"

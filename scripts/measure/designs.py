@@ -34,13 +34,13 @@ def work(network: OnePrompt, size: int) -> dict[str, Callable[[], object]]:
             template = network.encode(images[:1])
         each = min(count, network.config.most_templates)
         several = tuple(level[:, None].expand(-1, each, -1, -1, -1) for level in template)
-        said = maps[:, None].expand(-1, each, -1, -1, -1, -1)
+        repeated_maps = maps[:, None].expand(-1, each, -1, -1, -1, -1)
 
         def run() -> None:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 features = network.encode(images)
                 for _ in range(count // each):
-                    network.decode(features, several if each > 1 else template, said if each > 1 else maps)
+                    network.decode(features, several if each > 1 else template, repeated_maps if each > 1 else maps)
 
         return run
 

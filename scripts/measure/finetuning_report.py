@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-SPECIALIST = "specialist"  # mode, and name in a row's `won`, of a list-specific U-Net
+LIST_UNET = "specialist"  # mode, and name in a row's `won`, of a list-specific U-Net
 
 
 def report(rows: Iterable[dict[str, Any]]) -> str:
@@ -53,7 +53,7 @@ def _served(row: dict[str, Any], which: str) -> float:
 
 def quality_line(rows: Sequence[dict[str, Any]]) -> str:
     """How well the Dice of masks is predicted that specialists have a say in, where they won; empty without any."""
-    pairs = np.array([pair for row in rows if SPECIALIST in row.get("won", ()) for pair in row["judged"]])
+    pairs = np.array([pair for row in rows if LIST_UNET in row.get("won", ()) for pair in row["judged"]])
     if len(pairs) < 3:
         return ""
     error, agreement = np.abs(pairs[:, 0] - pairs[:, 1]).mean(), np.corrcoef(pairs.T)[0, 1]

@@ -133,7 +133,7 @@ class Orthanc:
 
 def count_instances(url: str) -> int:
     """How many files an Orthanc holds."""
-    return int(_asked("GET", f"{url}/statistics").json()["CountInstances"])
+    return int(_request("GET", f"{url}/statistics").json()["CountInstances"])
 
 
 def load_folder(url: str, folder: Path) -> int:
@@ -144,7 +144,7 @@ def load_folder(url: str, folder: Path) -> int:
     """
     count = 0
     for path in _dicom_files(folder):
-        _asked("POST", f"{url}/instances", data=path.read_bytes())
+        _request("POST", f"{url}/instances", data=path.read_bytes())
         count += 1
     if not count:
         raise DicomServerError(f"{folder} must hold DICOM files (in sub-folders too), and none was found")
@@ -161,7 +161,7 @@ def _dicom_files(folder: Path) -> Iterator[Path]:
                     yield path
 
 
-def _asked(method: str, url: str, **options: Any) -> requests.Response:
+def _request(method: str, url: str, **options: Any) -> requests.Response:
     try:
         answer = requests.request(method, url, timeout=60, **options)
     except requests.RequestException as error:

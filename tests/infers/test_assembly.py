@@ -18,7 +18,7 @@ def assembly(tmp_path, tiny_weights):
 
 def test_a_training_builds_neither_board_nor_network(assembly):
     OnePromptTrainer(**assembly.for_training())
-    ListUNetTrainer(**assembly.for_specialist())
+    ListUNetTrainer(**assembly.for_list_unet())
     assert assembly.for_training()["studies"]() == []
     assert {"oneprompt", "oneprompt_click"} <= assembly.infers.keys()  # which MONAI Label asks every process for
     assert assembly.strategies()

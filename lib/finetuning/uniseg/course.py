@@ -20,7 +20,7 @@ from torch import nn
 
 from lib.finetuning.comparison import compare
 from lib.finetuning.course import Course
-from lib.finetuning.examination import Examined, answers_dice
+from lib.finetuning.examination import Scores, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.learner import UniSegLearner, patch_dice
@@ -53,7 +53,7 @@ class UniSegSettings:
         rate: learning rate.
         shown: share of the patches around a voxel of a structure; the others lie anywhere.
         folds, few, held_out, longer: as in `lib.finetuning.oneprompt.FineTuning`.
-        most_asked: studies of a phase that both are asked about.
+        most_queries: studies of a phase that both are asked about.
         most_templates: templates that One-Prompt answers from, chosen as in serving.
         least_gain, sure, most_loss: as in `lib.finetuning.list_unet_training.ListUNetSettings`.
         least_dice: needed where One-Prompt cannot be asked, because the studies have several channels.
@@ -72,7 +72,7 @@ class UniSegSettings:
     few: int = 8
     held_out: float = 0.25
     longer: int = 2
-    most_asked: int = 4
+    most_queries: int = 4
     most_templates: int = 4
     least_gain: float = 0.01
     sure: float = 2.0
@@ -176,7 +176,7 @@ class UniSegTraining(Course):
     def verdict(self) -> tuple[bool, str]:
         """Whether it is better than One-Prompt from its templates, and why."""
         before, after = self.before, self.after
-        own = Examined({name: values for name, values in after.dice.items() if not name.startswith(KEPT)})
+        own = Scores({name: values for name, values in after.dice.items() if not name.startswith(KEPT)})
         kept = {name: float(np.mean(values)) for name, values in after.dice.items() if name.startswith(KEPT)}
         if kept and min(kept.values()) < self.settings.least_kept:
             worst = min(kept, key=lambda name: kept[name])
@@ -224,11 +224,11 @@ class UniSegTraining(Course):
         for name, tasks in self._tasks_of.items():
             for task in tasks:
                 for place, study in enumerate(lists[name]):
-                    found = Material.of(study, task, index, folder)
+                    material = Material.of(study, task, index, folder)
                     if name == "this list":
-                        self._own[place].append(found)
-                    elif found.known.any():
-                        self._further.append(found)
+                        self._own[place].append(material)
+                    elif material.known.any():
+                        self._further.append(material)
                 index += 1
         self._kept: list[list[Material]] = [[] for _ in self.studies]
         for number, task in enumerate(self.start.tasks[: self.start.first]):
@@ -243,18 +243,18 @@ class UniSegTraining(Course):
 
     def _prepare(self) -> None:
         self._dice = []
-        shown = [found for place in self.phase.training for found in self._own[place] if found.known.any()]
+        shown = [material for place in self.phase.training for material in self._own[place] if material.known.any()]
         self._by_task: dict[int, list[Material]] = {}
-        for found in [*shown, *self._further]:
-            self._by_task.setdefault(found.task, []).append(found)
+        for material in [*shown, *self._further]:
+            self._by_task.setdefault(material.task, []).append(material)
         self._repeated: dict[int, list[Material]] = {}
         for place in self.phase.training:
-            for found in self._kept[place]:
-                self._repeated.setdefault(found.task, []).append(found)
+            for material in self._kept[place]:
+                self._repeated.setdefault(material.task, []).append(material)
 
     def _draw(self, rng: np.random.Generator, number: int) -> Patch:
-        epoch, drawn = divmod(number, 1_000_000)
-        step = drawn // self.batch
+        epoch, place = divmod(number, 1_000_000)
+        step = place // self.batch
         # what all patches of a step have in common is drawn from the step's own numbers
         common = np.random.default_rng((self.seed, self.share[0], epoch, step, 1))
         group, turn = self._by_task, step
@@ -275,22 +275,22 @@ class UniSegTraining(Course):
     def _answers(self) -> list[float]:
         """Of held-out studies at the network's own spacing; of the patches that were learnt from where none are."""
         learnt, self._dice = self._dice, []
-        network, found = self.learner.network.eval(), []
-        for place in self.phase.held_out[: self.settings.most_asked]:
+        network, dices = self.learner.network.eval(), []
+        for place in self.phase.held_out[: self.settings.most_queries]:
             for material in self._own[place]:
                 image = torch.from_numpy(np.asarray(material.image, np.float32))
                 [logits] = window_logits(network, image, {material.task: 1 + len(material.known)}, self.config.patch)
-                found.append(patch_dice(logits.argmax(dim=0).numpy(), np.asarray(material.label), material.known))
-        return found if self.phase.held_out else learnt
+                dices.append(patch_dice(logits.argmax(dim=0).numpy(), np.asarray(material.label), material.known))
+        return dices if self.phase.held_out else learnt
 
-    def _examine(self) -> list[Examined]:
+    def _examine(self) -> list[Scores]:
         """One-Prompt, and UniSeg; of kept tasks the agreement with the start, under `KEPT` and the structure's name."""
         phase, settings = self.phase, self.settings
         segmenter = UniSegSegmenter(self.model({}), self.device)
         learnt = {self.studies[place].id: self.studies[place] for place in phase.training}
         known = {name for study in learnt.values() for name in study.names}
-        before, after = Examined(), Examined()
-        for place in phase.held_out[: settings.most_asked]:  # one by one, because volumes are large
+        before, after = Scores(), Scores()
+        for place in phase.held_out[: settings.most_queries]:  # one by one, because volumes are large
             study = self.studies[place]
             volume, label = read_study(study)
             wanted = {name: number for number, name in enumerate(sorted(known & set(study.names)), start=1)}
@@ -298,10 +298,10 @@ class UniSegTraining(Course):
                 continue
             mask = segmenter.segment_study(volume, wanted).mask
             own = {name: (dice(mask == wanted[name], label == study.names[name]),) for name in wanted}
-            asked = self._one_prompt(study, learnt) if self.parent and len(volume.channels) == 1 else {}
-            both = {name: own[name] for name in own if name in asked} if asked else own
-            before = before.joined(Examined({name: (asked[name],) for name in both if name in asked}))
-            after = after.joined(Examined({**both, **self._agreement(place)}))
+            by_templates = self._one_prompt(study, learnt) if self.parent and len(volume.channels) == 1 else {}
+            both = {name: own[name] for name in own if name in by_templates} if by_templates else own
+            before = before.joined(Scores({name: (by_templates[name],) for name in both if name in by_templates}))
+            after = after.joined(Scores({**both, **self._agreement(place)}))
         return [before, after]
 
     def _one_prompt(self, study: LabelledStudy, learnt: Mapping[str, LabelledStudy]) -> dict[str, float]:
@@ -317,12 +317,12 @@ class UniSegTraining(Course):
         query = study.read()
         alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
         templates = list({template.id: template for some in alike for template in some}.values())
-        [found] = answers_dice(segmenter, templates, query, [None])
-        return found
+        [dices] = answers_dice(segmenter, templates, query, [None])
+        return dices
 
     def _agreement(self, place: int) -> dict[str, tuple[float, ...]]:
         """Of the answers to the kept tasks with those of the start."""
-        found: dict[str, tuple[float, ...]] = {}
+        dices: dict[str, tuple[float, ...]] = {}
         for material in self._kept[place]:
             image = torch.from_numpy(np.asarray(material.image, np.float32))
             classes = {material.task: 1 + len(material.known)}
@@ -334,5 +334,5 @@ class UniSegTraining(Course):
             )
             for number, name in enumerate(self.start.tasks[material.task].structures, start=1):
                 one, other = (logits.argmax(dim=0).numpy() == number for logits in (now, once))
-                found[f"{KEPT}{name}"] = (dice(one, other),)
-        return found
+                dices[f"{KEPT}{name}"] = (dice(one, other),)
+        return dices

@@ -52,8 +52,8 @@ class UniSegLearner(nn.Module):
             logits = self.network(images, task)
         logits = [level[:, : self._classes[task]].float() for level in logits]
         loss = deep_loss(logits, label, known)
-        found, truth = logits[0].detach().argmax(dim=1).cpu().numpy(), label.cpu().numpy()
-        dice = np.array([patch_dice(*one) for one in zip(found, truth, known.cpu().numpy(), strict=True)])
+        masks, truth = logits[0].detach().argmax(dim=1).cpu().numpy(), label.cpu().numpy()
+        dice = np.array([patch_dice(*one) for one in zip(masks, truth, known.cpu().numpy(), strict=True)])
         return loss, StepResult(loss, dice, ("uniseg",) * len(patches), (str(task),) * len(patches))
 
     @torch.no_grad()
@@ -102,7 +102,7 @@ def dice_and_cross_entropy(logits: Tensor, label: Tensor, known: Tensor) -> Tens
     return loss
 
 
-def patch_dice(found: np.ndarray, truth: np.ndarray, known: np.ndarray) -> float:
+def patch_dice(mask: np.ndarray, truth: np.ndarray, known: np.ndarray) -> float:
     """Mean Dice of the known structures that are in either of two label maps; 1 where none is."""
-    numbers = [number for number in np.union1d(found, truth) if number and known[number - 1]]
-    return float(np.mean([dice(found == number, truth == number) for number in numbers])) if numbers else 1.0
+    numbers = [number for number in np.union1d(mask, truth) if number and known[number - 1]]
+    return float(np.mean([dice(mask == number, truth == number) for number in numbers])) if numbers else 1.0

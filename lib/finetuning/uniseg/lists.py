@@ -29,36 +29,36 @@ def read_list(folder: Path) -> list[LabelledStudy]:
             "with image/, label/ and metadata.json"
         )
     try:
-        told = json.loads((folder / name).read_text())
-        found = readers[name](folder, told)
+        content = json.loads((folder / name).read_text())
+        studies = readers[name](folder, content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlanError(f"{folder / name} cannot be read: {error!r}") from error
-    if not found:
+    if not studies:
         raise PlanError(f"{folder} holds no labelled study: export a list with final labels")
-    return found
+    return studies
 
 
-def _data_set(folder: Path, told: Mapping[str, Any]) -> list[LabelledStudy]:
-    names = {str(name): int(value) for value, name in told["labels"].items()}
-    found = []
+def _data_set(folder: Path, content: Mapping[str, Any]) -> list[LabelledStudy]:
+    names = {str(name): int(value) for value, name in content["labels"].items()}
+    studies = []
     for image in sorted((folder / "images").iterdir()):
         label = folder / "labels" / image.name
         if label.is_file():
-            found.append(LabelledStudy(image.name, image, label, names, image.name))
-    return found
+            studies.append(LabelledStudy(image.name, image, label, names, image.name))
+    return studies
 
 
-def _export(folder: Path, told: Mapping[str, Any]) -> list[LabelledStudy]:
-    found = []
-    for id, own in sorted(told["objects"].items()):
+def _export(folder: Path, content: Mapping[str, Any]) -> list[LabelledStudy]:
+    studies = []
+    for id, own in sorted(content["objects"].items()):
         final = own["labels"].get("final")
         if not final:
             continue
         image, label = folder / "image" / f"{id}{own['image']['ext']}", folder / "label" / f"{id}{final['ext']}"
         names = _names(final.get("info") or {})
         if image.exists() and label.is_file() and names:
-            found.append(LabelledStudy(id, image, label, names, id))
-    return found
+            studies.append(LabelledStudy(id, image, label, names, id))
+    return studies
 
 
 def _names(info: Mapping[str, Any]) -> dict[str, int]:

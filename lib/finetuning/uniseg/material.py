@@ -157,6 +157,6 @@ def _some(places: np.ndarray) -> np.ndarray:
 
 def _on_disk(folder: Path, array: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryFile(dir=folder) as file:
-        found = np.memmap(file, array.dtype, "w+", shape=array.shape)
-        found[:] = array
-    return found
+        mapped = np.memmap(file, array.dtype, "w+", shape=array.shape)
+        mapped[:] = array
+    return mapped

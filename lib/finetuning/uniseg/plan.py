@@ -170,16 +170,16 @@ def _within(shape: np.ndarray, spacing: np.ndarray, voxels: int) -> np.ndarray:
 def _strides(patch: np.ndarray, spacing: np.ndarray, most: int) -> tuple[tuple[int, int, int], ...]:
     """Halvings from stage to stage, fine to coarse: an axis waits while its voxels are twice as coarse as another's."""
     sides, sizes = patch.astype(float), spacing.astype(float)
-    found: list[tuple[int, int, int]] = []
-    while len(found) < most:
+    strides: list[tuple[int, int, int]] = []
+    while len(strides) < most:
         can = sides / 2 >= LEAST_EDGE
         if not can.any():
             break
         own = can & (sizes < 2 * sizes[can].min())
         stride = np.where(own, 2, 1)
         sides, sizes = sides / stride, sizes * stride
-        found.append((int(stride[0]), int(stride[1]), int(stride[2])))
-    return tuple(found) or ((1, 2, 2),)
+        strides.append((int(stride[0]), int(stride[1]), int(stride[2])))
+    return tuple(strides) or ((1, 2, 2),)
 
 
 def _channel(facts: Sequence[Facts], number: int) -> Channel:

@@ -37,22 +37,22 @@ class PatchMaskDecoder(nn.Module):
         answer: Tensor,
         query: tuple[Tensor, ...],
         template: tuple[Tensor, ...],
-        said: dict[int, Tensor],
+        maps: dict[int, Tensor],
         query_maps: Tensor,
     ) -> Tensor:
         """The last block's answer (B, C, S / 4, S / 4), features fine to coarse, logits (B, 1, S, S) in float32.
 
-        `template` levels are (B or 1, K, C, h, h), `said` their `map_pyramid`, `query_maps` (B or 1, 2, 5, S, S).
+        `template` levels are (B or 1, K, C, h, h), `maps` their `map_pyramid`, `query_maps` (B or 1, 2, 5, S, S).
         """
         batch, half = len(answer), query[0].shape[-1]
         if self.near_coarse is not None and self.read_near is not None:
-            answer = answer + dense(self.read_near(self.near_coarse(query[1], template[1], said[2])))
+            answer = answer + dense(self.read_near(self.near_coarse(query[1], template[1], maps[2])))
         answer = flat(self.coarse(answer))
         logits = dense(self.coarse_head(answer))
         own = pool_to(query_maps.flatten(1, 2).contiguous(memory_format=torch.channels_last), half)
         about = [expand_first(own, batch).to(query[0].dtype)]
         if self.near_border is not None:
-            about.append(dense(self.near_border(query[0], template[0], said[1])))
+            about.append(dense(self.near_border(query[0], template[0], maps[1])))
         # three sums in place of one long concatenation, which would be copied once more for its odd width
         joined = self.join(query[0]) + self.read_maps(torch.cat(about, dim=1))
         fine = self.at_half(F.relu(joined + upsample(dense(self.to_half(answer)), half)))

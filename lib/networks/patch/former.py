@@ -46,8 +46,8 @@ class PatchAffinity(nn.Module):
                 torch.cat([left, factors[1]], dim=-1),
                 torch.cat([right, _at_keys(factors[0], support)], dim=-1),
             )
-        share = of_queries(support.share[..., None], batch).transpose(1, 2).to(left.dtype)
-        logits = torch.baddbmm(share, left, right.transpose(1, 2))
+        bias = of_queries(support.log_weights[..., None], batch).transpose(1, 2).to(left.dtype)
+        logits = torch.baddbmm(bias, left, right.transpose(1, 2))
         carried = logits.softmax(dim=-1).to(query.dtype) @ of_queries(support.carried, batch)
         best = [
             (cosine + of_queries(2 * region[..., None] - 2, batch).transpose(1, 2)).amax(dim=-1, keepdim=True)

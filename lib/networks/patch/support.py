@@ -17,7 +17,7 @@ from lib.networks.blocks import coordinates, pool_to
 from lib.networks.correspondence import support as regions_of
 from lib.networks.patch.blocks import dense, expand_first, flat, grid_side
 
-SMALLEST_SHARE = 1e-6  # of a cell, so that its logarithm exists
+SMALLEST_WEIGHT = 1e-6  # of a cell, so that its logarithm exists
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Support:
         p1, p2: prompt embeddings on the grid.
         keys: features to be matched; the grid's own, or split into inside and outside.
         carried: prompt maps (10) and place (2) at each key.
-        share: (B or 1, K, keys) logarithm of the share of its cell that a key stands for.
+        log_weights: (B or 1, K, keys) logarithm of the share of its cell that a key stands for.
         inside, outside: (B or 1, K, keys) how far a key is known to be structure, and background.
         place: (1, grid tokens, 2) coordinates of the grid's tokens in -1..1.
     """
@@ -39,7 +39,7 @@ class Support:
     p2: Tensor
     keys: Tensor
     carried: Tensor
-    share: Tensor
+    log_weights: Tensor
     inside: Tensor
     outside: Tensor
     place: Tensor
@@ -62,13 +62,13 @@ def map_pyramid(maps: Tensor) -> dict[int, Tensor]:
     return pyramid
 
 
-def support_level(features: Tensor, prompts: tuple[Tensor, Tensor], said: Tensor, most: int, split: bool) -> Support:
+def support_level(features: Tensor, prompts: tuple[Tensor, Tensor], maps: Tensor, most: int, split: bool) -> Support:
     """One level's support.
 
     Args:
         features: (B, K, C, h, h).
         prompts: (p1, p2), each (B * K, h * h, C).
-        said: the templates' maps at this level, (B * K, 12, h, h) of `map_pyramid`.
+        maps: the templates' maps at this level, (B * K, 12, h, h) of `map_pyramid`.
         most: tokens of the grid, at most.
         split: inside and outside of the structure become keys of their own.
     """
@@ -84,21 +84,21 @@ def support_level(features: Tensor, prompts: tuple[Tensor, Tensor], said: Tensor
 
     tokens = on_grid(features)
     place = coordinates(size, features).expand(len(features), -1, -1, -1)
-    about = torch.cat([said[:, :-2], place, said[:, -2:]], dim=1)
+    about = torch.cat([maps[:, :-2], place, maps[:, -2:]], dim=1)
     if split:
-        inside = said[:, -2:-1]
+        inside = maps[:, -2:-1]
         weights = (inside, 1 - inside)
-        shares = [on_grid(weight).clamp(min=SMALLEST_SHARE) for weight in weights]
+        shares = [on_grid(weight).clamp(min=SMALLEST_WEIGHT) for weight in weights]
         # float32, because a mean of few pixels divides one small number by another
         keys, about = (
             torch.cat([on_grid(what * w).float() / s.float() for w, s in zip(weights, shares, strict=True)], dim=1)
             for what in (features, about)
         )
         keys, about = keys.to(features.dtype), about.to(features.dtype)
-        share = torch.cat(shares, dim=1).float().log()[..., 0]
+        log_weights = torch.cat(shares, dim=1).float().log()[..., 0]
     else:
         keys, about = tokens, on_grid(about)
-        share = about.new_zeros(about.shape[:2])
+        log_weights = about.new_zeros(about.shape[:2])
     p1, p2 = (of_templates(on_grid(dense(prompt))) for prompt in prompts)
     carried, sure = of_templates(about[..., :-2]), of_templates(about[..., -2:])
     return Support(
@@ -107,7 +107,7 @@ def support_level(features: Tensor, prompts: tuple[Tensor, Tensor], said: Tensor
         p2=p2,
         keys=of_templates(keys),
         carried=carried,
-        share=of_templates(share),
+        log_weights=of_templates(log_weights),
         inside=sure[..., 0],
         outside=sure[..., 1],
         place=flat(coordinates(side, features)),
@@ -121,18 +121,18 @@ class PatchPrototypes(nn.Module):
         super().__init__()
         self.metric = nn.Linear(channels, channels)  # of the few means instead of the many places
 
-    def forward(self, query: Tensor, template: Tensor, said: Tensor) -> Tensor:
+    def forward(self, query: Tensor, template: Tensor, maps: Tensor) -> Tensor:
         """Similarities at one level.
 
         Args:
             query: (B, C, h, h).
             template: (B or 1, K, C, h, h).
-            said: the templates' maps at this level, (B or 1 times K, 12, h, h) of `map_pyramid`.
+            maps: the templates' maps at this level, (B or 1 times K, 12, h, h) of `map_pyramid`.
 
         Returns:
             (B, h * h, 3): inside, outside, difference.
         """
-        weights = said[:, -2:].flatten(2)  # (B' * K, 2, N)
+        weights = maps[:, -2:].flatten(2)  # (B' * K, 2, N)
         sums = (weights @ flat(template.flatten(0, 1))).unflatten(0, template.shape[:2]).sum(dim=1)
         directions = F.normalize(self.metric(F.normalize(sums.float(), dim=-1)).float(), dim=-1).to(query.dtype)
         places = flat(query)

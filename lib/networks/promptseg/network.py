@@ -41,7 +41,7 @@ class Memory:
             the logarithm of its weight times K, which is 0 where all prompts count alike.
         supports: the prompts at strides 8 and 4, for the dense correspondence.
         templates: their features, levels (B, K, C, h, h).
-        said: their prompt maps by level (`map_pyramid`); what is known as structure or background is weighted.
+        maps: their prompt maps by level (`map_pyramid`); what is known as structure or background is weighted.
     """
 
     task: Task
@@ -50,7 +50,7 @@ class Memory:
     bias: Tensor
     supports: tuple[Support, ...]
     templates: Features
-    said: dict[int, Tensor]
+    maps: dict[int, Tensor]
 
     @property
     def weights(self) -> Tensor:
@@ -109,7 +109,7 @@ class PromptSeg(nn.Module):
         batch = max(len(templates[0]), len(maps))
         templates = tuple(expand_first(level, batch) for level in templates)
         maps = expand_first(maps, batch).flatten(0, 1).to(templates[0].dtype)
-        embeddings, said = self.prompt_encoder(maps), map_pyramid(maps)
+        embeddings, pyramid = self.prompt_encoder(maps), map_pyramid(maps)
         tokens = self._prompt_tokens(templates, embeddings[LEVEL]).unflatten(0, (batch, count))
         task = self.bottleneck(tokens)
         relative = task.log_weights + math.log(count)
@@ -123,9 +123,9 @@ class PromptSeg(nn.Module):
             keys=tuple(keys for keys, _ in pairs),
             values=tuple(values for _, values in pairs),
             bias=bias.to(tokens.dtype),
-            supports=tuple(self._support(templates, embeddings, said, level, relative) for level in LEVELS),
+            supports=tuple(self._support(templates, embeddings, pyramid, level, relative) for level in LEVELS),
             templates=templates,
-            said={level: _weighted(value, factor) for level, value in said.items()},
+            maps={level: _weighted(value, factor) for level, value in pyramid.items()},
         )
 
     def read(self, query: Features, memory: Memory, query_prompts: Tensor | None = None) -> Tensor:
@@ -143,7 +143,7 @@ class PromptSeg(nn.Module):
         query = tuple(expand_first(level, batch) for level in query)
         side = 2 * query[0].shape[-1]
         if query_prompts is None:
-            query_prompts = query[0].new_zeros(1, 2, memory.said[1].shape[1] // 2 - 1, side, side)
+            query_prompts = query[0].new_zeros(1, 2, memory.maps[1].shape[1] // 2 - 1, side, side)
         query_prompts = query_prompts.to(query[0].dtype)
         own = self.prompt_encoder(query_prompts)
         place = self.config.encoder.place_of
@@ -156,7 +156,7 @@ class PromptSeg(nn.Module):
         answer = flat(fine) + own[FINEST][0] + own[FINEST][1] + self._matches(1, fine, memory)
         answer = answer + flat(upsample(dense(self.to_finest(tokens)), fine.shape[-1]))
         logits: Tensor = self.mask_decoder(
-            self.neighbours(dense(answer)), query, memory.templates, memory.said, query_prompts
+            self.neighbours(dense(answer)), query, memory.templates, memory.maps, query_prompts
         )
         return logits
 
@@ -186,7 +186,7 @@ class PromptSeg(nn.Module):
         self,
         templates: Features,
         embeddings: dict[int, tuple[Tensor, Tensor]],
-        said: dict[int, Tensor],
+        pyramid: dict[int, Tensor],
         level: int,
         relative: Tensor,
     ) -> Support:
@@ -195,8 +195,8 @@ class PromptSeg(nn.Module):
         most, split = encoder.support_grid(level)
         if not split:  # at stride 8 as many keys as the query reads tokens of a prompt
             most = self.config.prompt_tokens
-        support = support_level(templates[encoder.place_of(level)], embeddings[level], said[level], most, split)
-        return replace(support, share=support.share + relative[..., None].to(support.share.dtype))
+        support = support_level(templates[encoder.place_of(level)], embeddings[level], pyramid[level], most, split)
+        return replace(support, log_weights=support.log_weights + relative[..., None].to(support.log_weights.dtype))
 
     def _matches(self, number: int, query: Tensor, memory: Memory) -> Tensor:
         return flat(self.read_affinities[number](self.affinities[number](query, memory.supports[number], None)))
@@ -237,6 +237,6 @@ class _Block(nn.Module):
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def _weighted(said: Tensor, factor: Tensor) -> Tensor:
+def _weighted(maps: Tensor, factor: Tensor) -> Tensor:
     """Maps (B * K, 12, h, h) whose last two, structure and background, count by each prompt's weight."""
-    return torch.cat([said[:, :-2], said[:, -2:] * factor.to(said.dtype)], dim=1)
+    return torch.cat([maps[:, :-2], maps[:, -2:] * factor.to(maps.dtype)], dim=1)

@@ -39,10 +39,10 @@ class UniSeg(nn.Module):
         ]
         self.encoder = nn.ModuleList([_block(features[0], features[0]), *stages])
         self.universal = UniversalPrompt(config) if config.conditioning == "universal" else None
-        told = [features[-1] + (self.universal is not None), *features[-2:0:-1]]
+        channels = [features[-1] + (self.universal is not None), *features[-2:0:-1]]
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(coarse, fine, stride, stride, bias=False)
-            for coarse, fine, stride in zip(told, features[-2::-1], config.strides[::-1], strict=True)
+            for coarse, fine, stride in zip(channels, features[-2::-1], config.strides[::-1], strict=True)
         )
         self.decoder = nn.ModuleList(
             nn.Sequential(_block(2 * fine, fine), _block(fine, fine)) for fine in features[-2::-1]
@@ -60,10 +60,10 @@ class UniSeg(nn.Module):
             raise ValueError(f"images must be (B, C, D, H, W) with {allowed} channels, got {tuple(images.shape)}")
         if any(side % own for side, own in zip(images.shape[2:], stride, strict=True)):
             raise ValueError(f"an image's sides must be multiples of {stride}, got {tuple(images.shape[2:])}")
-        found = [self.encoder[0](self.stem(images))]
+        features = [self.encoder[0](self.stem(images))]
         for stage in self.encoder[1:]:
-            found.append(stage(found[-1]))
-        return tuple(found)
+            features.append(stage(features[-1]))
+        return tuple(features)
 
     def decode(self, features: Features, task: int) -> list[Tensor]:
         """Logits of one task.
@@ -93,11 +93,11 @@ class UniSeg(nn.Module):
         if self.universal is None:
             return [logits[0] for logits in self._decode(bottleneck, features, tasks, deep=False)]
         prompts = self.universal(bottleneck)
-        found = []
+        outputs = []
         for task in tasks:
-            told = torch.cat([bottleneck, prompts[:, task : task + 1]], dim=1)
-            found += [logits[0] for logits in self._decode(told, features, [task], deep=False)]
-        return found
+            conditioned = torch.cat([bottleneck, prompts[:, task : task + 1]], dim=1)
+            outputs += [logits[0] for logits in self._decode(conditioned, features, [task], deep=False)]
+        return outputs
 
     def forward(self, images: Tensor, task: int) -> list[Tensor]:
         """Images (B, C, D, H, W) to `decode`'s logits of one task."""
@@ -109,14 +109,14 @@ class UniSeg(nn.Module):
 
     def _decode(self, coarse: Tensor, features: Features, tasks: list[int], deep: bool = True) -> list[list[Tensor]]:
         """For each task its logits fine to coarse; the tasks share all but the output."""
-        found: list[list[Tensor]] = [[] for _ in tasks]
+        outputs: list[list[Tensor]] = [[] for _ in tasks]
         stages = zip(self.up, self.decoder, self.heads, features[-2::-1], strict=True)
         for number, (up, stage, head, skip) in enumerate(stages, start=1):
             coarse = stage(torch.cat([up(coarse), skip], dim=1))
             if deep or number == len(self.up):
-                for logits, task in zip(found, tasks, strict=True):
+                for logits, task in zip(outputs, tasks, strict=True):
                     logits.insert(0, self._output(head, coarse, task))
-        return found
+        return outputs
 
     def _output(self, head: nn.Module, features: Tensor, task: int) -> Tensor:
         config = self.config
@@ -142,8 +142,8 @@ class Stem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, D, H, W) to (B, base, D, H, W)."""
-        found: Tensor = self.rest(self.convolutions[str(images.shape[1])](images))
-        return found
+        features: Tensor = self.rest(self.convolutions[str(images.shape[1])](images))
+        return features
 
 
 class UniversalPrompt(nn.Module):

@@ -34,8 +34,8 @@ def config_of(state: Mapping[str, Tensor]) -> UniSegConfig:
     Raises:
         ValueError: these are not the weights of a UniSeg.
     """
-    found = [re.fullmatch(re.escape(_STEM) + r"(\d+)\.weight", name) for name in state]
-    stems = sorted(int(match[1]) for match in found if match)
+    matches = [re.fullmatch(re.escape(_STEM) + r"(\d+)\.weight", name) for name in state]
+    stems = sorted(int(match[1]) for match in matches if match)
     missing = [name for name in (_PROMPT, _FUSE, _UP, _HEAD) if name not in state] + ([] if stems else [_STEM + "1"])
     if missing:
         raise ValueError(f"a UniSeg checkpoint has weights named {', '.join(missing)}, this one is of another network")

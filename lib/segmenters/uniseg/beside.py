@@ -55,11 +55,13 @@ class UniSegBeside:
         own = self.uniseg.segment(image, (), known, control=control.part(0, 0.5 if rest else 1))
         if not rest:
             return own
-        found = self.other.segment(image, templates, rest, control=control.part(0.5, 1))
-        mask = np.where(own.mask > 0, own.mask, found.mask).astype(np.promote_types(own.mask.dtype, found.mask.dtype))
+        rest_answer = self.other.segment(image, templates, rest, control=control.part(0.5, 1))
+        mask = np.where(own.mask > 0, own.mask, rest_answer.mask).astype(
+            np.promote_types(own.mask.dtype, rest_answer.mask.dtype)
+        )
         used = {"weights": own.provenance["weights"], "tasks": own.provenance["tasks"], "structures": sorted(known)}
-        record = {**found.provenance, "model": self.capabilities.name, "uniseg": used}
-        return Prediction(mask, dict(labels), found.quality, record)
+        record = {**rest_answer.provenance, "model": self.capabilities.name, "uniseg": used}
+        return Prediction(mask, dict(labels), rest_answer.quality, record)
 
     def interact(
         self,

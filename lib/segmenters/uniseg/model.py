@@ -78,8 +78,8 @@ class UniSegModel:
     @cached_property
     def fingerprint(self) -> str:
         """12 hexadecimal digits that change with configuration, weights and tasks."""
-        told = json.dumps([self.hash, *(task.as_dict() for task in self.tasks)], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        content = json.dumps([self.hash, *(task.as_dict() for task in self.tasks)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def save_model(path: str | Path, model: UniSegModel) -> None:

@@ -170,12 +170,12 @@ class UniSegSegmenter:
     ) -> list[np.ndarray]:
         classes = {index: 1 + len(self.model.tasks[index].structures) for index in group}
         logits = window_logits(self.model.network, prepared.image, classes, window, control.part(0.0, 0.9))
-        found = []
+        regions = []
         for number in range(len(group)):
             control.part(0.9, 1.0).advance(number / len(group))
-            found.append(_largest(logits[number], prepared.box_shape))
+            regions.append(_largest(logits[number], prepared.box_shape))
             logits[number] = torch.empty(0)  # what has been used makes room
-        return found
+        return regions
 
 
 @torch.inference_mode()
@@ -210,13 +210,13 @@ def window_logits(
         control.advance(min(1.0, done / total))
         done += 1
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            found = network.decode_tasks(network.encode(windows), list(classes))
-        return tuple(logits[:, :count].float() for logits, count in zip(found, classes.values(), strict=True))
+            outputs = network.decode_tasks(network.encode(windows), list(classes))
+        return tuple(logits[:, :count].float() for logits, count in zip(outputs, classes.values(), strict=True))
 
-    found = sliding_window_inference(
+    outputs = sliding_window_inference(
         image[None], window, 1, answers, OVERLAP, mode="gaussian", sw_device=device, device=torch.device("cpu")
     )
-    return [logits[0] for logits in (found if isinstance(found, tuple | list) else (found,))]
+    return [logits[0] for logits in (outputs if isinstance(outputs, tuple | list) else (outputs,))]
 
 
 def smaller(patch: tuple[int, int, int], stride: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -230,18 +230,20 @@ def smaller(patch: tuple[int, int, int], stride: tuple[int, int, int]) -> tuple[
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; PyTorch says so of the processor's in a plain RuntimeError."""
-    told = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in told or "alloc_cpu" in told
+    message = str(error).lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate" in message or "alloc_cpu" in message
+    )
 
 
 def _groups(tasks: Sequence[Task], indices: Sequence[int]) -> list[list[int]]:
     """Tasks that see the same prepared image, together."""
-    found: dict[Any, list[int]] = {}
+    groups: dict[Any, list[int]] = {}
     for index in indices:
         task = tasks[index]
         windows = tuple(channel.window for channel in task.channels)
-        found.setdefault((windows, task.spacing, task.depth), []).append(index)
-    return list(found.values())
+        groups.setdefault((windows, task.spacing, task.depth), []).append(index)
+    return list(groups.values())
 
 
 def _windows(shape: Sequence[int], window: Sequence[int]) -> int:

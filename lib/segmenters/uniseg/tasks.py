@@ -108,17 +108,17 @@ def fitting(tasks: Sequence[Task], channels: int, modality: str | None) -> list[
     Raises:
         TaskError: there is none.
     """
-    found = [
+    suitable = [
         index
         for index, task in enumerate(tasks)
         if len(task.channels) == channels and (modality is None or _alike(task.channels[0].modality, modality))
     ]
-    if not found:
+    if not suitable:
         raise TaskError(
             f"no task of UniSeg takes an image of {channels} {'channel' if channels == 1 else 'channels'}"
             f"{f' of modality {modality}' if modality else ''}: its tasks are {_listed(tasks)}"
         )
-    return found
+    return suitable
 
 
 def check_channels(tasks: Sequence[Task], channels: int) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from scripts.measure.calibration.measures import BAD, GOOD, Asked, summary
+from scripts.measure.calibration.measures import BAD, GOOD, PredictedMask, summary
 
 
-def draw(answers: Mapping[int, Sequence[Asked]], path: Path) -> None:
+def draw(answers: Mapping[int, Sequence[PredictedMask]], path: Path) -> None:
     """Three panels, from what was said after each number of corrections."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     points, coverage, accepting = figure.subplots(1, 3)

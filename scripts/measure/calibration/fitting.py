@@ -30,7 +30,7 @@ def fit(records: Sequence[Record], features: Sequence[str], about: dict[str, Any
         features: names to weigh.
         about: what to keep in the file beside how well it did.
     """
-    records = [record for record in records if "size" in record.evidence]
+    records = [record for record in records if "size" in record.features]
     estimates, truths = cross_validated(records, features, seed), np.array([record.dice for record in records])
     steps, low, high = _bounds(estimates, truths, _weights(records))
     estimator = _trained(records, features, MEMBERS, seed)
@@ -60,7 +60,7 @@ def cross_validated(records: Sequence[Record], features: Sequence[str], seed: in
         model = _trained(seen or records, features, 1, seed + fold)
         for number, record in enumerate(records):
             if place[record.list] == fold:
-                estimates[number] = model.estimate(record.evidence)
+                estimates[number] = model.estimate(record.features)
     return estimates
 
 
@@ -74,7 +74,7 @@ def _weights(records: Sequence[Record]) -> np.ndarray:
 
 
 def _trained(records: Sequence[Record], features: Sequence[str], members: int, seed: int) -> Estimator:
-    given = np.array([[record.evidence.get(name, np.nan) for name in features] for record in records], float)
+    given = np.array([[record.features.get(name, np.nan) for name in features] for record in records], float)
     known = np.maximum(np.isfinite(given).sum(axis=0), 1)  # a feature that nobody measured, or that never varies
     mean = np.nansum(given, axis=0) / known
     scale = np.sqrt(np.nansum((given - mean) ** 2, axis=0) / known)

@@ -33,7 +33,7 @@ class Record:
         group: the template(s) it was made from; records of one group are one study list.
         study: whose mask it is.
         structure: name.
-        evidence: see `lib.quality.features`.
+        features: see `lib.quality.features`.
         dice: the true Dice, 0 to 1.
     """
 
@@ -41,7 +41,7 @@ class Record:
     group: str
     study: str
     structure: str
-    evidence: Mapping[str, float]
+    features: Mapping[str, float]
     dice: float
 
 
@@ -162,7 +162,7 @@ class Collection:
         self.path, self._key = path, json.loads(json.dumps(dict(key)))  # as it comes back from the file
         self._lists: dict[str, list[dict[str, Any]]] = {}
         if path.is_file():
-            kept = json.loads(path.read_text())
+            kept = json.loads(path.read_text().replace('"evidence": {', '"features": {'))  # as it was called before
             if kept["key"] == self._key:
                 self._lists = kept["lists"]
 

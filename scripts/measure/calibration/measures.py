@@ -22,7 +22,7 @@ BAD = 0.75
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictedMask:
     """One mask, what was said of it, and the truth."""
 
     list: str
@@ -38,13 +38,15 @@ class Asked:
         return self.dice >= GOOD and not self.alarming
 
 
-def asked(records: Sequence[Record], estimator: Estimator, corrections: int, seed: int = 0) -> list[Asked]:
+def predict_lists(
+    records: Sequence[Record], estimator: Estimator, corrections: int, seed: int = 0
+) -> list[PredictedMask]:
     """What is said of each list's other studies after some random ones were corrected, several times over."""
     rng = np.random.default_rng(seed)
     lists: dict[str, list[Record]] = {}
     for record in records:
         lists.setdefault(record.group, []).append(record)
-    answers: list[Asked] = []
+    answers: list[PredictedMask] = []
     for own in lists.values():
         studies = sorted({record.study for record in own})
         if len(studies) < corrections + (LEAST_LEFT if corrections else 0):
@@ -52,30 +54,30 @@ def asked(records: Sequence[Record], estimator: Estimator, corrections: int, see
         raw = {id(record): _raw(record, estimator) for record in own}
         for _ in range(DRAWS if corrections else 1):
             corrected = set(rng.choice(studies, corrections, replace=False).tolist())
-            answers += _told(own, raw, corrected, estimator)
+            answers += _predictions(own, raw, corrected, estimator)
     return answers
 
 
 def _raw(record: Record, estimator: Estimator) -> float:
-    return estimator.estimate(record.evidence) if "size" in record.evidence else 0.0
+    return estimator.estimate(record.features) if "size" in record.features else 0.0
 
 
-def _told(
+def _predictions(
     records: Sequence[Record], raw: Mapping[int, float], corrected: set[str], estimator: Estimator
-) -> Iterator[Asked]:
+) -> Iterator[PredictedMask]:
     for structure in {record.structure for record in records}:
         own = [record for record in records if record.structure == structure]
-        taught = [(raw[id(r)], r.dice) for r in own if r.study in corrected and "size" in r.evidence]
+        taught = [(raw[id(r)], r.dice) for r in own if r.study in corrected and "size" in r.features]
         calibration = Calibration.of(taught, estimator)
         for record in own:
             if record.study in corrected:
                 continue
-            alarmed = bool(alarms(record.evidence))
-            estimate = calibration.apply(raw[id(record)]) if "size" in record.evidence else (0.0, 0.0, 0.0)
-            yield Asked(record.list, *estimate, record.dice, alarmed)
+            alarmed = bool(alarms(record.features))
+            estimate = calibration.apply(raw[id(record)]) if "size" in record.features else (0.0, 0.0, 0.0)
+            yield PredictedMask(record.list, *estimate, record.dice, alarmed)
 
 
-def summary(answers: Sequence[Asked]) -> dict[str, float | int | None]:
+def summary(answers: Sequence[PredictedMask]) -> dict[str, float | int | None]:
     """Correlation, errors, coverage and what accepting at `GOOD` would do; None where it cannot be said."""
     predicted, true = (np.array([getattr(one, key) for one in answers]) for key in ("dice", "truth"))
     inside = [one.low - 1e-9 <= one.truth <= one.high + 1e-9 for one in answers]

@@ -17,7 +17,7 @@ from lib.imaging.prompts import PromptType
 from scripts.measure.evaluation.cases import Case, CaseFolder
 from scripts.measure.evaluation.clicking import ENOUGH, REPORTED, click_through
 from scripts.measure.evaluation.drawing import Panel, draw
-from scripts.measure.evaluation.methods import Asked, ClickMethod, TemplateMethod
+from scripts.measure.evaluation.methods import ClickMethod, TemplateMethod, TemplateQuestion
 from scripts.measure.evaluation.store import Record
 
 STYLE = "body{font:15px sans-serif;margin:2em;max-width:1500px}img{width:100%}h2{margin:1.2em 0 .2em}"
@@ -48,7 +48,9 @@ def template_pictures(
                 Panel(f"query, truth: {_file(query)}", query, query.mask(value), query.mask(value)),
             ]
             for method in methods:
-                answer = next(iter(method.answers([Asked(query, (template,), {value: label})], PromptType.SEGLAB)))
+                answer = next(
+                    iter(method.answers([TemplateQuestion(query, (template,), {value: label})], PromptType.SEGLAB))
+                )
                 score = 100 * dice(answer[value], query.mask(value))
                 panels.append(Panel(f"{method.name}: {score:.0f}", query, answer[value], query.mask(value)))
             title = f"{folder.name} / {label}, one template, {word}: Dice {record['dice']:.0f}"
@@ -60,7 +62,7 @@ def click_pictures(folder: CaseFolder, records: Sequence[Record], methods: Seque
     after = str(ENOUGH)
     for value, label in folder.dataset.labels.items():
         wanted = {"label": label, "method": methods[0].name}
-        for word, record in _worst_and_best(folder, records, wanted, lambda found: found["after"][after]["dice"]):
+        for word, record in _worst_and_best(folder, records, wanted, lambda row: row["after"][after]["dice"]):
             query = folder.case(record["query"])
             panels = [Panel(f"truth: {_file(query)}", query, query.mask(value), query.mask(value))]
             shown = [(methods[0], count) for count in REPORTED] + [(method, ENOUGH) for method in methods[1:]]

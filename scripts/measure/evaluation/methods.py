@@ -13,7 +13,7 @@ from scripts.measure.evaluation.cases import Case
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class TemplateQuestion:
     """One question with its images.
 
     Attributes:
@@ -45,7 +45,7 @@ class TemplateMethod(Protocol):
     most_templates: int
     fingerprint: str
 
-    def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[TemplateQuestion], kind: PromptType) -> Iterator[Answer]:
         """An answer to each question, in order; structures that no template shows are missing from it."""
 
 

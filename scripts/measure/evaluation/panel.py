@@ -17,7 +17,7 @@ from scripts.measure.evaluation.methods import ClickMethod, TemplateMethod
 from scripts.measure.evaluation.segmenters import FEATURE_ROOM, ONE_PROMPT, one_prompt
 
 METHODS = (ONE_PROMPT, Copying.name, PrototypeMatching.name, Registration.name, Scribbles.name, RandomWalker.name)
-DEAR = frozenset({Registration.name, Scribbles.name, RandomWalker.name})  # asked last: time may run out
+SLOW = frozenset({Registration.name, Scribbles.name, RandomWalker.name})  # asked last: time may run out
 BATCH = 32
 
 

@@ -44,12 +44,12 @@ class Question:
 
     Attributes:
         group: names the template, or the group of templates, over which mean, worst and best are taken.
-        asked: number of templates wanted; `templates` has fewer where subjects ran out.
+        wanted: number of templates wanted; `templates` has fewer where subjects ran out.
         templates, query: file names.
     """
 
     group: str
-    asked: int
+    wanted: int
     templates: tuple[str, ...]
     query: str
 
@@ -97,21 +97,21 @@ def _task(folder: CaseFolder, values: tuple[int, ...], showing: set[str], settin
         questions += [
             Question(template, 1, (template,), query) for query in queries if subjects[query] != subjects[template]
         ]
-    for asked, groups in settings.several if flat else settings.volume_several:
-        for start in range(0, asked * groups, asked):
-            if start == 0 or start + asked <= len(templates):
+    for size, groups in settings.several if flat else settings.volume_several:
+        for start in range(0, size * groups, size):
+            if start == 0 or start + size <= len(templates):
                 turned = templates[start:] + templates[:start]
-                questions += _together(f"group {start // asked + 1}", asked, turned, queries, subjects)
+                questions += _together(f"group {start // size + 1}", size, turned, queries, subjects)
     return Task(values, tuple(queries), tuple(questions))
 
 
 def _together(
-    group: str, asked: int, templates: Sequence[str], queries: Sequence[str], subjects: Mapping[str, str]
+    group: str, size: int, templates: Sequence[str], queries: Sequence[str], subjects: Mapping[str, str]
 ) -> list[Question]:
     questions = []
     for query in queries:
         others = [template for template in templates if subjects[template] != subjects[query]]
-        questions.append(Question(group, asked, tuple(others[:asked]), query))
+        questions.append(Question(group, size, tuple(others[:size]), query))
     return questions
 
 

@@ -8,7 +8,7 @@ from lib.imaging.metrics import score
 from lib.imaging.prompts import PromptType
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.clicking import REPORTED, TARGETS, click_through
-from scripts.measure.evaluation.methods import Asked, ClickMethod, TemplateMethod
+from scripts.measure.evaluation.methods import ClickMethod, TemplateMethod, TemplateQuestion
 from scripts.measure.evaluation.plan import Settings, Task
 from scripts.measure.evaluation.store import Record
 
@@ -17,7 +17,7 @@ def template_records(folder: CaseFolder, task: Task, method: TemplateMethod, kin
     """Ask a method everything of a task with one kind of prompt; structures that the query shows are scored."""
     names = {value: folder.dataset.labels[value] for value in task.values}
     questions = [
-        Asked(folder.case(q.query), tuple(folder.case(template) for template in q.templates), names)
+        TemplateQuestion(folder.case(q.query), tuple(folder.case(template) for template in q.templates), names)
         for q in task.questions
     ]
     for question, one, answer in zip(task.questions, questions, method.answers(questions, kind), strict=True):
@@ -28,7 +28,7 @@ def template_records(folder: CaseFolder, task: Task, method: TemplateMethod, kin
                 "label": names[value],
                 "method": method.name,
                 "prompt": kind.value,
-                "templates": question.asked,
+                "templates": question.wanted,
                 "reached": len(question.templates),
                 "group": question.group,
                 "query": question.query,

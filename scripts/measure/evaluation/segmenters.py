@@ -13,7 +13,7 @@ from lib.segmenters.contract import Segmenter
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import Case
-from scripts.measure.evaluation.methods import Answer, Asked
+from scripts.measure.evaluation.methods import Answer, TemplateQuestion
 
 ONE_PROMPT = "One-Prompt"
 EVERY_PROMPT = (PromptType.SEGLAB, PromptType.BBOX, PromptType.DOODLE, PromptType.CLICK)
@@ -38,9 +38,9 @@ class SegmenterMethod:
         self.segmenter, self.name, self.seed = segmenter, name, seed
         self.fingerprint = segmenter.fingerprint
 
-    def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[TemplateQuestion], kind: PromptType) -> Iterator[Answer]:
         """See `TemplateMethod`. All structures that the templates show compete in one prediction."""
-        for one in asked:
+        for one in questions:
             templates = [case.template(one.names, kind, self.seed) for case in one.templates]
             shown = {name for template in templates for name in template.structures}
             labels = {name: value for value, name in one.names.items() if name in shown}

@@ -24,11 +24,11 @@ class FinishedRows:
     """
 
     def __init__(self, path: Path, fresh: bool = False) -> None:
-        self.path, self._found = path, {} if fresh else _read(path)
+        self.path, self._records = path, {} if fresh else _read(path)
 
     def get(self, key: str) -> list[Record] | None:
         """The records of a finished unit."""
-        return self._found.get(key)
+        return self._records.get(key)
 
     def put(self, key: str, records: Iterable[Record]) -> list[Record]:
         """Keep a unit's records; they are on the disk when this returns."""
@@ -39,7 +39,7 @@ class FinishedRows:
             file.write(line if _ends_whole(self.path) else b"\n" + line)
             file.flush()
             os.fsync(file.fileno())
-        self._found[key] = kept
+        self._records[key] = kept
         return kept
 
     def get_or(self, key: str, make: Callable[[], Iterable[Record]]) -> list[Record]:

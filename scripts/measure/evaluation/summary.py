@@ -44,9 +44,9 @@ def summarise(records: Iterable[Record], units: Mapping[str, str], seed: int = 0
             by_click[record["dataset"], record["label"], record["method"]].append(record)
         else:
             by_template[tuple(record[k] for k in ("dataset", "label", "method", "prompt", "templates"))].append(record)
-    rows = [_template_row(key, found, units, rng) for key, found in by_template.items()]
-    rows += [row for key, found in by_click.items() for row in _after_clicks(key, found, units, rng)]
-    clicks = [_clicks_row(key, found) for key, found in by_click.items()]
+    rows = [_template_row(key, scores, units, rng) for key, scores in by_template.items()]
+    rows += [row for key, scores in by_click.items() for row in _after_clicks(key, scores, units, rng)]
+    clicks = [_clicks_row(key, scores) for key, scores in by_click.items()]
     return {
         "rows": [row.values for row in rows],
         "overall": _overall(rows, rng),
@@ -82,22 +82,22 @@ def _after_clicks(
 
 def _row(
     key: tuple[str, str, str, str, int],
-    found: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
     units: Mapping[str, str],
     rng: np.random.Generator,
 ) -> _Row:
     """One row from its numbers, each (templates, queries)."""
-    means, apart = (np.nanmean(found[name], axis=1) for name in ("dice", "surface"))
-    replicates = resampled_means(found["dice"], rng)
+    means, apart = (np.nanmean(scores[name], axis=1) for name in ("dice", "surface"))
+    replicates = resampled_means(scores["dice"], rng)
     low, high = interval(replicates)
     values = {
         **dict(zip(("dataset", "label", "method", "prompt", "templates"), key, strict=True)),
         **_rounded(mean=means.mean(), worst=means.min(), median=np.median(means), best=means.max(), low=low, high=high),
-        "n": int(np.isfinite(found["dice"]).sum()),
+        "n": int(np.isfinite(scores["dice"]).sum()),
         **_rounded(surface=apart.mean(), surface_worst=apart.max()),
         **_rounded(surface_median=np.median(apart), surface_best=apart.min()),
         "surface_unit": units[key[0]],
-        **_rounded(surface_percent=np.nanmean(found["surface_percent"])),
+        **_rounded(surface_percent=np.nanmean(scores["surface_percent"])),
     }
     return _Row(values, replicates)
 

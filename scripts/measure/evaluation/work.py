@@ -10,14 +10,14 @@ from functools import partial
 from lib.imaging.prompts import PromptType
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.methods import ClickMethod, TemplateMethod
-from scripts.measure.evaluation.panel import DEAR, Panel
+from scripts.measure.evaluation.panel import SLOW, Panel
 from scripts.measure.evaluation.plan import Settings, Task, tasks_of
 from scripts.measure.evaluation.records import click_records, template_records
 from scripts.measure.evaluation.segmenters import EVERY_PROMPT
 from scripts.measure.evaluation.store import Record
 
 CLICKS = "clicks"
-ASKED_BY = (*(kind.value for kind in EVERY_PROMPT), CLICKS)
+PROMPT_KINDS = (*(kind.value for kind in EVERY_PROMPT), CLICKS)
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Unit:
 
     Attributes:
         name: for people.
-        asked_by: kind of prompt on the templates, or `CLICKS`.
+        prompt_kind: kind of prompt on the templates, or `CLICKS`.
         key: everything that its records depend on.
         slow: done after everything that is not.
         make: does the work.
     """
 
     name: str
-    asked_by: str
+    prompt_kind: str
     key: str
     slow: bool
     make: Callable[[], Iterable[Record]]
@@ -59,10 +59,10 @@ def units_of(folder: CaseFolder, methods: Panel, settings: Settings, source: str
             (clicker, CLICKS, CLICKS, partial(click_records, folder, task, clicker, settings))
             for clicker in methods.by_clicks
         ]
-        for method, asked_by, what, make in work:
+        for method, prompt_kind, what, make in work:
             depends = [source, folder.fingerprint, folder.name, task.values, method.name, method.fingerprint, what]
             key = json.dumps([*depends, asdict(settings)])
-            units.append(Unit(f"{where}: {method.name}, {what}", asked_by, key, method.name in DEAR, make))
+            units.append(Unit(f"{where}: {method.name}, {what}", prompt_kind, key, method.name in SLOW, make))
     return units, {f"{folder.name} / {labels}": reason for labels, reason in refused.items()}
 
 
@@ -72,7 +72,7 @@ def _parts(task: Task, method: TemplateMethod, kind: PromptType, dims: int) -> I
     On images all together, because each takes a moment. On volumes every question is minutes of work of its own, so
     they are split by the number of templates, and several are asked with masks only.
     """
-    sizes = [n for n in dict.fromkeys(question.asked for question in task.questions) if n <= method.most_templates]
+    sizes = [n for n in dict.fromkeys(question.wanted for question in task.questions) if n <= method.most_templates]
     if dims == 2:
         yield _named(sizes), _with(task, sizes)
         return
@@ -86,4 +86,4 @@ def _named(sizes: Sequence[int]) -> str:
 
 
 def _with(task: Task, sizes: Collection[int]) -> Task:
-    return replace(task, questions=tuple(question for question in task.questions if question.asked in sizes))
+    return replace(task, questions=tuple(question for question in task.questions if question.wanted in sizes))

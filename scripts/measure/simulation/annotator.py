@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +34,31 @@ class Work:
     Attributes:
         start: Dice before the first click; 0 where the annotator began with nothing.
         dices: after each click; clearing a mask that is more wrong than right is one, and leaves nothing.
-        drawn: {goal: clicks of drawing by hand after the last click}.
+        drawing: {goal: clicks of drawing by hand after the last click}.
     """
 
     start: float
     dices: list[float] = field(default_factory=list)
-    drawn: dict[float, int] = field(default_factory=dict)
+    drawing: dict[float, int] = field(default_factory=dict)
 
     def clicks(self, goal: float) -> int:
         """Clicks until the goal was reached, those of drawing included."""
         reached = next((n for n, value in enumerate([self.start, *self.dices]) if value >= goal), None)
-        return len(self.dices) + self.drawn[goal] if reached is None else reached
+        return len(self.dices) + self.drawing[goal] if reached is None else reached
 
     def limited(self, goal: float) -> bool:
         """Whether the goal was not reached by clicking."""
         return max([self.start, *self.dices]) < goal
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "drawn": {str(goal): clicks for goal, clicks in self.drawn.items()}}
+        drawing = {str(goal): clicks for goal, clicks in self.drawing.items()}
+        return {"start": self.start, "dices": self.dices, "drawn": drawing}
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Work:
-        """From `told`."""
-        return cls(told["start"], list(told["dices"]), {float(goal): n for goal, n in told["drawn"].items()})
+    def of(cls, record: Mapping[str, Any]) -> Work:
+        """From `to_dict`."""
+        return cls(record["start"], list(record["dices"]), {float(goal): n for goal, n in record["drawn"].items()})
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Annotator:
         left = [goal for goal in self.goals if work.limited(goal)]
         if left:
             best, corners = draw(best, truth, self.axis, left)
-            work.drawn = corners
+            work.drawing = corners
         return best, work
 
 

@@ -51,8 +51,8 @@ def table(ways: Mapping[str, Mapping[str, Any]]) -> str:
             at = result["goals"][goal]
             saved = f"{100 * (at['clicks'] / base - 1):+.0f} %" if base else "-"
             cells = (TITLES[way], f"{float(goal):.0%}", at["clicks"], at["drawing"], saved, result["opened"],
-                     at["without_click"], result["unseen"], _told(result["unseen_dice"]),
-                     len(at["limited"]), _told(result["final_dice"]),
+                     at["without_click"], result["unseen"], _one_decimal(result["unseen_dice"]),
+                     len(at["limited"]), _one_decimal(result["final_dice"]),
                      f"{at['reached']} of {result['opened'] + result['unseen']}")  # fmt: skip
             rows.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(rows)
@@ -81,7 +81,7 @@ def _at(goal: float, entries: Sequence[Mapping[str, Any]], unseen: Sequence[Mapp
     limited = [entry["id"] for entry in entries if any(w.dices and w.limited(goal) for w in _works(entry))]
     return {
         "clicks": sum(work.clicks(goal) for works_ in works for work in works_),
-        "drawing": sum(work.drawn.get(goal, 0) for works_ in works for work in works_ if work.limited(goal)),
+        "drawing": sum(work.drawing.get(goal, 0) for works_ in works for work in works_ if work.limited(goal)),
         "without_click": sum(all(work.clicks(goal) == 0 for work in works_) for works_ in works),
         "limited": limited,
         "reached": len(entries) + sum(min(entry["dice"].values()) >= goal for entry in unseen),
@@ -97,5 +97,5 @@ def _points(values: Sequence[float]) -> float | None:
     return round(100 * float(np.mean(values)), 1) if values else None
 
 
-def _told(value: float | None) -> str:
+def _one_decimal(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"

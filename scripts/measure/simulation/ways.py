@@ -101,7 +101,7 @@ def hand(studies: StudyList, log: Log) -> None:
             continue
         axis = Stack.of(studies.image(study)).axis
         clicks = by_hand(studies.masks(study), axis, GOALS)
-        work = {name: Work(0.0, [], corners).told() for name, corners in clicks.items()}
+        work = {name: Work(0.0, [], corners).to_dict() for name, corners in clicks.items()}
         log.add({"id": study.id, "structures": work, "final": dict.fromkeys(work, GOALS[-1])})
 
 
@@ -151,7 +151,7 @@ class Loop:
             return None
         if self.way == "full":
             if not self.log.entries:
-                self._wait_for_looks(client, server)
+                self._wait_for_descriptors(client, server)
             id = client.next_sample("oneprompt_next" if self.log.entries else "oneprompt_first")
             assert id in left, f"the server offers {id!r}, which is done"
             return self.studies[id]
@@ -176,7 +176,7 @@ class Loop:
         path.parent.mkdir(exist_ok=True)
         write_label(path, label, image)
         final = {name: round(dice(label == value, truth[name]), 4) for value, name in enumerate(masks, start=1)}
-        records = {name: one.told() for name, one in work.items()}
+        records = {name: one.to_dict() for name, one in work.items()}
         self.log.add({"id": study.id, "structures": records, "final": final, "predicted": predicted})
         self._save(study.id, client)
 
@@ -219,7 +219,7 @@ class Loop:
                 raise ServerError(f"the job made no progress for {self.plan.patience:g} s: {job}")
             time.sleep(_POLL)
 
-    def _wait_for_looks(self, client: Client, server: Server) -> None:
+    def _wait_for_descriptors(self, client: Client, server: Server) -> None:
         """The first study is chosen well only after the server has looked at all of them."""
         cache = self.folder / "studies" / ".oneprompt" / "looks.npz"
         end = time.monotonic() + self.plan.patience

@@ -86,12 +86,12 @@ def torture_files(count: int, seed: int = 0) -> dict[str, Any]:
             theirs.close()
             while True:
                 try:
-                    number, outcome, told = ours.recv()
+                    number, outcome, message = ours.recv()
                 except EOFError:
                     break
                 outcomes[outcome] += 1
                 done = number + 1
-                failures += [f"{number}: {told}"] if outcome not in ("read", "refused") else []
+                failures += [f"{number}: {message}"] if outcome not in ("read", "refused") else []
             process.join()
             if process.exitcode:
                 outcomes["crash"] += 1
@@ -117,13 +117,13 @@ def _work(pipe: Any, sources: list[Path], seed: int, first: int, last: int) -> N
             signal.alarm(SECONDS)
             try:
                 load_network(path) if path.suffix == ".safetensors" else read_image(path)
-                outcome, told = "read", ""
+                outcome, message = "read", ""
             except (ImageError, CheckpointError) as error:
-                outcome, told = "refused", str(error)
+                outcome, message = "refused", str(error)
             except TimeoutError:
-                outcome, told = "hang", path.name
+                outcome, message = "hang", path.name
             except Exception as error:
-                outcome, told = "error", f"{path.name}: {type(error).__name__}: {error}"
+                outcome, message = "error", f"{path.name}: {type(error).__name__}: {error}"
             signal.alarm(0)
             path.unlink()
-            pipe.send((number, outcome, told))
+            pipe.send((number, outcome, message))

@@ -82,21 +82,21 @@ def _save(url: str, folder: Path, study: str, number: int, seed: int, saved: dic
 
 def _problems(url: str, studies: Path, saved: dict[str, list[np.ndarray]]) -> list[str]:
     """What is not as it must be after a start."""
-    found = []
+    problems = []
     for study, candidates in saved.items():
         answer = requests.get(f"{url}/datastore/label", params={"label": study, "tag": "final"}, timeout=60)
         if not answer.ok:
             if len(candidates) == 1:
-                found.append(f"{study}: an acknowledged label is gone ({answer.status_code})")
+                problems.append(f"{study}: an acknowledged label is gone ({answer.status_code})")
             continue
         stored = np.asarray(nibabel.Nifti1Image.from_stream(_unpacked(answer.content)).dataobj)
         if not any(np.array_equal(stored, candidate) for candidate in candidates):
-            found.append(f"{study}: another label than any that was saved")
+            problems.append(f"{study}: another label than any that was saved")
     json.loads((studies / "datastore_v2.json").read_text())
-    found += [f"left behind: {path.name}" for path in studies.rglob(".*.tmp")]
+    problems += [f"left behind: {path.name}" for path in studies.rglob(".*.tmp")]
     status = requests.get(f"{url}/oneprompt/status", timeout=60).json()
-    found += [f"left out: {name}" for name in status["unreadable"]["files"]]
-    return found
+    problems += [f"left out: {name}" for name in status["unreadable"]["files"]]
+    return problems
 
 
 def _unpacked(content: bytes) -> io.BytesIO:

@@ -28,7 +28,7 @@ def torture_by_load(annotators: int, seconds: float) -> dict[str, Any]:
     """
     statuses: Counter[str] = Counter()
     clicks: list[float] = []
-    looks: list[float] = []
+    waits: list[float] = []
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="torture-") as name:
         folder = Path(name)
@@ -48,7 +48,7 @@ def torture_by_load(annotators: int, seconds: float) -> dict[str, Any]:
                 while time.monotonic() < end:
                     started = time.monotonic()
                     answer = requests.get(f"{server.url}/info/", timeout=120)
-                    looks.append(time.monotonic() - started)
+                    waits.append(time.monotonic() - started)
                     statuses[f"info {answer.status_code}"] += 1
                     time.sleep(0.2)
 
@@ -60,7 +60,7 @@ def torture_by_load(annotators: int, seconds: float) -> dict[str, Any]:
             after = _burden(server.pid)
     return {
         "annotators": annotators, "seconds": seconds, "answers": dict(statuses), "wrong": wrong[:20],
-        "click_seconds": _shown(clicks), "info_seconds": _shown(looks), "before": before, "after": after,
+        "click_seconds": _shown(clicks), "info_seconds": _shown(waits), "before": before, "after": after,
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from monailabel.utils.async_tasks import utils as processes
 import infers.jobs.training
 from infers.errors import ClientError, NotFound
 from infers.jobs.training import Trainings
-from infers.study_list.studies import SPECIALIST
+from infers.study_list.studies import LIST_UNET
 from lib.finetuning.training_record import RUNNING, read_record, write_record
 from tests.infers.fakes import FakePredictor, make_studies, wait_until
 from tests.samples import organ_volume, write_nifti
@@ -45,7 +45,7 @@ class Bench:
             processes.background_tasks.setdefault("train", []).append(task)
             return task
 
-        return Trainings({"oneprompt": self.models, SPECIALIST: self.specialist}, self.studies, run=run, **options)
+        return Trainings({"oneprompt": self.models, LIST_UNET: self.specialist}, self.studies, run=run, **options)
 
     def submit(self, *ids):
         for image_id in ids:
@@ -112,18 +112,18 @@ def test_a_specialist_is_trained_after_one_prompt_where_there_are_enough_labels(
     assert bench.models_asked == ["oneprompt"]
     bench.submit("s1")
     trainings.start({"max_epochs": 3, "device": "cpu"}, enqueue=True)
-    assert bench.models_asked == ["oneprompt", "oneprompt", SPECIALIST]
+    assert bench.models_asked == ["oneprompt", "oneprompt", LIST_UNET]
     assert bench.asked[-1] == {"device": "cpu"}  # where the user wants it, and not for how long
     assert trainings.status()["queued"] == 2
-    assert trainings.status(SPECIALIST)["queued"] == 1
-    assert trainings.status(SPECIALIST)["state"] == "idle"
+    assert trainings.status(LIST_UNET)["queued"] == 1
+    assert trainings.status(LIST_UNET)["state"] == "idle"
 
 
 def test_the_path_alone_says_which_trainer_is_asked(bench):
     bench.submit("s0")
-    bench.trainings().start({"model": SPECIALIST})
-    bench.trainings().start({"model": "oneprompt"}, name=SPECIALIST, enqueue=True)
-    assert (bench.models_asked, bench.asked) == (["oneprompt", SPECIALIST], [{}, {}])
+    bench.trainings().start({"model": LIST_UNET})
+    bench.trainings().start({"model": "oneprompt"}, name=LIST_UNET, enqueue=True)
+    assert (bench.models_asked, bench.asked) == (["oneprompt", LIST_UNET], [{}, {}])
 
 
 def test_each_trainer_has_its_own_record(bench):
@@ -131,10 +131,10 @@ def test_each_trainer_has_its_own_record(bench):
     write_record(bench.specialist, state=RUNNING, pid=GONE, params={"max_epochs": 2})
     trainings = bench.trainings()
     assert trainings.status()["state"] == "published"
-    assert trainings.status(SPECIALIST)["state"] == "failed"
+    assert trainings.status(LIST_UNET)["state"] == "failed"
     bench.submit("s0", "s1")
     assert trainings.resume()
-    assert (bench.models_asked, bench.asked) == ([SPECIALIST], [{"max_epochs": 2}])
+    assert (bench.models_asked, bench.asked) == ([LIST_UNET], [{"max_epochs": 2}])
     with pytest.raises(NotFound, match="oneprompt, oneprompt_specialist"):
         trainings.start({}, name="other")
 

@@ -3,7 +3,7 @@ import os
 import pytest
 import requests
 
-from infers.operations.checks import CHECKS, Finding, Subject, dicomweb, examined, permissions, weights
+from infers.operations.checks import CHECKS, Finding, Subject, dicomweb, findings_of, permissions, weights
 from infers.settings import AppConfig
 from scripts import doctor
 from tests.samples import organ_volume, write_nifti
@@ -34,7 +34,7 @@ def test_weights_are_loaded_as_the_server_would(folder, tmp_path):
 def test_a_folder_that_cannot_be_written_is_a_problem(folder, tmp_path):
     folder.chmod(0o500)
     try:
-        assert "chown" in problems(permissions(subject(folder, tmp_path)))["study folder"].mend
+        assert "chown" in problems(permissions(subject(folder, tmp_path)))["study folder"].remedy
     finally:
         folder.chmod(0o700)
 
@@ -44,10 +44,10 @@ def test_a_dicomweb_server_that_is_away_is_told(tmp_path, monkeypatch):
         raise requests.ConnectionError("refused")
 
     monkeypatch.setattr(requests, "get", away)
-    assert "cannot be reached" in problems(dicomweb(subject("http://127.0.0.1:9/dicom-web", tmp_path)))["DICOMweb"].told
+    assert "cannot be reached" in problems(dicomweb(subject("http://127.0.0.1:9/dicom-web", tmp_path)))["DICOMweb"].text
 
 
-def test_the_command_tells_of_everything_around_the_folder_with_its_mend(folder, tmp_path, capsys):
+def test_the_command_tells_of_everything_around_the_folder_with_its_remedy(folder, tmp_path, capsys):
     write_nifti(folder / "s0.nii.gz", organ_volume(0)[0])
     assert doctor.main([str(folder)]) == 0
     assert {"weights:", "packages:", "study"} <= {
@@ -65,7 +65,7 @@ def test_a_check_that_dies_is_a_finding_and_the_others_go_on(folder, tmp_path):
         yield Finding("ok", "before", "fine")
         raise RecursionError("too deep")
 
-    found = examined(dies, subject(folder, tmp_path))
+    found = findings_of(dies, subject(folder, tmp_path))
     assert [finding.kind for finding in found] == ["ok", "problem"]
-    assert "RecursionError" in found[1].told
+    assert "RecursionError" in found[1].text
     assert len(CHECKS) >= 4

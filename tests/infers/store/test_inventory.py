@@ -65,7 +65,7 @@ def test_what_is_left_out_has_its_reason(root):
     write_nifti(root / "labels" / "final" / "other.nii.gz", organ_volume(0)[1])
     store, found = listed(root)
     assert store.list_images() == ["s1"]
-    reasons = {path: one.told for path, one in found.items() if one.taken == "left out"}
+    reasons = {path: one.note for path, one in found.items() if one.taken == "left out"}
     for path, part in {
         "sub/s2.nii.gz": "sub-folder",
         "gone.nii.gz": "no plain file",
@@ -96,7 +96,7 @@ def test_labels_and_records_stand_beside_their_studies(root):
         "labels/final/s1.json": "record",
         "labels/final/s1.nrrd": "left out",
     }
-    assert "another label of s1" in found["labels/final/s1.nrrd"].told
+    assert "another label of s1" in found["labels/final/s1.nrrd"].note
 
 
 def test_two_files_of_one_id_are_two_studies_and_the_first_keeps_its_id(root):
@@ -123,7 +123,7 @@ def test_dicom_files_are_listed_with_their_series_and_their_copies(root):
     assert {one.taken for path, one in found.items() if path.startswith("backup/")} == {"image"}
     assert {one.taken for path, one in found.items() if path.startswith("x/one/")} == {"copy"}
     assert {one.study for one in found.values()} == {"1.2.1"}
-    assert "3 files of a DICOM series" in found["backup/0001.dcm"].told
+    assert "3 files of a DICOM series" in found["backup/0001.dcm"].note
 
 
 def test_what_reading_an_image_told_stays_with_it(root):
@@ -142,7 +142,7 @@ def test_a_study_with_the_longest_name_is_labelled_and_a_longer_one_is_told(root
     write_nifti(root / f"{longer}.nii.gz", organ_volume(0)[0])
     store, found = listed(root)
     assert store.list_images() == [longest]
-    assert "rename it" in found[f"{longer}.nii.gz"].told
+    assert "rename it" in found[f"{longer}.nii.gz"].note
     mask = write_nifti(root.parent / "m.nii.gz", organ_volume(0)[1])
     store.save_label(longest, str(mask), FINAL, {"label_names": {"liver": 1}})
     assert StudyStore(str(root)).records(longest)[FINAL].statement.label_names == {"liver": 1}

@@ -202,7 +202,7 @@ def test_a_copy_in_another_folder_counts_once_and_is_named(root):
     shutil.copytree(root / "a", root / "backup")
     found = scanner(root).scan()
     np.testing.assert_array_equal(read_image(found["1.2.1"].folder).array, array)
-    assert [path.parent.name for path in found["1.2.1"].copies] == ["backup"] * 4
+    assert [path.parent.name for path in found["1.2.1"].repeats] == ["backup"] * 4
 
 
 def test_other_volumes_of_one_uid_in_other_folders_are_studies_of_their_own(root):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from infers.errors import ClientError
-from infers.prompts import said_prompts
+from infers.prompts import parse_prompts
 from infers.tasks.request import (
     click_prompts,
     one_structure_from_slicer,
@@ -204,7 +204,7 @@ def test_prompts_of_every_kind_come_in_one_object():
 )
 def test_prompts_of_another_form_are_refused_with_the_right_one(told, message):
     with pytest.raises(ClientError, match=message):
-        said_prompts(told, SHAPE)
+        parse_prompts(told, SHAPE)
 
 
 def test_a_single_slice_is_cut_along_the_axis_that_was_said():

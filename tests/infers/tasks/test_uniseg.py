@@ -44,7 +44,7 @@ def volume() -> np.ndarray:
 def task(tmp_path: Path) -> UniSegTask:
     model = thresholds(TASKS)
     studies = SimpleNamespace(image=lambda name: read_image(tmp_path / f"{name}.nii.gz"))
-    engine = SimpleNamespace(studies=studies, labels=LabelMap(tmp_path / "labels.json"), gate=PriorityLock())
+    engine = SimpleNamespace(studies=studies, labels=LabelMap(tmp_path / "labels.json"), priority_lock=PriorityLock())
     served = SimpleNamespace(model=model, segmenter=UniSegSegmenter(model), file=tmp_path / "u.safetensors")
     return UniSegTask(engine, served)  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ import torch
 from lib.finetuning.comparison import compare
 from lib.finetuning.course import HELD_OUT, run
 from lib.finetuning.course_checkpoint import load_progress, save_progress
-from lib.finetuning.examination import Examined, answers_dice
+from lib.finetuning.examination import Scores, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import HALVES, ListUNetSettings, ListUNetTraining, parts_of
 from lib.finetuning.patches import Material
@@ -41,7 +41,7 @@ def test_it_learns_the_structure_and_an_untrained_one_prompt_is_better_with_it_o
     course = run(ListUNetTraining(load_network(tiny_weights), studies, QUICK))
     better, reason = course.verdict()
     assert better, reason
-    assert course.examined_on == HELD_OUT
+    assert course.question_source == HELD_OUT
     assert [point["phase"] for point in course.curve] == ["fold 1 of 2", "fold 2 of 2", "all studies"]
     assert course.after.mean_dice > 0.55
     assert len(course.after.dice["organ"]) == 3
@@ -102,7 +102,7 @@ def test_a_single_study_is_held_out_by_halves_that_show_about_as_much_of_the_lab
     assert parts_of(studies[:1]) == [*studies[0].halves(), studies[0]]
     quick = dataclasses.replace(QUICK, steps=3, least_gain=-1.0, most_loss=1.0)
     course = run(ListUNetTraining(load_network(tiny_weights), parts_of(studies[:1]), quick))
-    assert course.examined_on == HALVES
+    assert course.question_source == HALVES
     assert course.verdict()[0]  # without the certainty that is asked of several studies
     assert [point["phase"] for point in course.curve] == ["first half", "second half", "the whole study"]
     assert len(course.after.dice["organ"]) == 2
@@ -136,18 +136,18 @@ def test_a_structure_in_one_half_alone_is_neither_learnt_as_background_nor_compa
 
 
 def test_a_gain_that_one_question_alone_makes_is_no_gain():
-    before = Examined({"a": (0.3, 0.4, 0.4, 0.5)})
+    before = Scores({"a": (0.3, 0.4, 0.4, 0.5)})
     settings = ListUNetSettings()
-    assert compare(before, Examined({"a": (0.33, 0.42, 0.43, 0.54)}), settings)[0]
-    better, reason = compare(before, Examined({"a": (0.13, 0.52, 0.18, 0.9)}), settings)
+    assert compare(before, Scores({"a": (0.33, 0.42, 0.43, 0.54)}), settings)[0]
+    better, reason = compare(before, Scores({"a": (0.13, 0.52, 0.18, 0.9)}), settings)
     assert not better
     assert "differs too much from study to study" in reason
-    assert not compare(Examined({"a": (0.3,)}), Examined({"a": (0.9,)}), settings)[0]
+    assert not compare(Scores({"a": (0.3,)}), Scores({"a": (0.9,)}), settings)[0]
 
 
 def test_halves_of_a_single_study_are_too_few_for_a_standard_error(studies, tiny_weights):
     network = load_network(tiny_weights)
-    found = [Examined({"a": (0.5, 0.5)}), *[Examined({"a": (0.52, 0.7)})] * len(QUICK.tried_weights)]
+    found = [Scores({"a": (0.5, 0.5)}), *[Scores({"a": (0.52, 0.7)})] * len(QUICK.tried_weights)]
     for own, better in ((studies[:2], False), (parts_of(studies[:1]), True)):
         course = ListUNetTraining(network, own, QUICK)
         course.results = found
@@ -160,8 +160,8 @@ def test_the_smallest_weight_that_is_nearly_the_best_is_chosen_of_those_that_may
 
     def share(*found):
         # eight times the same answer, and two structures: what they gain is as sure as their difference is small
-        course.results = [Examined({"a": (0.8,) * 8, "b": (0.5,) * 8})]
-        course.results += [Examined({"a": (a,) * 8, "b": (b,) * 8}) for a, b in found]
+        course.results = [Scores({"a": (0.8,) * 8, "b": (0.5,) * 8})]
+        course.results += [Scores({"a": (a,) * 8, "b": (b,) * 8}) for a, b in found]
         return course.best_weight, course.verdict()[0]
 
     assert share((0.8, 0.55), (0.8, 0.62), (0.8, 0.63), (0.8, 0.6)) == (0.5, True)
@@ -274,11 +274,11 @@ def test_a_structure_that_no_label_learnt_from_has_is_left_to_one_prompt(studies
 
 
 def test_it_is_better_only_where_the_gain_is_clear_and_no_structure_loses_much():
-    before = Examined({"a": (0.8, 0.8), "b": (0.5, 0.5)})
+    before = Scores({"a": (0.8, 0.8), "b": (0.5, 0.5)})
     settings = ListUNetSettings()
-    assert compare(before, Examined({"a": (0.83, 0.84), "b": (0.58, 0.6)}), settings)[0]
-    assert not compare(before, Examined({"a": (0.8, 0.8), "b": (0.51, 0.51)}), settings)[0]
-    better, reason = compare(before, Examined({"a": (0.7, 0.8), "b": (0.9, 0.9)}), settings)
+    assert compare(before, Scores({"a": (0.83, 0.84), "b": (0.58, 0.6)}), settings)[0]
+    assert not compare(before, Scores({"a": (0.8, 0.8), "b": (0.51, 0.51)}), settings)[0]
+    better, reason = compare(before, Scores({"a": (0.7, 0.8), "b": (0.9, 0.9)}), settings)
     assert not better
     assert "a loses 0.050 Dice" in reason
-    assert "share no structure" in compare(Examined(), Examined(), settings)[1]
+    assert "share no structure" in compare(Scores(), Scores(), settings)[1]

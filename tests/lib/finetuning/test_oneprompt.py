@@ -6,9 +6,9 @@ import torch
 
 from lib.finetuning.course import HELD_OUT, run
 from lib.finetuning.course_checkpoint import load_progress, save_progress
-from lib.finetuning.examination import Examined
+from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.oneprompt import COPIES, FineTune, FineTuning, compare, slices_of
+from lib.finetuning.oneprompt import VIEWS, FineTune, FineTuning, compare, slices_of
 from lib.finetuning.phases import phase_epochs, plan
 from lib.imaging.prompts import PromptType
 from lib.networks.checkpoints import load_network, weights_hash
@@ -102,7 +102,7 @@ def test_what_helps_is_learnt_from_all_and_the_parent_is_untouched(studies, tiny
     before = weights_hash(parent)
     tuning = run(FineTune(parent, studies, QUICK))
     assert tuning.verdict()[0]
-    assert tuning.examined_on == HELD_OUT
+    assert tuning.question_source == HELD_OUT
     assert len(tuning.after.dice["organ"]) == 4
     assert [point["phase"] for point in tuning.curve] == ["fold 1 of 2", "fold 2 of 2", "all studies"]
     assert weights_hash(parent) == before != weights_hash(tuning.network)
@@ -118,7 +118,7 @@ def test_what_does_not_help_is_not_learnt_further(studies, tiny_weights):
 
 def test_a_single_study_is_asked_about_copies(studies, tiny_weights):
     tuning = run(FineTune(load_network(tiny_weights), studies[:1], QUICK))
-    assert tuning.examined_on == COPIES
+    assert tuning.question_source == VIEWS
     assert len(tuning.after.dice["organ"]) >= 3
 
 
@@ -161,19 +161,19 @@ def test_a_checkpoint_is_taken_by_the_same_training_only(studies, tiny_weights, 
     assert not load_progress(path, fresh(studies[:2]))
 
 
-GOOD = Examined({"a": (0.5, 0.7), "b": (0.6,)}, (3.0, 4.0))
+GOOD = Scores({"a": (0.5, 0.7), "b": (0.6,)}, (3.0, 4.0))
 
 
 @pytest.mark.parametrize(
     ("after", "better", "word"),
     [
-        (Examined({"a": (0.6, 0.8), "b": (0.7,)}, (3.0, 3.0)), True, "clicks 3.5 to 3.0"),
+        (Scores({"a": (0.6, 0.8), "b": (0.7,)}, (3.0, 3.0)), True, "clicks 3.5 to 3.0"),
         (GOOD, False, "not better"),
-        (Examined({"a": (0.5, 0.7), "b": (0.595,)}, (3.0, 3.5)), True, "clicks 3.5 to 3.2"),
-        (Examined({"a": (0.5, 0.7), "b": (0.58,)}, (1.0, 1.0)), False, "not better"),
-        (Examined({"a": (0.9, 0.9), "b": (0.5,)}, (3.0, 4.0)), False, "b loses 0.100"),
-        (Examined({"a": (0.9, 0.9), "b": (0.6,)}, (5.0, 6.0)), False, "more clicks"),
-        (Examined(), False, "share no structure"),
+        (Scores({"a": (0.5, 0.7), "b": (0.595,)}, (3.0, 3.5)), True, "clicks 3.5 to 3.2"),
+        (Scores({"a": (0.5, 0.7), "b": (0.58,)}, (1.0, 1.0)), False, "not better"),
+        (Scores({"a": (0.9, 0.9), "b": (0.5,)}, (3.0, 4.0)), False, "b loses 0.100"),
+        (Scores({"a": (0.9, 0.9), "b": (0.6,)}, (5.0, 6.0)), False, "more clicks"),
+        (Scores(), False, "share no structure"),
     ],
 )
 def test_better_means_more_dice_without_more_clicks_or_a_structure_lost(after, better, word):
@@ -183,7 +183,7 @@ def test_better_means_more_dice_without_more_clicks_or_a_structure_lost(after, b
 
 
 def test_copies_of_what_was_learnt_need_fewer_clicks_and_prove_nothing_by_it():
-    found, reason = compare(GOOD, Examined(GOOD.dice, (1.0, 1.0)), FineTuning(), by_clicks=False)
+    found, reason = compare(GOOD, Scores(GOOD.dice, (1.0, 1.0)), FineTuning(), by_clicks=False)
     assert not found
     assert "not better" in reason
 
@@ -205,7 +205,7 @@ def test_settings_are_read_from_words():
         "optimizer=sgd",
         "folds=1",
         "held_out=0",
-        "most_asked=0",
+        "most_queries=0",
     ):
         with pytest.raises(ValueError, match="must be"):
             FineTuning.parse(wrong)

@@ -10,7 +10,7 @@ from skimage.transform import resize
 from lib.imaging.prompts import PromptType
 from lib.imaging.volumes import Stack
 from scripts.measure.evaluation.cases import Case
-from scripts.measure.evaluation.methods import Answer, Asked
+from scripts.measure.evaluation.methods import Answer, TemplateQuestion
 
 
 class Copying:
@@ -21,15 +21,15 @@ class Copying:
     most_templates = 16
     fingerprint = "1"
 
-    def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[TemplateQuestion], kind: PromptType) -> Iterator[Answer]:
         """See `TemplateMethod`; templates and query meet in one orientation."""
-        for one in asked:
+        for one in questions:
             answer = {}
             for value in one.names:
                 showing = [case for case in one.templates if case.mask(value).any()]
                 if showing:
-                    copies = [_stretched(case, value, one.query) for case in showing]
-                    answer[value] = one.query.stack.restored(np.mean(copies, axis=0) >= 0.5)
+                    stretched = [_stretched(case, value, one.query) for case in showing]
+                    answer[value] = one.query.stack.restored(np.mean(stretched, axis=0) >= 0.5)
             yield answer
 
 

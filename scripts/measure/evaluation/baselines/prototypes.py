@@ -21,7 +21,7 @@ from lib.imaging.volumes import Stack
 from lib.inference.slice_network import SliceNetwork
 from lib.networks import Features
 from scripts.measure.evaluation.cases import Case
-from scripts.measure.evaluation.methods import Answer, Asked
+from scripts.measure.evaluation.methods import Answer, TemplateQuestion
 
 LEVELS = (1, 2)  # encoder levels that are matched, strides 2 and 4: the best of seven choices on `dev`
 CELL = 4  # feature pixels along a side of a grid cell
@@ -53,10 +53,10 @@ class PrototypeMatching:
     def __init__(self, network: SliceNetwork, fingerprint: str) -> None:
         self.network, self.fingerprint = network, fingerprint
 
-    def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[TemplateQuestion], kind: PromptType) -> Iterator[Answer]:
         """See `TemplateMethod`."""
         remembered: dict[tuple[Case, int, int], list[_Prototypes]] = {}
-        for one in asked:
+        for one in questions:
             stack = one.query.stack
             features = self.network.encode(stack, range(len(stack)))
             answer = {}

@@ -18,7 +18,7 @@ from lib.imaging.prompts import PromptType
 from lib.imaging.transforms import normalise
 from lib.imaging.volumes import Stack
 from scripts.measure.evaluation.cases import Case
-from scripts.measure.evaluation.methods import Answer, Asked
+from scripts.measure.evaluation.methods import Answer, TemplateQuestion
 
 sitk: Any = SimpleITK  # it ships signatures without types
 
@@ -42,9 +42,9 @@ class Registration:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         self._transforms: dict[tuple[str, str], Any] = {}
 
-    def answers(self, asked: Sequence[Asked], kind: PromptType) -> Iterator[Answer]:
+    def answers(self, questions: Sequence[TemplateQuestion], kind: PromptType) -> Iterator[Answer]:
         """See `TemplateMethod`."""
-        for one in asked:
+        for one in questions:
             (template,) = one.templates
             plane = one.query.stack.axis
             grid, transform = _grid(one.query, plane), self._transform(template, one.query)

@@ -9,7 +9,7 @@ import torch
 
 from lib.finetuning.course import run
 from lib.finetuning.course_checkpoint import load_progress, save_progress
-from lib.finetuning.examination import Examined
+from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.course import KEPT, UniSegSettings, UniSegTraining
@@ -115,11 +115,11 @@ def test_what_forgets_a_kept_task_is_not_better(
     studies: list[LabelledStudy], tmp_path: Path, start: UniSegModel
 ) -> None:
     course = training(studies, tmp_path, start=start)
-    course.results = [Examined({"ball": (0.2,)}), Examined({"ball": (0.9,), f"{KEPT}old thing": (0.5,)})]
+    course.results = [Scores({"ball": (0.2,)}), Scores({"ball": (0.9,), f"{KEPT}old thing": (0.5,)})]
     assert course.verdict() == (False, "old thing is no longer answered as before (0.500 Dice)")
-    course.results = [Examined({"ball": (0.2,)}), Examined({"ball": (0.9,), f"{KEPT}old thing": (0.95,)})]
+    course.results = [Scores({"ball": (0.2,)}), Scores({"ball": (0.9,), f"{KEPT}old thing": (0.95,)})]
     assert course.verdict() == (True, "One-Prompt 0.200 Dice from its templates, 0.900 with UniSeg")
-    course.results = [Examined({"ball": (0.9,)}), Examined({"ball": (0.8,), f"{KEPT}old thing": (1.0,)})]
+    course.results = [Scores({"ball": (0.9,)}), Scores({"ball": (0.8,), f"{KEPT}old thing": (1.0,)})]
     assert not course.verdict()[0]
 
 

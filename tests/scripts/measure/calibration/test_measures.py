@@ -5,7 +5,7 @@ from lib.quality.estimator import Estimator
 from scripts.measure.calibration.curves import draw
 from scripts.measure.calibration.fitting import fit
 from scripts.measure.calibration.lists import Record
-from scripts.measure.calibration.measures import asked, auroc, summary
+from scripts.measure.calibration.measures import auroc, predict_lists, summary
 
 HONEST = Estimator(
     ["reverse"],
@@ -33,7 +33,7 @@ def records(count=30, lists=("a", "b"), noise=0.05, bias=0.0, seed=0):
 
 
 def test_honest_predictions_score_well():
-    found = summary(asked(records(), HONEST, 0))
+    found = summary(predict_lists(records(), HONEST, 0))
     assert found["masks"] == 60
     assert found["correlation"] > 0.9
     assert found["error"] < 0.06
@@ -43,20 +43,20 @@ def test_honest_predictions_score_well():
 
 def test_corrected_studies_are_not_asked_about_and_make_the_rest_better():
     wrong = records(bias=0.25)
-    before, after = (summary(asked(wrong, HONEST, count)) for count in (0, 20))
+    before, after = (summary(predict_lists(wrong, HONEST, count)) for count in (0, 20))
     assert after["masks"] == 2 * 10 * 10
     assert after["error"] < before["error"] - 0.1
     assert after["coverage"] > before["coverage"]
 
 
 def test_a_list_that_is_too_short_for_so_many_corrections_is_left_out():
-    assert asked(records(count=6), HONEST, 5) == []
+    assert predict_lists(records(count=6), HONEST, 5) == []
     assert summary([])["correlation"] is None
 
 
 def test_constant_predictions_have_no_correlation_and_no_nan():
     constant = [Record("a", "a 0", f"s{n}", "organ", {"size": 0.1, "reverse": 0.5}, 0.5) for n in range(5)]
-    found = summary(asked(constant, HONEST, 0))
+    found = summary(predict_lists(constant, HONEST, 0))
     assert found["correlation"] is None
     assert found["auroc"] is None
     assert not any(value is not None and np.isnan(value) for value in found.values())
@@ -67,13 +67,13 @@ def test_a_mask_with_an_alarm_is_not_accepted_unseen():
     rows = [
         Record("a", "a 0", f"s{n}", "organ", {**good, **more}, 0.9) for n, more in enumerate(({}, {"contact": 0.5}))
     ]
-    found = summary(asked(rows, HONEST, 0))
+    found = summary(predict_lists(rows, HONEST, 0))
     assert (found["accepted"], found["good_accepted"]) == (1, 0.5)
 
 
 def test_an_empty_mask_is_told_to_be_worth_nothing():
     empty = Record("a", "a 0", "s0", "organ", {"thinness": 1.0, "expected": 0.0}, 0.0)
-    assert [one.dice for one in asked([empty], HONEST, 0)] == [0.0]
+    assert [one.dice for one in predict_lists([empty], HONEST, 0)] == [0.0]
 
 
 def test_auroc_counts_pairs_in_order():
@@ -89,7 +89,7 @@ def fitted():
 
 
 def test_a_fitted_estimator_knows_lists_that_it_never_saw(fitted):
-    found = summary(asked(records(40, ("new",), noise=0.03, seed=5), fitted, 0))
+    found = summary(predict_lists(records(40, ("new",), noise=0.03, seed=5), fitted, 0))
     assert found["correlation"] > 0.9
     assert found["error"] < 0.08
     assert found["coverage"] > 0.8
@@ -104,6 +104,6 @@ def test_its_bounds_surround_its_estimates(fitted):
 
 
 def test_curves_are_drawn_also_where_nothing_was_accepted(tmp_path):
-    answers = {count: asked(records(), HONEST, count) for count in (0, 5)}
+    answers = {count: predict_lists(records(), HONEST, count) for count in (0, 5)}
     draw(answers, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 5000

@@ -30,20 +30,20 @@ def test_all_structures_are_asked_with_the_same_templates_and_queries(tmp_path):
 
 def test_single_templates_come_first_and_then_groups_that_say_what_they_lack(tmp_path):
     (task, _), _ = plan(write_squares(tmp_path / "a", files=13))
-    singles = [q for q in task.questions if q.asked == 1]
+    singles = [q for q in task.questions if q.wanted == 1]
     assert len({q.group for q in singles}) == 8
     assert {q.query for q in singles} == set(task.queries)
-    fours = [q for q in task.questions if q.asked == 4]
+    fours = [q for q in task.questions if q.wanted == 4]
     assert {q.group for q in fours} == {"group 1", "group 2", "group 3"}  # 13 templates make three whole groups
     assert {len(q.templates) for q in fours} == {4}
-    assert {len(q.templates) for q in task.questions if q.asked == 16} == {12}  # all but the query
+    assert {len(q.templates) for q in task.questions if q.wanted == 16} == {12}  # all but the query
 
 
 def test_queries_are_templates_too_only_where_the_set_is_small(tmp_path):
     (large, _), _ = plan(write_squares(tmp_path / "large", files=11))
-    assert not {q.group for q in large.questions if q.asked == 1} & set(large.queries)
+    assert not {q.group for q in large.questions if q.wanted == 1} & set(large.queries)
     (small, _), _ = plan(write_squares(tmp_path / "small", files=4))
-    assert {q.group for q in small.questions if q.asked == 1} & set(small.queries)
+    assert {q.group for q in small.questions if q.wanted == 1} & set(small.queries)
 
 
 def test_a_structure_of_one_subject_is_refused_with_the_reason(tmp_path):

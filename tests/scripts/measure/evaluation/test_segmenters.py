@@ -11,7 +11,7 @@ import torch
 from lib.imaging.prompts import Prompt, PromptType
 from lib.networks import OnePrompt
 from lib.segmenters.settings import SegmenterSettings
-from scripts.measure.evaluation.methods import Asked
+from scripts.measure.evaluation.methods import TemplateQuestion
 from scripts.measure.evaluation.segmenters import SegmenterMethod, one_prompt
 from tests.samples import TINY
 from tests.scripts.measure.evaluation.samples import case, volume_case
@@ -42,7 +42,7 @@ def ours(network) -> SegmenterMethod:
 def test_images_by_templates_are_answered_by_the_segmenter_from_all_of_them(kind, count, ours):
     queries = [case(0), case(1, (36, 52)), case(2, (16, 21))]
     templates = tuple(case(n) for n in range(10, 10 + count))
-    answers = list(ours.answers([Asked(query, templates, NAMES) for query in queries], kind))
+    answers = list(ours.answers([TemplateQuestion(query, templates, NAMES) for query in queries], kind))
     for query, answer in zip(queries, answers, strict=True):
         shown = [template.template(NAMES, kind, seed=0) for template in templates]
         expected = ours.segmenter.segment(query.image, shown, {"square": 1})
@@ -65,14 +65,14 @@ def test_a_method_never_looks_at_the_query_s_label(ours):
     query, template = case(0), case(5)
     blind = dataclasses.replace(query, label=np.zeros_like(query.label))
     seeing, unseeing = (
-        next(ours.answers([Asked(one, (template,), NAMES)], PromptType.SEGLAB))[1] for one in (query, blind)
+        next(ours.answers([TemplateQuestion(one, (template,), NAMES)], PromptType.SEGLAB))[1] for one in (query, blind)
     )
     assert np.array_equal(seeing, unseeing)
 
 
 def test_volumes_go_through_the_segmenter_too(ours):
     query, template = volume_case(0), volume_case(2)
-    (answer,) = ours.answers([Asked(query, (template,), {1: "block"})], PromptType.SEGLAB)
+    (answer,) = ours.answers([TemplateQuestion(query, (template,), {1: "block"})], PromptType.SEGLAB)
     shown = template.template({1: "block"}, PromptType.SEGLAB, 0)
     expected = ours.segmenter.segment(query.image, [shown], {"block": 1}).mask
     assert np.array_equal(answer[1], expected == 1)

@@ -32,7 +32,7 @@ def test_clicks_fall_into_the_largest_error_until_the_last_goal():
     server = Server()
     mask, work = annotate(server)
     assert [round(value, 2) for value in work.dices] == [0.4, 0.67, 0.86, 1.0]
-    assert (work.clicks(0.85), work.clicks(0.9), work.drawn) == (3, 4, {})
+    assert (work.clicks(0.85), work.clicks(0.9), work.drawing) == (3, 4, {})
     np.testing.assert_array_equal(mask, TRUTH)
     assert [sum(map(len, points.values())) for _, points, _ in server.asked] == [1, 2, 3, 4]
     assert dice(server.asked[1][2], TRUTH) > 0.3  # the mask that is corrected goes along
@@ -66,11 +66,11 @@ def test_after_the_most_clicks_the_rest_is_drawn_and_said_to_be():
     assert len(work.dices) == 3
     assert work.limited(0.85)
     assert dice(mask, TRUTH) >= 0.9
-    assert work.clicks(0.85) == 3 + work.drawn[0.85] > 3
-    assert work.drawn[0.85] <= work.drawn[0.9]
+    assert work.clicks(0.85) == 3 + work.drawing[0.85] > 3
+    assert work.drawing[0.85] <= work.drawing[0.9]
 
 
 def test_the_cost_survives_its_json():
     work = Work(0.2, [0.5, 0.86], {0.9: 7})
-    assert Work.of(work.told()) == work
+    assert Work.of(work.to_dict()) == work
     assert (work.clicks(0.85), work.clicks(0.9)) == (2, 9)

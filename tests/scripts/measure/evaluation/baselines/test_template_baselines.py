@@ -15,7 +15,7 @@ from scripts.measure.evaluation.baselines.copying import Copying
 from scripts.measure.evaluation.baselines.prototypes import PrototypeMatching
 from scripts.measure.evaluation.baselines.registration import Registration
 from scripts.measure.evaluation.cases import Case
-from scripts.measure.evaluation.methods import Asked
+from scripts.measure.evaluation.methods import TemplateQuestion
 from tests.samples import TINY
 from tests.scripts.measure.evaluation.samples import case, volume_case
 
@@ -24,7 +24,7 @@ FLAT = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def answer(method, query, *templates):
-    (found,) = method.answers([Asked(query, templates, NAMES)], PromptType.SEGLAB)
+    (found,) = method.answers([TemplateQuestion(query, templates, NAMES)], PromptType.SEGLAB)
     assert found[1].dtype == bool
     assert found[1].shape == query.image.array.shape
     return found[1]
@@ -93,5 +93,5 @@ def test_prototypes_work_on_volumes_and_with_several_templates(count):
 def test_a_structure_that_no_template_shows_gets_no_answer():
     names = {2: "stripe"}
     for method in (Copying(), prototypes()):
-        (found,) = method.answers([Asked(disk(30), (disk(40),), names)], PromptType.SEGLAB)
+        (found,) = method.answers([TemplateQuestion(disk(30), (disk(40),), names)], PromptType.SEGLAB)
         assert not found
