@@ -21,6 +21,7 @@ from infers.study_list.studies import Studies
 from lib.imaging.formats import label_head
 from lib.imaging.images import read_label
 from lib.imaging.nifti import nifti_bytes
+from lib.imaging.pictures import COLOURS, hexadecimal
 
 MOST_STRUCTURES = 255  # the page paints in bytes
 TAGS = (FINAL, PROMPTED, AUTOMATIC)
@@ -63,6 +64,7 @@ class Desk:
             "labels": {tag: _described(label) for tag in TAGS if (label := self._label(image_id, tag))},
             "structures": names,
             "colours": colours(names),
+            "palette": list(map(hexadecimal, COLOURS)),
         }
 
     def volume(self, image_id: str, shrink: int) -> tuple[int, Iterator[bytes]]:

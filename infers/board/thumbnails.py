@@ -14,7 +14,7 @@ from infers.label_records import AUTOMATIC, FINAL, PROMPTED
 from infers.store.datastore import StoredLabel
 from infers.study_list.studies import Studies
 from lib.imaging.images import Image, read_label
-from lib.imaging.pictures import COLOURS, overlay
+from lib.imaging.pictures import colour_of, hexadecimal, overlay
 
 SIZES = (192, 640)  # pixels of the longer side: in the list, and large
 AT_ONCE = 2  # drawn at the same time: a page of large volumes must not take every core and all the memory
@@ -77,7 +77,7 @@ def shown_label(studies: Studies, image_id: str) -> StoredLabel | None:
 
 def colours(names: dict[str, int]) -> dict[str, str]:
     """{structure: its colour in the pictures, #rrggbb}."""
-    return {name: "#{:02x}{:02x}{:02x}".format(*COLOURS[(n - 1) % len(COLOURS)]) for name, n in names.items()}
+    return {name: hexadecimal(colour_of(number)) for name, number in names.items()}
 
 
 def _by_name(stored: StoredLabel, image: Image, numbers: dict[str, int]) -> np.ndarray:

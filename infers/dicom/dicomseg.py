@@ -29,6 +29,7 @@ from lib.imaging.dicom import Arrangement, arrange, without_repeats
 from lib.imaging.dicom_headers import Frame, functional_group, read_header
 from lib.imaging.formats import is_dicom
 from lib.imaging.images import Image, ImageError
+from lib.imaging.raw import LPS_TO_RAS, SAME_PLACE
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,6 @@ MAKER = "One-Prompt for MONAI Label"
 FINAL_SERIES, AUTOMATIC_SERIES = "One-Prompt final label", "One-Prompt automatic mask"
 ANATOMY = CodedConcept("123037004", "SCT", "Anatomical Structure")
 OWN_CODES = "99ONEPROMPT"  # the scheme of structures that the dictionary does not know; 99 marks a private one
-RAS_TO_LPS = np.diag([-1.0, -1, 1, 1])
-SAME_PLACE = 0.1  # voxels
 _LONGEST_LO, _LONGEST_PARAMETER = 64, 1000  # characters
 _SIDES = ("left", "right")
 
@@ -163,7 +162,7 @@ def arranged_on(series: Sequence[Dataset], image: Image) -> Arrangement:
         raise ImageError(f"the series has {len(arranged.frames)} images and the label {slices} slices: they must agree")
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, slices - 1)])
     readings = (image.affine, *image.others)  # a tilted series' NIfTI lies elsewhere for readers that know no shear
-    there = [np.linalg.inv(reading) @ RAS_TO_LPS @ arranged.affine for reading in readings]
+    there = [np.linalg.inv(reading) @ LPS_TO_RAS @ arranged.affine for reading in readings]
     if min(np.abs(corners @ (one - np.eye(4)).T).max() for one in there) > SAME_PLACE:
         raise ImageError(
             "the series does not lie where the label lies: make the label on this series, not on a copy with another "

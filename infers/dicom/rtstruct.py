@@ -25,9 +25,9 @@ from infers.dicom.headers import completed
 from lib import VERSION
 from lib.imaging.dicom_headers import Frame
 from lib.imaging.images import Image, ImageError
+from lib.imaging.pictures import colour_of
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
-COLOURS = ((230, 25, 75), (60, 180, 75), (255, 225, 25), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240))
 _STRAIGHT = 0.01  # voxels: points this near to a straight line between others are left out
 _LONGEST_SH = 16  # characters
 _COPIED = ("FrameOfReferenceUID", "PositionReferenceIndicator")
@@ -66,7 +66,7 @@ def write_rtstruct(
     ]
     structure_set.ROIContourSequence = [
         _item(
-            ROIDisplayColor=list(COLOURS[(number - 1) % len(COLOURS)]),
+            ROIDisplayColor=list(colour_of(names[name])),
             ContourSequence=list(_contours(series, frames, label == names[name])),
             ReferencedROINumber=number,
         )

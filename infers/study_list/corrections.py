@@ -21,6 +21,7 @@ from infers.store.datastore import StoredLabel
 from infers.study_list.studies import Studies
 from lib.imaging.files import write_atomically
 from lib.imaging.images import ImageError, read_label
+from lib.imaging.metrics import dice
 from lib.inference.control import Control
 from lib.inference.templates import Template
 from lib.quality.calibration import Calibration
@@ -124,8 +125,7 @@ def _compared(template: Template, mask: np.ndarray, values: Mapping[str, int], m
         if one.estimate is not None and name in template.painted and name in values:
             answer, truth = mask == values[name], template.prompt_of(name).mask
             assert truth is not None  # of what is painted
-            total = int(answer.sum()) + int(truth.sum())
-            case[name] = (one.estimate, 2 * int((answer & truth).sum()) / total)
+            case[name] = (one.estimate, dice(answer, truth))
     return case
 
 

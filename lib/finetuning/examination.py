@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from lib.imaging.metrics import dice
+from lib.imaging.metrics import batch_dice, dice
 from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.transforms import normalise, resize_image
 from lib.inference.templates import Template
 from lib.learning.augmentation import STRONG, augment
 from lib.learning.episodes import SMALLEST, Episode, RealTasks
-from lib.learning.training import dice_of, refined
+from lib.learning.training import refined
 from lib.networks import OnePrompt
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.settings import SegmenterSettings
@@ -131,7 +131,7 @@ def answer(network: OnePrompt, episodes: Sequence[Episode]) -> np.ndarray:
     maps = np.stack([rasterise(Prompt(mask=mask), mask.shape, mask.shape[0]) for mask in masks[:, 0]])
     encoded = [network.encode(images[:, member, None]) for member in (0, 1)]
     logits = network.decode(encoded[1], encoded[0], torch.from_numpy(maps).to(device))
-    return dice_of(logits > 0, torch.from_numpy(masks[:, 1:]).to(device))
+    return batch_dice(logits > 0, torch.from_numpy(masks[:, 1:]).to(device))
 
 
 @torch.inference_mode()

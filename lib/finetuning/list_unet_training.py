@@ -22,7 +22,7 @@ from lib.finetuning.examination import Scores, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.patches import Material, Patch, augmentation, spread_evenly
 from lib.finetuning.phases import Phase, Settings, phases_of
-from lib.imaging.metrics import dice
+from lib.imaging.metrics import label_map_dice
 from lib.inference.templates import TemplateBank
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt, list_unet
@@ -107,7 +107,7 @@ class ListUNetLearner(nn.Module):
             losses.append(self._loss(own_logits[:, None], truth[:, None].float()))
         loss = torch.stack(losses).mean()
         masks = winners(logits.detach()).cpu().numpy()
-        dices = np.array([_mean_dice(own, label) for own, label in zip(masks, labels, strict=True)])
+        dices = np.array([label_map_dice(own, label) for own, label in zip(masks, labels, strict=True)])
         return loss, StepResult(loss, dices, ("specialist",) * len(patches), ("studies",) * len(patches))
 
 
@@ -219,7 +219,7 @@ class ListUNetTraining(Course):
             if not len(some):  # what its label shows is smaller than a pixel here
                 continue
             masks = numbers[winners(logits_of(own.network, [material.image(index) for index in some])).numpy()]
-            dices += [_mean_dice(mask, truth) for mask, truth in zip(masks, material.labels[some], strict=True)]
+            dices += [label_map_dice(mask, truth) for mask, truth in zip(masks, material.labels[some], strict=True)]
         return dices
 
     def _learnt(self) -> list[str]:
@@ -262,10 +262,3 @@ def parts_of(studies: Sequence[LabelledStudy]) -> list[LabelledStudy]:
 def held_out_ids(studies: Sequence[LabelledStudy], settings: Settings) -> set[str]:
     """Names of the studies that are held out in some phase."""
     return {studies[place].id for phase in phases_of(studies, settings) for place in phase.held_out}
-
-
-def _mean_dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Over the structures that are in either."""
-    numbers = np.union1d(mask, truth)
-    values = [dice(mask == number, truth == number) for number in numbers if number]
-    return float(np.mean(values)) if values else 1.0

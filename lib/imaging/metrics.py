@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from monai.metrics import compute_average_surface_distance
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,23 @@ def score(mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> Scor
 def dice(one: np.ndarray, other: np.ndarray, empty: float = 1.0) -> float:
     """Dice of two bool arrays of one shape, 0 to 1; `empty` where both are empty: they agree."""
     return pooled_dice([one], [other], empty)
+
+
+def label_map_dice(one: np.ndarray, other: np.ndarray, known: np.ndarray | None = None) -> float:
+    """Mean Dice of the structures that are in either of two label maps of one shape; 1 where there is none.
+
+    Args:
+        known: (K,) bool, whether structure 1, 2, ... K counts; None for all.
+    """
+    numbers = [int(n) for n in np.union1d(one, other) if n and (known is None or known[int(n) - 1])]
+    return float(np.mean([dice(one == number, other == number) for number in numbers])) if numbers else 1.0
+
+
+def batch_dice(ones: Tensor, others: Tensor) -> np.ndarray:
+    """(B,) Dice of pairs of bool masks (B, ...) on their device, 0 to 1; two empty masks agree."""
+    overlap = (ones & others).flatten(1).sum(dim=1).float()
+    total = ones.flatten(1).sum(dim=1) + others.flatten(1).sum(dim=1)
+    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).cpu().numpy()
 
 
 def pooled_dice(ones: Sequence[np.ndarray], others: Sequence[np.ndarray], empty: float = 0.0) -> float:

@@ -90,6 +90,16 @@ def overlay(image: Image, mask: np.ndarray | None, size: int) -> np.ndarray:
     return _painted(base, labels[rows][:, columns])
 
 
+def colour_of(number: int) -> tuple[int, int, int]:
+    """Red, green and blue of a structure by its number, from 1; the same in every picture, page and file."""
+    return COLOURS[(number - 1) % len(COLOURS)]
+
+
+def hexadecimal(colour: tuple[int, int, int]) -> str:
+    """A colour as web pages take it, #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
 def _painted(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
     colours = np.array(COLOURS, np.float32)[(labels.astype(int) - 1) % len(COLOURS)]
     opacity = np.where(find_boundaries(labels, mode="inner"), 1.0, FILL) * (labels > 0)

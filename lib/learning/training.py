@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from lib.imaging.metrics import batch_dice
 from lib.imaging.prompts import PREVIOUS, Prompt, PromptType, rasterise
 from lib.learning.episodes import Episode
 from lib.learning.optimizers import OptimizerName
@@ -116,7 +117,7 @@ def training_step(
         logits = batch.decode(network, slice(None), shown, query_maps)
     target = torch.from_numpy(truths)[:, None].to(device)
     sources = tuple(episodes[e].source for e in owner)
-    return StepResult(segmentation_loss(logits, target), dice_of(logits > 0, target), tuple(modes), sources)
+    return StepResult(segmentation_loss(logits, target), batch_dice(logits > 0, target), tuple(modes), sources)
 
 
 @dataclass(frozen=True)
@@ -156,13 +157,6 @@ def _other_queries(queries: Features, masks: np.ndarray) -> tuple[Features, Tens
     flat = masks.reshape(-1, *masks.shape[2:])
     maps = _rasterised([Prompt(mask=mask) for mask in flat], masks.shape[2:], queries[0].device)
     return features, maps.unflatten(0, (count, each))[:, who].flatten(0, 1)
-
-
-def dice_of(prediction: Tensor, target: Tensor) -> np.ndarray:
-    """(B,) Dice of bool masks (B, 1, S, S) in 0..1; two empty masks agree."""
-    overlap = (prediction & target).sum(dim=(1, 2, 3)).float()
-    total = prediction.sum(dim=(1, 2, 3)) + target.sum(dim=(1, 2, 3))
-    return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0).cpu().numpy()
 
 
 def _autocast(device: torch.device, config: TrainingConfig) -> torch.autocast:

@@ -24,7 +24,6 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
 from lib.imaging.images import Image
-from lib.imaging.prompts import Prompt
 from lib.imaging.transforms import normalise, resize_plane
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
@@ -32,8 +31,8 @@ from lib.inference.templates import Template
 from lib.networks.answers import finite
 from lib.networks.checkpoints import CheckpointError, hash_of, load_network, read_provenance, save_network
 from lib.networks.list_unet import NEIGHBOURS, ListUNetNetwork
-from lib.segmenters.contract import Capabilities, Prediction
-from lib.segmenters.fingerprints import JOIN
+from lib.segmenters.beside import Beside
+from lib.segmenters.contract import Prediction
 from lib.segmenters.registry import LIST_UNET_MODEL
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.slice_segmenter import SliceSegmenter
@@ -123,7 +122,7 @@ class ListUNet:
         return SecondOpinion(stack, volumes, self.weight)
 
 
-class ListUNetSegmenter:
+class ListUNetSegmenter(Beside):
     """One-Prompt with a list-specific U-Net beside it; a `lib.segmenters.contract.Segmenter`.
 
     Structures that the U-Net did not learn are answered by the templates alone, and so are prompts.
@@ -133,26 +132,14 @@ class ListUNetSegmenter:
         unet: on the same device.
     """
 
+    model = LIST_UNET_MODEL
+
     def __init__(self, by_templates: SliceSegmenter, unet: ListUNet) -> None:
+        super().__init__(by_templates, unet.hash)
         self.by_templates, self.unet = by_templates, unet
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """One-Prompt's under a name of its own."""
-        return replace(self.by_templates.capabilities, name=LIST_UNET_MODEL.name)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of both networks."""
-        return JOIN.join((self.by_templates.fingerprint, self.unet.hash))
-
     def segment(
-        self,
-        image: Image,
-        templates: Sequence[Template],
-        labels: Mapping[str, int],
-        *,
-        control: Control = Control(),
+        self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], *, control: Control = Control()
     ) -> Prediction:
         """See `Segmenter`."""
         names = sorted(set(self.unet.structures) & set(labels))
@@ -161,21 +148,8 @@ class ListUNetSegmenter:
         second = self.unet.opinion(image, names, control.part(0, 0.1))
         prediction = self.by_templates.segment(image, templates, labels, control=control.part(0.1, 1), second=second)
         used = {"weights": self.unet.hash, WEIGHT: self.unet.weight, "structures": names}
-        record = {**prediction.provenance, "model": LIST_UNET_MODEL.name, "specialist": used}
+        record = {**prediction.provenance, "model": self.model.name, "specialist": used}
         return replace(prediction, provenance=record)
-
-    def interact(
-        self,
-        image: Image,
-        prompts: Mapping[str, Prompt],
-        labels: Mapping[str, int],
-        *,
-        axis: int | None = None,
-        only_slice: bool = False,
-        control: Control = Control(),
-    ) -> Prediction:
-        """See `Segmenter`."""
-        return self.by_templates.interact(image, prompts, labels, axis=axis, only_slice=only_slice, control=control)
 
 
 def of_channels(network: ListUNetNetwork, channels: Sequence[int]) -> ListUNetNetwork:

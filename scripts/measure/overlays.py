@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.imaging.pictures import grey_window, upright
+from lib.imaging.pictures import COLOURS, grey_window, upright
 
-_COLOURS = np.array([colormaps["tab10"](n) for n in (3, 0, 1, 2, 4, 8, 9, 6, 5)])  # without grey, which images are
 _MANY = 18  # tiles of a contact sheet; more would not be looked at
 
 
@@ -106,8 +104,8 @@ def _positions(nonempty: np.ndarray, axis: int, fractions: Sequence[float]) -> l
 def _draw(axes: Axes, tile: _Tile) -> None:
     axes.set_axis_off()
     axes.imshow(tile.image, cmap="gray", vmin=tile.window[0], vmax=tile.window[1], aspect=tile.aspect)
-    colours = _COLOURS[(tile.mask.astype(int) - 1) % len(_COLOURS)]
-    colours[..., 3] = 0.5 * (tile.mask > 0)
+    colours = np.array(COLOURS)[(tile.mask.astype(int) - 1) % len(COLOURS)] / 255
+    colours = np.concatenate([colours, 0.5 * (tile.mask > 0)[..., None]], axis=-1)
     axes.imshow(colours, aspect=tile.aspect, interpolation="nearest")
     if tile.truth is None:
         return

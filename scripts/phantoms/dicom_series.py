@@ -18,10 +18,11 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
+from lib.imaging.raw import LPS_TO_RAS
+
 _STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 _INTERCEPT = {"CT": -1024, "MR": 0, "PT": 0}  # stored value + intercept = array value
 _WINDOW = {"CT": (40, 400), "MR": (450, 900), "PT": (400, 800)}  # centre, width: what a viewer shows first
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _DATE = "20240101"
 
 
@@ -43,7 +44,7 @@ def write_series(
         raise ValueError(f"modality must be one of {', '.join(_STORAGE)}, got {modality!r}")
     if array.min() < _INTERCEPT[modality]:
         raise ValueError(f"{modality} values must be {_INTERCEPT[modality]} or more, got {array.min()}")
-    lps = _RAS_TO_LPS @ affine
+    lps = LPS_TO_RAS @ affine
     if np.linalg.det(lps[:3, :3]) < 0:
         # Readers order slices along the normal of rows and columns, so k has to run that way too
         raise ValueError("the axes i, j, k must be right-handed (such as LPS or RAS), or readers reverse the slices")

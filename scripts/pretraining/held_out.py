@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from lib.imaging.metrics import batch_dice
 from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.transforms import resize_image, resize_mask
 from lib.learning.episodes import RealTasks
-from lib.learning.training import dice_of
 from lib.networks import OnePrompt
 
 
@@ -38,7 +38,7 @@ def validate(network: OnePrompt, pairs: list[tuple], device: torch.device) -> di
         maps = torch.from_numpy(rasterise(Prompt(mask=mask), mask.shape, len(mask)))[None].to(device)
         logits = network(images[:1], images[1:], maps)
         scores.setdefault(name, []).append(
-            float(dice_of(logits > 0, torch.from_numpy(truth)[None, None].to(device))[0])
+            float(batch_dice(logits > 0, torch.from_numpy(truth)[None, None].to(device))[0])
         )
     means = {name: float(np.mean(values)) for name, values in scores.items()}
     return means | {"mean": float(np.mean(list(means.values())))}

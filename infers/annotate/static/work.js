@@ -3,8 +3,6 @@
 import { Labels } from "./labels.js";
 import { isEmpty, none } from "./prompts.js";
 
-// Okabe and Ito's colours in the server's order (lib/imaging/pictures.py), for structures that it does not know yet
-const COLOURS = ["#e69f00", "#56b4e9", "#f0e442", "#009e73", "#cc79a7", "#d55e00"];
 const MOST_STEPS = 200; // that can be taken back
 const MOST_VOXELS = 2e7; // in all of them together
 
@@ -40,8 +38,9 @@ export class Work {
     const known = Object.keys(this.known).find((one) => one.toLowerCase() === plain.toLowerCase());
     const value = this.known[known] ?? this.freeValue();
     if (value === null) return null;
+    const { colours, palette } = this.study;
     const structure = {
-      name: known ?? plain, value, colour: this.study.colours[known] ?? COLOURS[(value - 1) % COLOURS.length],
+      name: known ?? plain, value, colour: colours[known] ?? palette[(value - 1) % palette.length],
       prompts: none(), hidden: false, grounded: false,
     };
     this.structures.push(structure);

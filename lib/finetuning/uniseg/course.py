@@ -23,11 +23,11 @@ from lib.finetuning.course import Course
 from lib.finetuning.examination import Scores, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase
-from lib.finetuning.uniseg.learner import UniSegLearner, patch_dice
+from lib.finetuning.uniseg.learner import UniSegLearner
 from lib.finetuning.uniseg.material import Material, Patch, augmentation
 from lib.finetuning.uniseg.plan import Facts, plan_config, plan_tasks, read_study
 from lib.imaging.images import ImageError
-from lib.imaging.metrics import dice
+from lib.imaging.metrics import dice, label_map_dice
 from lib.inference.templates import TemplateBank
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt
@@ -280,7 +280,7 @@ class UniSegTraining(Course):
             for material in self._own[place]:
                 image = torch.from_numpy(np.asarray(material.image, np.float32))
                 [logits] = window_logits(network, image, {material.task: 1 + len(material.known)}, self.config.patch)
-                dices.append(patch_dice(logits.argmax(dim=0).numpy(), np.asarray(material.label), material.known))
+                dices.append(label_map_dice(logits.argmax(dim=0).numpy(), np.asarray(material.label), material.known))
         return dices if self.phase.held_out else learnt
 
     def _examine(self) -> list[Scores]:

@@ -15,7 +15,7 @@ from monai.losses.dice import DiceLoss
 from torch import Tensor, nn
 
 from lib.finetuning.uniseg.material import Patch
-from lib.imaging.metrics import dice
+from lib.imaging.metrics import label_map_dice
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks.uniseg import UniSeg
 
@@ -53,7 +53,7 @@ class UniSegLearner(nn.Module):
         logits = [level[:, : self._classes[task]].float() for level in logits]
         loss = deep_loss(logits, label, known)
         masks, truth = logits[0].detach().argmax(dim=1).cpu().numpy(), label.cpu().numpy()
-        dice = np.array([patch_dice(*one) for one in zip(masks, truth, known.cpu().numpy(), strict=True)])
+        dice = np.array([label_map_dice(*one) for one in zip(masks, truth, known.cpu().numpy(), strict=True)])
         return loss, StepResult(loss, dice, ("uniseg",) * len(patches), (str(task),) * len(patches))
 
     @torch.no_grad()
@@ -100,9 +100,3 @@ def dice_and_cross_entropy(logits: Tensor, label: Tensor, known: Tensor) -> Tens
     dice = DiceLoss(include_background=False, to_onehot_y=True, batch=True, smooth_nr=1e-5, smooth_dr=1e-5)
     loss: Tensor = dice(scores.exp(), label[:, None]) + F.nll_loss(scores, label)
     return loss
-
-
-def patch_dice(mask: np.ndarray, truth: np.ndarray, known: np.ndarray) -> float:
-    """Mean Dice of the known structures that are in either of two label maps; 1 where none is."""
-    numbers = [number for number in np.union1d(mask, truth) if number and known[number - 1]]
-    return float(np.mean([dice(mask == number, truth == number) for number in numbers])) if numbers else 1.0

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from lib.imaging.images import Image
-from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
 from lib.inference.templates import Template
-from lib.segmenters.contract import Capabilities, Prediction, Segmenter
+from lib.segmenters.beside import Beside
+from lib.segmenters.contract import Prediction, Segmenter
 from lib.segmenters.registry import UNISEG_MODEL
 from lib.segmenters.uniseg.segmenter import UniSegSegmenter
 
-JOIN = "+"  # between the fingerprints of two models
 
-
-class UniSegBeside:
+class UniSegBeside(Beside):
     """A `lib.segmenters.contract.Segmenter` of two: prompts, and structures that UniSeg does not know, go to the other.
 
     Args:
@@ -26,26 +23,14 @@ class UniSegBeside:
         uniseg: trained on the list's own labels, for images of one channel.
     """
 
+    model = UNISEG_MODEL
+
     def __init__(self, other: Segmenter, uniseg: UniSegSegmenter) -> None:
-        self.other, self.uniseg = other, uniseg
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """The other's under the name of UniSeg."""
-        return replace(self.other.capabilities, name=UNISEG_MODEL.name)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of both."""
-        return JOIN.join((self.other.fingerprint, self.uniseg.fingerprint))
+        super().__init__(other, uniseg.fingerprint)
+        self.uniseg = uniseg
 
     def segment(
-        self,
-        image: Image,
-        templates: Sequence[Template],
-        labels: Mapping[str, int],
-        *,
-        control: Control = Control(),
+        self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], *, control: Control = Control()
     ) -> Prediction:
         """See `Segmenter`; what both claim is UniSeg's. A flat image is the other's alone."""
         known = {name: index for name, index in labels.items() if name in self._structures}
@@ -60,21 +45,8 @@ class UniSegBeside:
             np.promote_types(own.mask.dtype, rest_answer.mask.dtype)
         )
         used = {"weights": own.provenance["weights"], "tasks": own.provenance["tasks"], "structures": sorted(known)}
-        record = {**rest_answer.provenance, "model": self.capabilities.name, "uniseg": used}
+        record = {**rest_answer.provenance, "model": self.model.name, "uniseg": used}
         return Prediction(mask, dict(labels), rest_answer.quality, record)
-
-    def interact(
-        self,
-        image: Image,
-        prompts: Mapping[str, Prompt],
-        labels: Mapping[str, int],
-        *,
-        axis: int | None = None,
-        only_slice: bool = False,
-        control: Control = Control(),
-    ) -> Prediction:
-        """See `Segmenter`."""
-        return self.other.interact(image, prompts, labels, axis=axis, only_slice=only_slice, control=control)
 
     @property
     def _structures(self) -> set[str]:

@@ -18,7 +18,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from torch import Tensor
 
 from lib.imaging.images import Image, ImageError
-from lib.imaging.raw import SAME_PLACE
+from lib.imaging.raw import SAME_PLACE, voxels_apart
 from lib.segmenters.uniseg.tasks import Channel, Task
 
 PATIENT = axcodes2ornt(("R", "A", "S"))
@@ -49,9 +49,10 @@ class Study:
                 )
         first = self.channels[0]
         for number, image in enumerate(self.channels[1:], start=2):
-            if image.array.shape != first.array.shape or not _at_one_place(first, image):
+            shape = image.array.shape
+            if shape != first.array.shape or voxels_apart(first.affine, image.affine, shape) > SAME_PLACE:
                 raise ImageError(
-                    f"all channels must lie on one grid, and channel {number} of shape {image.array.shape} does not "
+                    f"all channels must lie on one grid, and channel {number} of shape {shape} does not "
                     f"lie on that of the first one, {first.array.shape}: register and resample it to that grid"
                 )
 
@@ -197,12 +198,6 @@ def _bounds(shown: np.ndarray) -> tuple[slice, ...]:
         return tuple(slice(0, size) for size in shown.shape)
     rows = [np.flatnonzero(shown.any(axis=tuple(n for n in range(3) if n != axis))) for axis in range(3)]
     return tuple(slice(int(own[0]), int(own[-1]) + 1) for own in rows)
-
-
-def _at_one_place(one: Image, other: Image) -> bool:
-    corners = np.array([[a, b, c, 1] for a in (0, 1) for b in (0, 1) for c in (0, 1)]) * [*one.array.shape, 1]
-    shift = np.linalg.norm((corners @ (one.affine - other.affine).T)[:, :3], axis=1).max()
-    return bool(shift <= SAME_PLACE * min(one.spacing))
 
 
 def _mm(spacing: Sequence[float]) -> str:

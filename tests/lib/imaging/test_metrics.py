@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from lib.imaging.metrics import score
+from lib.imaging.metrics import batch_dice, label_map_dice, score
 
 
 def block(low: int, high: int, shape=(20, 20)) -> np.ndarray:
@@ -41,3 +42,20 @@ def test_what_cannot_be_compared_is_refused():
         score(block(4, 9), block(4, 9)[1:], (1, 1))
     with pytest.raises(ValueError, match="empty"):
         score(block(4, 9), np.zeros((20, 20), bool), (1, 1))
+
+
+def test_the_dice_of_label_maps_is_of_known_structures_alone():
+    truth = np.array([[0, 1], [2, 2]])
+    half = np.array([[0, 1], [0, 0]])
+    assert label_map_dice(truth, truth) == label_map_dice(truth, truth, np.array([True, True])) == 1
+    assert label_map_dice(half, truth) == label_map_dice(half, truth, np.array([True, True])) == 0.5
+    assert label_map_dice(half, truth, np.array([True, False])) == 1
+    assert label_map_dice(half, truth, np.array([False, False])) == 1
+
+
+def test_the_dice_of_a_batch_is_that_of_each_pair():
+    empty, full = torch.zeros(1, 4, 4, dtype=torch.bool), torch.ones(1, 4, 4, dtype=torch.bool)
+    left = full.clone()
+    left[..., 2:] = False
+    ones, others = torch.stack([empty, empty, full, left]), torch.stack([empty, full, full, full])
+    np.testing.assert_allclose(batch_dice(ones, others), [1, 0, 1, 2 / 3])

@@ -11,7 +11,6 @@ from lib.learning.episodes import Episode, EpisodeSource
 from lib.learning.optimizers import make_optimizer
 from lib.learning.training import (
     TrainingConfig,
-    dice_of,
     learning_rate_at,
     moving_average,
     refined,
@@ -95,13 +94,6 @@ def test_the_loss_is_smallest_for_the_truth_also_where_it_is_empty():
         right = segmentation_loss((target * 2 - 1) * 20, target)
         wrong = segmentation_loss((1 - target * 2) * 20, target)
         assert right < 0.01 < wrong
-
-
-def test_dice_of_two_empty_masks_is_one_and_of_disjoint_ones_zero():
-    empty, full = torch.zeros(1, 1, 4, 4, dtype=torch.bool), torch.ones(1, 1, 4, 4, dtype=torch.bool)
-    assert dice_of(empty, empty)[0] == 1
-    assert dice_of(empty, full)[0] == 0
-    assert dice_of(full, full)[0] == 1
 
 
 def test_a_refined_prompt_keeps_its_clicks_and_carries_the_last_answer():

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.finetuning.uniseg.learner import UniSegLearner, deep_loss, dice_and_cross_entropy, patch_dice
+from lib.finetuning.uniseg.learner import UniSegLearner, deep_loss, dice_and_cross_entropy
 from lib.finetuning.uniseg.material import Patch
 from lib.learning.training import TrainingConfig
 from lib.networks.uniseg import UniSeg, UniSegConfig
@@ -77,12 +77,3 @@ def test_where_a_label_knows_nothing_an_older_network_is_the_teacher() -> None:
     loss, result = learner([blank], CONFIG, np.random.default_rng(0))
     torch.testing.assert_close(loss, deep_loss(logits, taught, torch.tensor([[True]])))
     assert result.modes == ("uniseg",)
-
-
-def test_dice_of_a_patch_is_of_known_structures_alone() -> None:
-    truth = np.array([[0, 1], [2, 2]])
-    assert patch_dice(truth, truth, np.array([True, True])) == 1
-    found = np.array([[0, 1], [0, 0]])
-    assert patch_dice(found, truth, np.array([True, True])) == 0.5
-    assert patch_dice(found, truth, np.array([True, False])) == 1
-    assert patch_dice(found, truth, np.array([False, False])) == 1
