@@ -7,8 +7,8 @@ most four as in serving, and then the first of them alone, the same before and a
 candidate, what is served afterwards is what was served before, and the table says so. Every row is kept as soon as it
 is finished, so a killed run goes on where it stopped.
 `--only-final` leaves cross-validation out and learns from all labelled studies at once: enough to compare settings.
-Among the `--modes` are those of `lib.learning.adapters`; `list_unet`: One-Prompt as it ships with a network for this
-list alone (`lib.segmenters.list_unet`) where that is better; and `both`: the fine-tuned One-Prompt with the specialist,
+Among the `--modes` are those of `lib.learning.adapters`; `specialist`: One-Prompt as it ships with a network for this
+list alone (`lib.segmenters.list_unet`) where that is better; and `both`: fine-tuned One-Prompt and that network,
 each where its own verdict says so, which is what *Train* gives. With `--networks` what was learnt is kept in that
 folder, so that `both` trains nothing that was trained before (by this very code and these labels: neither is looked
 at).

@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 class ListUNetTrainer(CourseTrainer):
-    """Training of a specialist as MONAI Label runs it.
+    """Training of a list-specific U-Net as MONAI Label runs it.
 
     Args:
-        specialist: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
+        served: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
         unlearnt: gives One-Prompt weights that learnt from none of the studies named, which must be better with it:
             those that are served may know what is held out.
         studies: gives the study list's final labels.

@@ -40,13 +40,13 @@ SILENT = (
 
 
 class Trainings:
-    """Trainings on one study list, of One-Prompt and of a specialist.
+    """Trainings on one study list, of One-Prompt and of a list-specific U-Net.
 
     Args:
         folders: trainer's name to its folder of runs and records; One-Prompt's is `MODEL`.
         studies: the study list.
         every: start one of One-Prompt after so many new final labels; 0 never.
-        beside: one of One-Prompt is followed by one of a specialist from so many labelled studies on; 0 never.
+        beside: one of One-Prompt is followed by one of a list-specific U-Net from so many labelled studies on; 0 never.
         room: bytes that must be free on the disk before one starts.
     """
 

@@ -87,7 +87,7 @@ class Corrections:
             if image_id in current or self._estimated(image_id):
                 continue
             image = self._studies.image(image_id)
-            # Not by a specialist, which has learnt this very label
+            # Not by a list-specific U-Net, which has learnt this very label
             prediction = self._studies.segment(image_id, image, control=control, by_templates_alone=True)
             template = self._studies.bank.get(image_id)
             made = Provenance.from_json(prediction.provenance)

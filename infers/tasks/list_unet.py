@@ -1,4 +1,4 @@
-"""The specialist as a further segmentation model, listed while one is offered."""
+"""The list-specific U-Net as a further segmentation model, listed while one is offered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lib.segmenters.contract import Prediction
 
 
 class ListUNetTask(OnePromptTask):
-    """`oneprompt_specialist`: the structures that the specialist learnt, also where a mask is stored already."""
+    """`oneprompt_specialist`: what the list-specific U-Net learnt, also where a mask is stored already."""
 
     def __init__(self, engine: Engine, served: ServedListUNet) -> None:
         super().__init__(engine, InferType.SEGMENTATION, 3, "One-Prompt with a network of this study list alone")

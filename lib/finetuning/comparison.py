@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from lib.finetuning.examination import Scores, objection
+from lib.finetuning.network_course import NetworkSettings
 
 
-class Bounds(Protocol):
-    """How much better a network must be than One-Prompt; `ListUNetSettings` explains them."""
-
-    @property
-    def least_gain(self) -> float: ...
-    @property
-    def sure(self) -> float: ...
-    @property
-    def most_loss(self) -> float: ...
-
-
-def compare(before: Scores, after: Scores, settings: Bounds, other: str = "with the specialist") -> tuple[bool, str]:
+def compare(
+    before: Scores, after: Scores, settings: NetworkSettings, other: str = "with the list-specific U-Net"
+) -> tuple[bool, str]:
     """Whether another network, or One-Prompt together with it, is better than One-Prompt alone; the reason in words."""
     gain = after.mean_dice - before.mean_dice
     figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} {other}"

@@ -1,13 +1,13 @@
-"""Training a specialist (`lib.segmenters.list_unet`) on labelled studies, and whether One-Prompt is better with it.
+"""Training a list-specific U-Net (`lib.segmenters.list_unet`) on labelled studies, and whether it helps.
 
-Both are asked about held-out studies: One-Prompt from the studies that the specialist learnt from, chosen as in
-serving. How much the specialist's word counts is what was best there. A single study is held out by halves.
+Both are asked about held-out studies: One-Prompt from the studies that the U-Net learnt from, chosen as in serving.
+The weight of the U-Net's logits is what was best there. A single study is held out by halves.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,13 @@ from monai.losses.dice import DiceCELoss
 from torch import Tensor, nn
 
 from lib.finetuning.comparison import compare
-from lib.finetuning.course import HELD_OUT, Course
-from lib.finetuning.examination import Scores, answers_dice
+from lib.finetuning.course import HELD_OUT
+from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.network_course import NetworkCourse, NetworkSettings, TemplateExamination
 from lib.finetuning.patches import Material, Patch, augmentation, spread_evenly
 from lib.finetuning.phases import Phase, Settings, phases_of
 from lib.imaging.metrics import label_map_dice
-from lib.inference.templates import TemplateBank
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt, list_unet
 from lib.networks.checkpoints import weights_hash
@@ -34,55 +34,23 @@ from lib.segmenters.list_unet import (
     of_channels,
     winners,
 )
-from lib.segmenters.settings import SegmenterSettings
-from lib.segmenters.slice_segmenter import SliceSegmenter
 
 HALVES = "halves of the one study"
 
 
 @dataclass(frozen=True)
-class ListUNetSettings:
-    """Every number of a specialist's training; docs/finetuning.md has what was measured with them.
+class ListUNetSettings(NetworkSettings):
+    """Every number of a list-specific U-Net's training; docs/finetuning.md has what was measured with them.
 
     Attributes:
-        epochs, steps, batch: epochs of a phase, steps of an epoch, patches of a step.
-        rate: learning rate.
-        shown: share of the patches around a pixel of a structure; the others lie anywhere.
-        folds, few, held_out, longer: as in `lib.finetuning.oneprompt.FineTuning`.
-        most_queries: studies of a phase that both are asked about.
         most_slices: slices of all studies that are kept in memory.
-        most_templates: templates that One-Prompt answers from, chosen as in serving.
         tried_weights: weights of its logits that are tried; One-Prompt's have the rest.
         nearly: a smaller weight may have so much less Dice than the best one, because few studies were asked about.
-        least_gain: Dice that both together must be better by.
-        sure: standard errors that the gain must be larger than, because few questions agree by chance; not asked of the
-            halves of a single study.
-        most_loss: Dice that a structure may lose.
     """
 
-    epochs: int = 4
-    steps: int = 100
-    batch: int = 4
-    rate: float = 2e-3
-    shown: float = 0.7
-    folds: int = 2
-    few: int = 8
-    held_out: float = 0.25
-    longer: int = 2
-    most_queries: int = 4
     most_slices: int = 2000
-    most_templates: int = 4
     tried_weights: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     nearly: float = 0.01
-    least_gain: float = 0.01
-    sure: float = 2.0
-    most_loss: float = 0.03
-
-    def training(self, total: int) -> TrainingConfig:
-        """The settings of a step, of `total` ones in a phase."""
-        return TrainingConfig(
-            optimizer="adamw", learning_rate=self.rate, weight_decay=1e-3, warmup=max(1, total // 20), clip=12.0
-        )
 
 
 class ListUNetLearner(nn.Module):
@@ -111,8 +79,8 @@ class ListUNetLearner(nn.Module):
         return loss, StepResult(loss, dices, ("specialist",) * len(patches), ("studies",) * len(patches))
 
 
-class ListUNetTraining(Course):
-    """One training of a specialist under way.
+class ListUNetTraining(NetworkCourse):
+    """One training of a list-specific U-Net under way.
 
     Args:
         parent: One-Prompt, which has learnt from none of the studies that are asked about (`held_out_ids`).
@@ -143,7 +111,6 @@ class ListUNetTraining(Course):
         most = max(8, settings.most_slices // len(self.studies))
         self._material = [Material.of(study.read(), self.names, most, study.half is None) for study in self.studies]
         self._augmentation = augmentation()
-        self._dice: list[float] = []
 
     @property
     def list_unet(self) -> ListUNet:
@@ -186,25 +153,10 @@ class ListUNetTraining(Course):
         alone = self.question_source == HALVES
         return compare(self.before, after, dataclasses.replace(self.settings, sure=0.0) if alone else self.settings)
 
-    def step(self, module: nn.Module, items: Sequence[Any]) -> StepResult:
-        """As in `Course`; remembers the Dice."""
-        result = super().step(module, items)
-        self._dice += result.dice.tolist()
-        return result
-
-    def _prepare(self) -> None:
-        self._dice = []
-
     def _draw(self, rng: np.random.Generator, number: int) -> Patch:
         material = self._material[rng.choice(self.phase.training)]
         image, label = material.draw(rng, self.settings.shown)
-        self._augmentation.set_random_state(int(rng.integers(2**31)))
-        changed: Mapping[str, Any] = self._augmentation({"image": image, "label": label})
-        return Patch(
-            np.asarray(changed["image"], np.float32),
-            np.asarray(changed["label"])[0].round().astype(np.uint8),
-            material.known,
-        )
+        return Patch(*self._augmented(image, label, rng), material.known)
 
     def _answers(self) -> list[float]:
         """Of some slices held out; of the patches that were learnt from where none are."""
@@ -233,22 +185,18 @@ class ListUNetTraining(Course):
 
     def _examine(self) -> list[Scores]:
         settings, phase = self.settings, self.phase
-        # Half an object says little about the other half, which would speak for the specialist: of a single study,
+        # Half an object says little about the other half, which would speak for the U-Net: of a single study,
         # One-Prompt sees the answer itself
         shown = phase.held_out if self.question_source == HALVES else phase.training
-        learnt = {self.studies[place].id: self.studies[place] for place in shown}
-        bank = TemplateBank(lambda id: learnt[id].read())
-        bank.refresh({id: study.checksum for id, study in learnt.items()})
-        plain = SegmenterSettings(templates_per_query=settings.most_templates, quality_slices=0)
-        predictor, own = SliceSegmenter(self.parent, self.device, plain), self._with(self._learnt())
+        templates = (self.studies[place] for place in shown)
+        examination = TemplateExamination(self.parent, self.device, templates, settings.most_templates)
+        own = self._with(self._learnt())
         results = [Scores()] * (1 + len(settings.tried_weights))
         for place in phase.held_out[: settings.most_queries]:  # one by one, because volumes are large
             query = self.studies[place].read()
-            alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
-            templates = list({template.id: template for some in alike for template in some}.values())
             opinion = own.opinion(query.image)
             seconds = [None, *(dataclasses.replace(opinion, weight=weight) for weight in settings.tried_weights)]
-            for number, dices in enumerate(answers_dice(predictor, templates, query, seconds)):
+            for number, dices in enumerate(examination.dices(query, seconds)):
                 scores = Scores({name: (value,) for name, value in dices.items() if name in own.structures})
                 results[number] = results[number].joined(scores)
         return results

@@ -52,14 +52,14 @@ def _served(row: dict[str, Any], which: str) -> float:
 
 
 def quality_line(rows: Sequence[dict[str, Any]]) -> str:
-    """How well the Dice of masks is predicted that specialists have a say in, where they won; empty without any."""
+    """How well the Dice of masks is predicted that list-specific U-Nets take part in, where they won; empty without any."""
     pairs = np.array([pair for row in rows if LIST_UNET in row.get("won", ()) for pair in row["judged"]])
     if len(pairs) < 3:
         return ""
     error, agreement = np.abs(pairs[:, 0] - pairs[:, 1]).mean(), np.corrcoef(pairs.T)[0, 1]
     low = (pairs[:, 0] - pairs[:, 1]).mean()
     return (
-        f"\nPredicted Dice of {len(pairs)} masks in which specialists have a say, without corrections: mean error "
+        f"\nPredicted Dice of {len(pairs)} masks with a list-specific U-Net, without corrections: mean error "
         f"{error:.3f} ({low:+.3f} on the whole), correlation {agreement:.2f}.\n"
     )
 

@@ -384,7 +384,7 @@ def test_a_specialist_is_shown_withdrawn_and_used_again(board: Board, server: Se
     board.wait(lambda: offered in board.one("#specialist").text)
     text = board.one("#specialist").text
     assert "One-Prompt is better with it on this list: it won" in text
-    told = f"for {name}, better from 3 labelled studies on. It has 50 % of the say. It was examined on others, beside"
+    told = f"for {name}, better from 3 labelled studies on. It counts for 50 %. It was tested on others, beside"
     assert told in " ".join(text.split())
     board.one("#withdraw-specialist").click()
     board.wait(lambda: board.all("#use-specialist"))

@@ -166,9 +166,9 @@ export const act = {
   stopTraining: () => steer(() => api.training("DELETE"), "training is stopped; what is served stays"),
   trainUniSeg: () => steer(() => api.trainUniSeg(), "UniSeg is trained; the server answers as before"),
   withdrawUniSeg: () => steer(() => api.withdrawUniSeg(), "UniSeg makes no masks of this list from now on"),
-  trainSpecialist: () => steer(() => api.trainSpecialist(), "a specialist is trained; the server answers as before"),
+  trainSpecialist: () => steer(() => api.trainSpecialist(), "a list-specific U-Net is trained; the server answers as before"),
   useSpecialist: (use) => steer(() => api.decide("specialist", { use }),
-    use ? "the specialist has a say in the masks from now on" : "One-Prompt makes all masks alone from now on"),
+    use ? "the list-specific U-Net takes part in the masks from now on" : "One-Prompt makes all masks alone from now on"),
   serve: (version) => steer(() => api.serve(version), `${version} is served from now on`),
   openTraining(open) { state.trainingOpen = open; },
   enlarge(id) {

@@ -1,5 +1,5 @@
 // The panel that shows trainings: start and stop, the learning curve, the versions of the weights to go back to, the
-// specialist, a network for this list alone, and UniSeg, a volumetric one.
+// the list-specific U-Net, and UniSeg, a volumetric one.
 
 import { html, nothing, svg } from "./vendor/lit-html.js";
 
@@ -31,7 +31,7 @@ export function training(state, act) {
         <span class="hint">${run.auto_finetune ? `starts by itself after ${run.auto_finetune} new labels` : ""}</span>
       </div>
       ${run.reason ? html`<p class="reason">${run.reason}</p>` : nothing}
-      ${run.examined_on ? html`<p class="hint">Examined on ${run.examined_on}.</p>` : nothing}
+      ${run.examined_on ? html`<p class="hint">Tested on ${run.examined_on}.</p>` : nothing}
       ${run.curve?.length ? curve(run) : nothing}
       ${versions(run, act)}
       ${run.specialist ? specialist(run, act) : nothing}
@@ -110,16 +110,16 @@ function specialist({ specialist: own, uniseg: others, state }, act) {
   const busy = state === "running" || busyWith(own) || busyWith(others);
   return html`
     <section id="specialist">
-      <h3>Specialist</h3>
+      <h3>List-specific U-Net</h3>
       <p class="hint">A network for this list alone${own.from_labels
         ? `, trained after One-Prompt from ${count(own.from_labels)} on (there ${own.labelled === 1 ? "is" : "are"} ${own.labelled})` : ""}.
-        It has a say in the masks where One-Prompt was better with it on what it did not learn from.</p>
+        It takes part in the masks where One-Prompt was better with it on what it did not learn from.</p>
       <p><span class="state">${headline(own, SPECIALIST_WORDS)}</span>${own.reason ? `: ${own.reason}` : ""}</p>
       ${offered.hash ? html`<p>In use: <code>${offered.hash}</code> for ${structures}, better from
-        ${count(offered.won_from)} on. It has ${Math.round(100 * offered.share)} % of the say. It was examined on
+        ${count(offered.won_from)} on. It counts for ${Math.round(100 * offered.share)} %. It was tested on
         ${offered.examined_on}, beside the weights <code>${offered.parent}</code> of One-Prompt.</p>` : nothing}
       <div class="run">
-        ${busy ? nothing : html`<button id="train-specialist" @click=${act.trainSpecialist}>Train a specialist</button>`}
+        ${busy ? nothing : html`<button id="train-specialist" @click=${act.trainSpecialist}>Train a list-specific U-Net</button>`}
         ${offered.hash ? html`<button id="withdraw-specialist" @click=${() => act.useSpecialist(false)}>Do not use it</button>` : nothing}
         ${offered.withdrawn ? html`<button id="use-specialist" @click=${() => act.useSpecialist(true)}>Use the withdrawn one</button>` : nothing}
       </div>
@@ -141,7 +141,7 @@ function uniseg({ uniseg: own, specialist: others, state }, act) {
     <section id="uniseg">
       <h3>UniSeg</h3>
       <p class="hint">A network that sees volumes, for all structures of the list. It makes the masks where it was better
-        than One-Prompt, and than the specialist, on what it did not learn from.</p>
+        than One-Prompt, and than the list-specific U-Net, on what it did not learn from.</p>
       <p><span class="state">${headline(own, UNISEG_WORDS)}</span>${own.reason ? `: ${own.reason}` : ""}</p>
       ${offered.hash ? html`<p>In use: <code>${offered.hash}</code> for ${offered.structures.join(", ")}${offered.configured
         ? ", as configured" : ""}.${offered.licence ? ` Licence: ${offered.licence}.` : ""}</p>` : nothing}

@@ -16,26 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from lib.finetuning.comparison import compare
-from lib.finetuning.course import Course
-from lib.finetuning.examination import Scores, answers_dice
+from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.network_course import NetworkCourse, NetworkSettings, TemplateExamination
 from lib.finetuning.phases import Phase
 from lib.finetuning.uniseg.learner import UniSegLearner
 from lib.finetuning.uniseg.material import Material, Patch, augmentation
 from lib.finetuning.uniseg.plan import Facts, plan_config, plan_tasks, read_study
 from lib.imaging.images import ImageError
 from lib.imaging.metrics import dice, label_map_dice
-from lib.inference.templates import TemplateBank
-from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import weights_hash
 from lib.networks.uniseg import UniSeg, UniSegConfig
 from lib.networks.uniseg.growth import extended, restarted
-from lib.segmenters.settings import SegmenterSettings
-from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.uniseg.model import UniSegModel
 from lib.segmenters.uniseg.segmenter import UniSegSegmenter, window_logits
 from lib.segmenters.uniseg.tasks import Task, TaskError
@@ -45,17 +40,10 @@ KEPT = "kept: "  # before the names of structures whose answers are compared wit
 
 
 @dataclass(frozen=True)
-class UniSegSettings:
+class UniSegSettings(NetworkSettings):
     """Every number of a training; docs/uniseg.md has what was measured with them.
 
     Attributes:
-        epochs, steps, batch: epochs of a phase, steps of an epoch, patches of a step.
-        rate: learning rate.
-        shown: share of the patches around a voxel of a structure; the others lie anywhere.
-        folds, few, held_out, longer: as in `lib.finetuning.oneprompt.FineTuning`.
-        most_queries: studies of a phase that both are asked about.
-        most_templates: templates that One-Prompt answers from, chosen as in serving.
-        least_gain, sure, most_loss: as in `lib.finetuning.list_unet_training.ListUNetSettings`.
         least_dice: needed where One-Prompt cannot be asked, because the studies have several channels.
         apart: a task for each structure instead of one for all of the list.
         keep: the tasks of the start are kept beside the new ones.
@@ -63,31 +51,12 @@ class UniSegSettings:
         least_kept: Dice that the answers to kept tasks must have with those of the start.
     """
 
-    epochs: int = 4
-    steps: int = 100
     batch: int = 2
-    rate: float = 2e-3
-    shown: float = 0.7
-    folds: int = 2
-    few: int = 8
-    held_out: float = 0.25
-    longer: int = 2
-    most_queries: int = 4
-    most_templates: int = 4
-    least_gain: float = 0.01
-    sure: float = 2.0
-    most_loss: float = 0.03
     least_dice: float = 0.5
     apart: bool = False
     keep: bool = True
     replay: float = 0.3
     least_kept: float = 0.9
-
-    def training(self, total: int) -> TrainingConfig:
-        """The settings of a step, of `total` ones in a phase."""
-        return TrainingConfig(
-            optimizer="adamw", learning_rate=self.rate, weight_decay=1e-3, warmup=max(1, total // 20), clip=12.0
-        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +76,7 @@ class Start:
     older: UniSeg | None
 
 
-class UniSegTraining(Course):
+class UniSegTraining(NetworkCourse):
     """One training under way.
 
     Args:
@@ -154,7 +123,6 @@ class UniSegTraining(Course):
         self._learn_with(learner, settings.training(self.phase_epochs * settings.steps))
         self._prepare_material(lists, folder)
         self._augmentation = augmentation(self.config.patch)
-        self._dice: list[float] = []
 
     @property
     def config(self) -> UniSegConfig:
@@ -185,12 +153,6 @@ class UniSegTraining(Course):
             enough = own.mean_dice >= self.settings.least_dice
             return enough, f"{own.mean_dice:.3f} Dice on held-out studies, One-Prompt cannot be asked about them"
         return compare(before, own, self.settings, "with UniSeg")
-
-    def step(self, module: nn.Module, items: Sequence[Any]) -> StepResult:
-        """As in `Course`; remembers the Dice."""
-        result = super().step(module, items)
-        self._dice += result.dice.tolist()
-        return result
 
     # How it begins
 
@@ -242,7 +204,7 @@ class UniSegTraining(Course):
     # What the course asks for
 
     def _prepare(self) -> None:
-        self._dice = []
+        super()._prepare()
         shown = [material for place in self.phase.training for material in self._own[place] if material.known.any()]
         self._by_task: dict[int, list[Material]] = {}
         for material in [*shown, *self._further]:
@@ -263,14 +225,7 @@ class UniSegTraining(Course):
         task = sorted(group)[turn % len(group)]
         material = group[task][rng.integers(len(group[task]))]
         image, label = material.draw(rng, self.config.patch, self.settings.shown)
-        self._augmentation.set_random_state(int(rng.integers(2**31)))
-        changed: Mapping[str, Any] = self._augmentation({"image": image, "label": label})
-        return Patch(
-            np.asarray(changed["image"], np.float32),
-            np.asarray(changed["label"])[0].round().astype(np.uint8),
-            material.known,
-            task,
-        )
+        return Patch(*self._augmented(image, label, rng), material.known, task)
 
     def _answers(self) -> list[float]:
         """Of held-out studies at the network's own spacing; of the patches that were learnt from where none are."""
@@ -287,8 +242,9 @@ class UniSegTraining(Course):
         """One-Prompt, and UniSeg; of kept tasks the agreement with the start, under `KEPT` and the structure's name."""
         phase, settings = self.phase, self.settings
         segmenter = UniSegSegmenter(self.model({}), self.device)
-        learnt = {self.studies[place].id: self.studies[place] for place in phase.training}
-        known = {name for study in learnt.values() for name in study.names}
+        learnt = [self.studies[place] for place in phase.training]
+        known = {name for study in learnt for name in study.names}
+        one_prompt = self.parent and TemplateExamination(self.parent, self.device, learnt, settings.most_templates)
         before, after = Scores(), Scores()
         for place in phase.held_out[: settings.most_queries]:  # one by one, because volumes are large
             study = self.studies[place]
@@ -298,27 +254,11 @@ class UniSegTraining(Course):
                 continue
             mask = segmenter.segment_study(volume, wanted).mask
             own = {name: (dice(mask == wanted[name], label == study.names[name]),) for name in wanted}
-            by_templates = self._one_prompt(study, learnt) if self.parent and len(volume.channels) == 1 else {}
+            by_templates = one_prompt.dices(study.read())[0] if one_prompt and len(volume.channels) == 1 else {}
             both = {name: own[name] for name in own if name in by_templates} if by_templates else own
             before = before.joined(Scores({name: (by_templates[name],) for name in both if name in by_templates}))
             after = after.joined(Scores({**both, **self._agreement(place)}))
         return [before, after]
-
-    def _one_prompt(self, study: LabelledStudy, learnt: Mapping[str, LabelledStudy]) -> dict[str, float]:
-        assert self.parent is not None
-        settings = self.settings
-        bank = TemplateBank(lambda id: learnt[id].read())
-        bank.refresh({id: own.checksum for id, own in learnt.items()})
-        segmenter = SliceSegmenter(
-            self.parent.eval().to(self.device),
-            self.device,
-            SegmenterSettings(templates_per_query=settings.most_templates, quality_slices=0),
-        )
-        query = study.read()
-        alike = [bank.select(query.image, name, settings.most_templates) for name in query.structures]
-        templates = list({template.id: template for some in alike for template in some}.values())
-        [dices] = answers_dice(segmenter, templates, query, [None])
-        return dices
 
     def _agreement(self, place: int) -> dict[str, tuple[float, ...]]:
         """Of the answers to the kept tasks with those of the start."""

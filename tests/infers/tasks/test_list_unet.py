@@ -13,7 +13,7 @@ IMAGE = Image(np.arange(24.0).reshape(2, 3, 4), np.eye(4))
 
 @pytest.fixture
 def task(tmp_path):
-    """The task on a list with two structures, of which the specialist knows one."""
+    """The task on a list with two structures, of which the list-specific U-Net knows one."""
     engine = make_engine(tmp_path, "liver", "spleen")
     offered = SimpleNamespace(structures=("spleen",))
     served = SimpleNamespace(
