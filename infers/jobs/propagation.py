@@ -34,7 +34,7 @@ Aside = Callable[[Control], None]
 
 
 class _JobControl(Control):
-    """Of a piece of the job: lets people go first between batches, and ends what is in vain."""
+    """Of a piece of the job: lets people go first between batches, and ends what is no longer wanted."""
 
     def __init__(self, priority_lock: PriorityLock, in_vain: Callable[[], bool]) -> None:
         self._priority_lock, self._in_vain = priority_lock, in_vain

@@ -18,23 +18,23 @@ LEAST_AGREEMENT = 0.5  # Dice of the templates' answers with one another
 LEAST_REVERSE = 0.3  # Dice
 
 USUAL = {  # what a person reads of the weakest feature where nothing is alarming
-    "reverse": "leads back to only a part of the template's structure",
-    "again": "changes when it is asked the other way round",
+    "reverse": "used as a template, it finds only part of the original label",
+    "again": "changes when mask and template swap roles",
     "votes": "the templates' answers differ",
     "planes": "the three planes' answers differ",
     "opinions": "changes with small changes of the template",
     "border": "its outline is uncertain",
     "expected": "the network is unsure of it",
-    "copies": "the template hardly finds its own structure in copies of itself",
+    "copies": "the template hardly finds its own structure in warped copies of itself",
     "likeness": "looks unlike its templates",
-    "overlap": "lies or looks unlike the template's",
+    "overlap": "lies elsewhere in its slices than the template's",
     "thinness": "thin structures are hard",
 }
 FINE = "agrees with its templates"
 
 
 def alarms(features: Mapping[str, float]) -> list[str]:
-    """What is alarming about a mask, the most alarming first; none for features that says nothing."""
+    """What is alarming about a mask, the most alarming first; none where there are no features."""
     if "size" not in features:
         return [EMPTY] if features else []
     sentences = []
@@ -44,7 +44,7 @@ def alarms(features: Mapping[str, float]) -> list[str]:
     if features.get("contact", 0.0) > MOST_CONTACT:
         sentences.append("touches the image border")
     if features.get("reverse", 1.0) < LEAST_REVERSE:
-        sentences.append("does not lead back to the template's structure")
+        sentences.append("used as a template, it does not find the original label")
     parts = math.exp(features.get("parts", 0.0))
     if parts >= MOST_PARTS:
         sentences.append(f"{_number(parts)} times as many parts as in the templates")

@@ -109,9 +109,9 @@ def _reverse_features(
     }
     again = [n for n, back in enumerate(backs) if back.any()]
     questions = [Question(cases[n].query, cases[n].template, mask_maps(backs[n], size)) for n in again]
-    forth = dict(zip(again, [logits > 0 for logits in network.answers(questions)], strict=True))
+    forward = dict(zip(again, [logits > 0 for logits in network.answers(questions)], strict=True))
     nothing = np.zeros((size, size), bool)
-    measured["again"] = pooled_dice(masks, [forth.get(n, nothing) for n in range(len(cases))])
+    measured["again"] = pooled_dice(masks, [forward.get(n, nothing) for n in range(len(cases))])
     return measured | _view_features(network, views, origin, pairs, masks)
 
 

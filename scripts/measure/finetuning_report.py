@@ -52,7 +52,7 @@ def _served(row: dict[str, Any], which: str) -> float:
 
 
 def quality_line(rows: Sequence[dict[str, Any]]) -> str:
-    """How well the Dice of masks is predicted that list-specific U-Nets take part in, where they won; empty without any."""
+    """How well the Dice of masks with list-specific U-Nets is predicted, where they won; empty without any."""
     pairs = np.array([pair for row in rows if LIST_UNET in row.get("won", ()) for pair in row["judged"]])
     if len(pairs) < 3:
         return ""

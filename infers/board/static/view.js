@@ -146,7 +146,7 @@ function bulk({ bound, selected, corrections }, act) {
       </div>
       <button class="quiet" id="select-page" @click=${act.selectPage}>Select this page</button>
       <p class="note">The predicted Dice is an estimate; in brackets, where the true one lies in 9 of 10 masks.
-        ${corrected ? `${corrected} corrected ${corrected === 1 ? "study" : "studies"} of this list taught it.`
+        ${corrected ? `It learnt from ${corrected} corrected ${corrected === 1 ? "study" : "studies"} of this list.`
           : `No study of this list was corrected yet: it rests on other data sets, and on warped copies of the templates,
             which are easier than new studies.`}
         Masks with an alarm are never accepted unseen.</p>
@@ -238,7 +238,7 @@ function large(state, act) {
         <h2>${row.id} <span class="badge">${STATUSES[row.status]}</span></h2>
         <div class="picture">${shown(row, 640, act)}</div>
         <table>
-          <tr><th>structure</th><th>predicted Dice</th><th>what is to know about it</th></tr>
+          <tr><th>structure</th><th>predicted Dice</th><th>what to know about it</th></tr>
           ${Object.entries(row.quality).map(([name, value]) => html`<tr><td><svg width="12" height="12" aria-hidden="true"
             ><rect width="12" height="12" fill=${state.colours[name] ?? "#888"}></rect></svg> ${name}</td>
             <td>${dice(value)} ${interval(row, name)}</td>

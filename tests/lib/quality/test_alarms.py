@@ -21,7 +21,7 @@ def test_a_mask_like_its_templates_alarms_nobody():
         ({"place": 0.4}, "lies elsewhere"),
         ({"votes": 0.2}, "contradict"),
         ({"planes": 0.2}, "contradict"),
-        ({"reverse": 0.1}, "does not lead back"),
+        ({"reverse": 0.1}, "does not find the original label"),
     ],
 )
 def test_each_alarm_says_what_a_person_would_see(change, words):
