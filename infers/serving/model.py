@@ -9,7 +9,6 @@ the server down.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from infers.settings import ConfigError
 from lib.finetuning.versions import UPLOADED, Versions
 from lib.imaging.files import stamp_of
+from lib.imaging.reloading import Reloading
 from lib.networks import NetworkConfig, OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
 from lib.quality.estimator import Estimator
@@ -58,15 +58,13 @@ class ServedModel:
             )
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._make = make
-        self._loading = threading.Lock()
         self._base: tuple[str, NetworkConfig] | None = None
-        self._served: tuple[SliceSegmenter, Path] | None = None  # exchanged in one assignment
-        self._seen: tuple[int, ...] | None = None
+        self._served = Reloading[tuple[SliceSegmenter, Path]](published, self._load_base, self._load)
         self._hash: tuple[tuple[int, ...] | None, str] | None = None  # stamp of the published file, hash then
 
     def load(self) -> None:
         """Load what is served, and see that it fits. Raises CheckpointError where the base weights do not."""
-        self._current(wait=True)
+        self._served.current(wait=True)
 
     @property
     def base_hash(self) -> str:
@@ -82,12 +80,12 @@ class ServedModel:
     @property
     def segmenter(self) -> SliceSegmenter:
         """The segmenter with the weights that are on disk now; while somebody else loads them, that of the old ones."""
-        return self._current(wait=False)[0]
+        return self._served.current(wait=False)[0]
 
     @property
     def weights_hash(self) -> str:
         """Hash of the weights that the next request will use."""
-        if self._served is not None:
+        if self._served.loaded is not None:
             return self.segmenter.weights_hash
         stamp = stamp_of(self.published)
         if self._hash is None or self._hash[0] != stamp:
@@ -96,13 +94,13 @@ class ServedModel:
 
     def weights_on_disk(self) -> str:
         """The same once what is on disk is loaded; waits for that, so not for a request."""
-        return self._current(wait=True)[0].weights_hash
+        return self._served.current(wait=True)[0].weights_hash
 
     @property
     def path(self) -> Path:
         """The file of these weights."""
-        if self._served is not None:
-            return self._current(wait=False)[1]
+        if self._served.loaded is not None:
+            return self._served.current(wait=False)[1]
         return self.published if self.published.exists() and self._descends(self.published) else self.base
 
     def publish(self, path: Path, versions: Versions) -> None:
@@ -111,7 +109,7 @@ class ServedModel:
         self._check(network)
         record = {**read_provenance(path), BASE: self.base_hash, "state": UPLOADED, "parent": self.weights_hash}
         versions.publish(versions.add(network, record))
-        self._current(wait=True)
+        self._served.current(wait=True)
 
     def serve(self, name: str, versions: Versions) -> None:
         """Serve another version from the next request on: its hash, or `base` for the configured weights.
@@ -122,7 +120,7 @@ class ServedModel:
         """
         if name in ("base", self.base_hash):
             versions.withdraw()
-            self._current(wait=True)
+            self._served.current(wait=True)
             return
         path = versions.path(name)
         self._check(load_network(path))
@@ -132,22 +130,7 @@ class ServedModel:
                 "server with --conf weights and those to serve it"
             )
         versions.publish(name)
-        self._current(wait=True)
-
-    def _current(self, wait: bool) -> tuple[SliceSegmenter, Path]:
-        """What is on disk now; while another thread loads that, wait for it or take what was there before."""
-        stamp = stamp_of(self.published)
-        if (self._served is None or stamp != self._seen) and self._loading.acquire(blocking=wait or not self._served):
-            try:
-                if self._served is None:
-                    self._load_base()
-                if (stamp := stamp_of(self.published)) != self._seen:
-                    self._load(self.published if stamp else self.base)
-                    self._seen = stamp
-            finally:
-                self._loading.release()
-        assert self._served is not None
-        return self._served
+        self._served.current(wait=True)
 
     def _of_base(self) -> tuple[str, NetworkConfig]:
         """Hash and configuration of the configured weights."""
@@ -171,21 +154,23 @@ class ServedModel:
                 f"{network.config.name!r} with other sizes: start the server with --conf weights FILE to serve those"
             )
 
-    def _load_base(self) -> None:
+    def _load_base(self) -> tuple[SliceSegmenter, Path]:
         network = load_network(self.base, self.device)
         self._base = (weights_hash(network), network.config)
-        self._served = (self._make(network, self.device, estimator=self.estimator), self.base)
+        return self._make(network, self.device, estimator=self.estimator), self.base
 
-    def _load(self, path: Path) -> None:
-        assert self._served is not None
-        if path == self._served[1] == self.base:
-            return
+    def _load(self, exists: bool, served: tuple[SliceSegmenter, Path]) -> tuple[SliceSegmenter, Path]:
+        """What is served next, after the published weights came, changed or went."""
+        path = self.published if exists else self.base
         try:
-            if path == self.published and read_provenance(path).get(BASE) != self.base_hash:
+            if exists and read_provenance(path).get(BASE) != self.base_hash:
                 logger.warning("%s was trained from other weights than %s and is not served", path, self.base)
                 path = self.base
+            if path == served[1] == self.base:
+                return served
             network = load_network(path, self.device)
-            self._served = (self._make(network, self.device, estimator=self.estimator), path)
-            logger.info("serves the weights %s from %s", self._served[0].weights_hash, path)
+            served = (self._make(network, self.device, estimator=self.estimator), path)
+            logger.info("serves the weights %s from %s", served[0].weights_hash, path)
         except (CheckpointError, OSError, ValueError) as error:
-            logger.error("%s is not served, %s stays: %s", path, self._served[1], error)
+            logger.error("%s is not served, %s stays: %s", path, served[1], error)
+        return served

@@ -7,13 +7,12 @@ kept as a version (`lib.finetuning.versions`), so that it can be withdrawn and u
 from __future__ import annotations
 
 import logging
-import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lib.finetuning.versions import FOLDER, Versions
-from lib.imaging.files import stamp_of
+from lib.imaging.reloading import Reloading
 from lib.networks.checkpoints import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -36,9 +35,9 @@ class Published(ABC, Generic[Loaded]):
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.device = folder / file, device
         self.versions = Versions(folder / FOLDER, self.path)
-        self._lock = threading.Lock()
-        self._seen: tuple[int, ...] | None = None
-        self._current: Loaded | None = None
+        self._reloading = Reloading[Loaded | None](
+            self.path, lambda: None, lambda exists, old: self._read(self.path) if exists else None
+        )
         former = folder / FORMERLY_WITHDRAWN
         if former.exists():
             self.versions.adopt(former)
@@ -57,11 +56,7 @@ class Published(ABC, Generic[Loaded]):
     @property
     def current(self) -> Loaded | None:
         """What is published now; None for nothing, or for a file that cannot be read."""
-        with self._lock:
-            stamp = stamp_of(self.path)
-            if stamp != self._seen:
-                self._current, self._seen = self._loaded(self.path) if stamp else None, stamp
-            return self._current
+        return self._reloading.current()
 
     @property
     def withdrawn(self) -> str | None:
@@ -80,12 +75,12 @@ class Published(ABC, Generic[Loaded]):
     def use_again(self) -> bool:
         """Publish the one withdrawn last, unless another is published; whether there was one that can be read."""
         name = self.withdrawn
-        if name is None or self._loaded(self.versions.path(name)) is None:
+        if name is None or self._read(self.versions.path(name)) is None:
             return False
         self.versions.publish(name)
         return True
 
-    def _loaded(self, path: Path) -> Loaded | None:
+    def _read(self, path: Path) -> Loaded | None:
         try:
             return self.read(path)
         except (CheckpointError, OSError) as error:

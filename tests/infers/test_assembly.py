@@ -24,7 +24,7 @@ def test_a_training_builds_neither_board_nor_network(assembly):
     assert assembly.strategies()
     assert assembly.scoring()
     assert not {"board", "desk", "job", "trainings", "status", "publishing"} & vars(assembly).keys()
-    assert assembly.model._served is None
+    assert assembly.model._served.loaded is None
 
 
 def test_a_batch_builds_the_network_once_it_infers(assembly):
