@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from lib.imaging.images import ImageError, read_image, read_label
+from scripts.command_line import parser_of
 from scripts.make_demo_data import write_demo_data
 from scripts.measure.demo_report import Result, percent, short, summarise, table
 from scripts.measure.overlays import Gallery, Picture
@@ -148,13 +149,7 @@ def run(options: argparse.Namespace, folder: Path) -> list[Result]:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.demo",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("demo", __doc__)
     add_study_options(parser)
     parser.add_argument("--templates", type=count, default=1, metavar="N", help="the first N in turn as the template")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")

@@ -20,6 +20,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from scripts.command_line import parser_of
 from scripts.phantoms.anatomy import LABELS
 from scripts.phantoms.dicom_series import make_uid, write_series
 from scripts.phantoms.phantom import TISSUES, Phantom, make_phantom
@@ -157,13 +158,7 @@ def _describe(plan: list[DemoStudy], seed: int) -> dict[str, object]:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.make_demo_data",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("make_demo_data", __doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="a new folder")
     parser.add_argument("--studies", type=int, default=12, metavar="N", help="how many (default 12)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other patients (default 0)")

@@ -20,6 +20,7 @@ from typing import Any
 
 from lib.imaging.files import write_atomically
 from lib.imaging.images import ImageError
+from scripts.command_line import parser_of
 from scripts.make_demo_data import write_demo_data
 from scripts.measure.simulation.figures import curves, summary, table
 from scripts.measure.simulation.goals import MOST_CLICKS
@@ -78,13 +79,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    about, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.simulate",
-        description=about,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("simulate", __doc__)
     add_study_options(parser)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="which ways (default: all)")
     parser.add_argument("--accept-at", type=float, default=0.85, metavar="Q", help="predicted Dice of the full loop")

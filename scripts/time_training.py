@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from lib.imaging.images import ImageError, read_image
+from scripts.command_line import parser_of
 from scripts.demo import read_template
 from scripts.measure.study_list import StudyListError, Truth, add_study_options, copy_studies, count, find_studies
 from scripts.servers.client import Client, Server, ServerError, ended_by_signals
@@ -121,13 +122,7 @@ def _waits(waits: Sequence[tuple[float, float]], since: float, until: float) -> 
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.time_training",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("time_training", __doc__)
     add_study_options(parser)
     parser.add_argument("--labelled", type=count, default=4, metavar="N", help="studies whose label is saved")
     parser.add_argument("--settings", default="", help="numbers of a training, as --conf finetuning takes them")
