@@ -96,7 +96,7 @@ def listed(files: Sequence[ListedFile]) -> tuple[list[str], bool]:
     lines = [
         f"{'! ' if one.is_problem else '  '}{one.path}: {one.taken}"
         + (f" of {one.study}" if one.study else "")
-        + (f" ({one.text})" if one.text else "")
+        + (f" ({one.note})" if one.note else "")
         for one in shown
     ]
     return lines or ["  no file is there"], any(one.is_problem for one in shown)
