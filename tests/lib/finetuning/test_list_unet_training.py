@@ -108,7 +108,7 @@ def test_a_single_study_is_held_out_by_halves_that_show_about_as_much_of_the_lab
     assert len(course.after.dice["organ"]) == 2
 
 
-def test_of_a_single_study_one_prompt_sees_the_answer_so_that_half_an_object_does_not_speak_for_the_specialist(
+def test_of_a_single_study_one_prompt_sees_the_answer_so_that_half_an_object_does_not_speak_for_the_list_unet(
     studies, tiny_weights, monkeypatch
 ):
     shown = []
@@ -117,7 +117,7 @@ def test_of_a_single_study_one_prompt_sees_the_answer_so_that_half_an_object_doe
         shown.append([template.image.checksum for template in templates] == [query.image.checksum])
         return [{"organ": 0.5} for _ in seconds]
 
-    monkeypatch.setattr("lib.finetuning.list_unet_training.answers_dice", answers)
+    monkeypatch.setattr("lib.finetuning.network_course.answers_dice", answers)
     quick = dataclasses.replace(QUICK, steps=1)
     run(ListUNetTraining(load_network(tiny_weights), parts_of(studies[:1]), quick))
     run(ListUNetTraining(load_network(tiny_weights), studies[:2], quick))

@@ -13,7 +13,7 @@ from lib.learning.augmentation import MILD, STRONG, Strength, augment
 @pytest.mark.parametrize("seed", range(4))
 def test_the_mask_moves_with_its_structure(strength, seed, monkeypatch):
     monkeypatch.setattr(
-        "lib.learning.augmentation._task_look", lambda _: None
+        "lib.learning.augmentation._task_curve", lambda _: None
     )  # it may give two grey values the same look
     rows, columns = np.ogrid[:80, :80]
     mask = (rows - 35) ** 2 + (columns - 45) ** 2 < 12**2
