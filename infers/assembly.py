@@ -6,8 +6,6 @@ asked for, so a training builds neither board nor network, and a batch no board.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -15,7 +13,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from monailabel.config import settings as monailabel_settings
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
@@ -26,24 +23,25 @@ from infers.annotate.prompted import PromptedStudies
 from infers.api.app import Sessions
 from infers.api.routes import install
 from infers.board.board import Board
+from infers.dicom.study_lists import open_study_list
 from infers.errors import NotFound
 from infers.jobs.propagation import Propagation
 from infers.jobs.training import Trainings
 from infers.label_records import PROMPTED
-from infers.limits import MB, Limits
+from infers.limits import MB, Limits, Memory
 from infers.names import LabelMap
 from infers.operations.start import quiet_loggers, sweep_all
 from infers.patches.batch_infer import TolerantBatchInfer
 from infers.serving.model import BASE, PUBLISHED, ServedModel
 from infers.serving.priority_lock import PriorityLock
 from infers.settings import AppConfig
-from infers.store.datastore import StudyStore
 from infers.store.watch import FolderWatch, if_other
 from infers.study_list.acceptance import Acceptance
 from infers.study_list.changes import Change, Changes
 from infers.study_list.corrections import Corrections
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.pending_results import PendingResults
+from infers.study_list.recent_results import RecentResults
 from infers.study_list.scoring import DiceScoring, score_study
 from infers.study_list.strategies import strategies
 from infers.study_list.studies import LIST_UNET, MODEL, Studies
@@ -63,6 +61,7 @@ from lib.finetuning.uniseg.course import UniSegSettings
 from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.finetuning.versions import FOLDER, Versions
 from lib.imaging import sizes
+from lib.imaging.image_cache import ImageCache
 from lib.inference.control import Control
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
 from lib.segmenters.contract import Segmenter
@@ -93,10 +92,16 @@ class Assembly:
         sizes.allow(self.config.image_mb)
         self.models = self.config.models or Path(app_dir) / "model"
         self.models.mkdir(parents=True, exist_ok=True)
-        self.datastore = _datastore(studies, self.config.state)
+        self.datastore = open_study_list(studies, self.config.state)
         self.state: Path = self.datastore.state
         self.changes, self.lock = Changes(), PriorityLock()  # and whose turn it is at the network
-        settings = SegmenterSettings(templates_per_query=self.config.templates)
+        self.memory = Memory.of(self.config.memory)
+        self.image_cache = ImageCache(self.memory.images)
+        settings = SegmenterSettings(
+            templates_per_query=self.config.templates,
+            cache_bytes=self.memory.features,
+            kept_bytes=self.memory.answers,
+        )
         self.model = ServedModel(
             self.config.weights or SHIPPED_WEIGHTS,
             self.models / PUBLISHED,
@@ -177,9 +182,10 @@ class Assembly:
             labels,
             self._segmenter,
             self.config.templates,
-            Descriptors(self.datastore, self.state / "looks.npz"),
+            Descriptors(self.datastore, self.state / "looks.npz", read=self.image_cache.peek),
             refreshed=self.config.auto_propagate,
             by_templates=lambda: self.model.segmenter,
+            images=self.image_cache,
         )
         studies.restore_labels()
         return studies
@@ -216,23 +222,27 @@ class Assembly:
     def acceptance(self) -> Acceptance:
         """Interactive results that wait to become labels."""
         pending = PendingResults(self.state / "offers")
-        labels = self.studies.labels
-        return Acceptance(self.datastore, pending, self.config.quiet_seconds, self.changes.label_saved, labels.learn)
+        saved, learn = self.changes.label_saved, self.studies.labels.learn
+        return Acceptance(self.datastore, pending, self.config.quiet_seconds, saved, learn, self.image_cache.read)
 
     @cached_property
     def board(self) -> Board:
         """The review board."""
-        return Board(self.studies, self.job, self.acceptance, self.changes.decided, self.template_check)
+        decided, pictures = self.changes.decided, self.memory.pictures
+        return Board(self.studies, self.job, self.acceptance, decided, self.template_check, pictures)
 
     @cached_property
     def engine(self) -> Engine:
         """What the infer tasks share."""
-        return Engine(self.studies, self.studies.labels, self.model, self.lock, self.acceptance)
+        recent = RecentResults(self.memory.answers)
+        return Engine(
+            self.studies, self.studies.labels, self.model, self.lock, self.acceptance, recent, self.image_cache
+        )
 
     @cached_property
     def desk(self) -> Desk:
         """The annotation page."""
-        return Desk(self.studies)
+        return Desk(self.studies, self.memory.shown)
 
     @cached_property
     def prompted(self) -> PromptedStudies:
@@ -275,8 +285,13 @@ class Assembly:
         """Saying how things stand."""
         return Status(
             self.studies, self.job, self.board, self.trainings, self.publishing, self.model, self.list_unet,
-            self.uniseg, self.config.specialist,
+            self.uniseg, self.config.specialist, self._held,
         )  # fmt: skip
+
+    def _held(self) -> dict[str, int]:
+        """Bytes that are kept of what could be read or computed again, and how many may be."""
+        images = {"allowed": self.memory.total, "images": self.image_cache.held, "shown": self.desk.held}
+        return {**images, **self.model.segmenter.held, "pictures": self.board.held}
 
     # The server
 
@@ -329,19 +344,3 @@ class Assembly:
         return if_other(
             lambda: (self.model.weights_on_disk(), self.list_unet.hash, self.uniseg.fingerprint), self.changes.noticed
         )
-
-
-def _datastore(studies: str, state: Path | None) -> Any:
-    """The study list at an address or in a folder; `state` is where the records of one at an address lie."""
-    if studies.startswith(("http://", "https://")):
-        from infers.dicom.dicomweb import open_dicomweb
-
-        digest = hashlib.sha256(studies.rstrip("/").encode()).hexdigest()[:16]
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-        return open_dicomweb(studies.rstrip("/"), state or data / "oneprompt" / digest)
-    return StudyStore(
-        studies,
-        extensions=monailabel_settings.MONAI_LABEL_DATASTORE_FILE_EXT,
-        auto_reload=monailabel_settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD,
-        read_only=monailabel_settings.MONAI_LABEL_DATASTORE_READ_ONLY,
-    )

@@ -43,6 +43,7 @@ class AppConfig:
         versions_mb: megabytes of disk that they may take.
         upload_mb: megabytes that a request may send, and that an archive in it may unpack to.
         image_mb: megabytes of voxels that one image may unpack to.
+        memory: megabytes that may be kept of images, encoded slices and answers; None: a quarter of the machine.
         hosts: names and addresses under which browsers may open the server, beside this machine's own addresses.
     """
 
@@ -63,6 +64,7 @@ class AppConfig:
     versions_mb: int = 1024
     upload_mb: int = 2048
     image_mb: int = 2048
+    memory: int | None = None
     hosts: tuple[str, ...] = ()
 
     @classmethod
@@ -187,5 +189,6 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "versions_mb": _count,
     "upload_mb": _count,
     "image_mb": _count,
+    "memory": _count,
     "hosts": _hosts,
 }

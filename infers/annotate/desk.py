@@ -15,6 +15,7 @@ from infers.board.decisions import version_of
 from infers.board.thumbnails import colours
 from infers.errors import ClientError, NotFound
 from infers.label_records import AUTOMATIC, FINAL, PROMPTED
+from infers.limits import MB
 from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.studies import Studies
@@ -32,12 +33,18 @@ class Desk:
 
     Args:
         studies: the study list.
+        capacity: bytes of voxels of shown studies to keep.
     """
 
-    def __init__(self, studies: Studies) -> None:
+    def __init__(self, studies: Studies, capacity: int = 512 * MB) -> None:
         self._studies = studies
-        self._shown = ShownStudies()
+        self._shown = ShownStudies(capacity)
         self.presence = Presence()
+
+    @property
+    def held(self) -> int:
+        """Bytes of voxels that are kept."""
+        return self._shown.held
 
     def study(self, image_id: str, shrink: int) -> dict[str, Any]:
         """What GET /oneprompt/studies/{id}/open answers (docs/annotate.md). Raises NotFound, ImageError."""

@@ -124,6 +124,12 @@ class ShownStudies:
                 self._reading.pop(key, None)
         return shown
 
+    @property
+    def held(self) -> int:
+        """Bytes of voxels."""
+        with self._lock:
+            return sum(map(_size, self._kept.values()))
+
 
 def compressed(parts: Iterator[bytes]) -> Iterator[bytes]:
     """Parts of a file as parts of a gzip stream, each as soon as it is there."""

@@ -10,6 +10,7 @@ from infers.board.decisions import Decisions
 from infers.board.thumbnails import Thumbnails, colours, shown_label
 from infers.errors import NotFound
 from infers.jobs.propagation import Propagation
+from infers.limits import MB
 from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.acceptance import Acceptance
@@ -29,6 +30,7 @@ class Board:
         acceptance: interactive results that wait.
         changed: called after templates changed.
         check: of the templates.
+        pictures: bytes of them to keep.
     """
 
     def __init__(
@@ -38,11 +40,17 @@ class Board:
         acceptance: Acceptance,
         changed: Callable[[], Any],
         check: TemplateCheck,
+        pictures: int = 64 * MB,
     ) -> None:
         self._studies, self._job, self._acceptance = studies, job, acceptance
         self._template_check = check
-        self._thumbnails = Thumbnails(studies)
+        self._thumbnails = Thumbnails(studies, pictures)
         self.decisions = Decisions(studies, acceptance, changed, job.trigger)
+
+    @property
+    def held(self) -> int:
+        """Bytes of pictures that are kept."""
+        return self._thumbnails.held
 
     def rows(self) -> list[Row]:
         """Every study as it stands now."""

@@ -28,7 +28,7 @@ class Thumbnails:
         capacity: bytes of pictures to keep.
     """
 
-    def __init__(self, studies: Studies, capacity: int = 64 * 2**20) -> None:
+    def __init__(self, studies: Studies, capacity: int) -> None:
         self._studies, self._capacity = studies, capacity
         self._lock, self._turns = threading.Lock(), threading.Semaphore(AT_ONCE)
         self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
@@ -54,6 +54,12 @@ class Thumbnails:
             file = io.BytesIO()
             Pillow.fromarray(overlay(image, mask, size)).save(file, "PNG")
         return self._keep(key, file.getvalue())
+
+    @property
+    def held(self) -> int:
+        """Bytes of pictures."""
+        with self._lock:
+            return sum(map(len, self._kept.values()))
 
     def _recall(self, key: tuple[object, ...]) -> bytes | None:
         with self._lock:

@@ -25,6 +25,7 @@ from infers.names import names_by_value
 from infers.store.datastore import StoredLabel
 from lib.imaging.dicom_seg import read_seg
 from lib.imaging.images import Image, ImageError
+from lib.imaging.label_maps import boxes_of
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def final_seg(
     """
     names = record.structures or record.statement.label_names
     if not names:
-        values = [int(value) for value in np.unique(label) if value]
+        values = list(boxes_of(label))
         names = {name: value for value, name in names_by_value(values, record.statement.naming, ()).items()}
     made = record.provenance or (automatic.record.provenance if automatic else None)
     by = Maker.SEMIAUTOMATIC if record.accepted or automatic else Maker.MANUAL

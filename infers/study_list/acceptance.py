@@ -44,6 +44,7 @@ class Acceptance:
         quiet_seconds: how long no newer result must come.
         accepted: called with the image id after a label was saved.
         learn: gives indices to names of structures, {name: index}.
+        read: gives the image in a file.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Acceptance:
         quiet_seconds: float,
         accepted: Callable[[str], Any],
         learn: Callable[[list[str]], dict[str, int]],
+        read: Callable[[str], Image] = read_image,
     ) -> None:
         self._store, self._kept, self._quiet = store, pending, quiet_seconds
-        self._accepted, self._learn = accepted, learn
+        self._accepted, self._learn, self._read = accepted, learn, read
         self._lock = threading.Lock()
         self._results: dict[str, PendingResult] = {}
         self._timers: dict[str, threading.Timer] = {}
@@ -160,7 +162,7 @@ class Acceptance:
         if former and former.record.submitted:
             logger.info("the result for %s does not replace the label that was submitted", image_id)
             return False
-        image: Image = read_image(self._store.get_image_uri(image_id))
+        image = self._read(self._store.get_image_uri(image_id))
         if any(mask.shape != image.array.shape for mask in result.masks.values()):
             raise ClientError(f"the image {image_id!r} changed since the result was made: segment it again", 409)
         # Of the board's acceptances, or of these

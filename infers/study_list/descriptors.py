@@ -42,10 +42,17 @@ class Descriptors:
         store: the study list.
         file: the cache.
         describe: image to a vector of unit length.
+        read: gives the image in a file.
     """
 
-    def __init__(self, store: Images, file: Path, describe: Callable[[Image], np.ndarray] = study_descriptor) -> None:
-        self._store, self._file, self._describe = store, file, describe
+    def __init__(
+        self,
+        store: Images,
+        file: Path,
+        describe: Callable[[Image], np.ndarray] = study_descriptor,
+        read: Callable[[str], Image] = read_image,
+    ) -> None:
+        self._store, self._file, self._describe, self._read = store, file, describe, read
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
@@ -84,7 +91,7 @@ class Descriptors:
         if known is not None:
             return known
         uri = self._store.get_image_uri(image_id)
-        return self._keep(image_id, _stamp(uri), read_image(uri) if image is None else image)
+        return self._keep(image_id, _stamp(uri), self._read(uri) if image is None else image)
 
     def _work(self) -> None:
         while True:
@@ -95,7 +102,7 @@ class Descriptors:
                     uri = self._store.get_image_uri(image_id)
                     stamp = _stamp(uri)
                     if self._known.get(image_id, ("",))[0] != stamp:
-                        self._keep(image_id, stamp, read_image(uri))
+                        self._keep(image_id, stamp, self._read(uri))
                 except Exception as error:  # whatever one study or the DICOMweb server brings
                     logger.info("%s cannot be looked at: %s", image_id, error)
             self._save(at_once=True)

@@ -19,19 +19,23 @@ import numpy as np
 
 from infers.errors import ClientError
 from infers.label_records import AUTOMATIC, FINAL, PROMPTED, Statement
+from infers.limits import MB
 from infers.names import LabelMap, choose_names, names_beside
 from infers.prompts import parse_prompts
 from infers.store.datastore import StoredLabel
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.store import Store
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.imaging.images import LABEL_SUFFIXES, Image, ImageError, read_image, read_label, read_named_label, write_label
+from lib.imaging.image_cache import ImageCache
+from lib.imaging.images import LABEL_SUFFIXES, Image, ImageError, read_label, read_named_label, write_label
+from lib.imaging.label_maps import boxes_of
 from lib.inference.templates import Summary, Template, TemplateBank
 from lib.segmenters.fingerprints import digest
 
 logger = logging.getLogger(__name__)
 
 MASK_SUFFIX = ".nii.gz"
+IMAGES_KEPT = 256 * MB
 
 
 class LabelledStudies:
@@ -42,10 +46,19 @@ class LabelledStudies:
         labels: names and indices of the structures.
         descriptors: what the studies look like.
         models: names of the models whose masks are this app's own.
+        images: those that were read lately; by default a few.
     """
 
-    def __init__(self, store: Store, labels: LabelMap, descriptors: Descriptors, models: Collection[str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        labels: LabelMap,
+        descriptors: Descriptors,
+        models: Collection[str],
+        images: ImageCache | None = None,
+    ) -> None:
         self.store, self.labels, self.descriptors, self.models = store, labels, descriptors, models
+        self.images = images or ImageCache(IMAGES_KEPT)
         self._lock = threading.RLock()
         self._names: dict[str, dict[str, int]] = {}  # by checksum of the label and its naming
         self._problems: dict[str, tuple[str, str]] = {}  # image id: (label and image, reason)
@@ -69,7 +82,7 @@ class LabelledStudies:
 
     def image(self, image_id: str) -> Image:
         """Read a study's image. Raises ImageError."""
-        image = read_image(self.store.get_image_uri(image_id))
+        image = self.images.read(self.store.get_image_uri(image_id))
         self.store.note_image(image_id, image.note)
         return image
 
@@ -144,8 +157,7 @@ class LabelledStudies:
             ClientError, ImageError: what is wrong and what to do.
         """
         label, own = read_named_label(path, self.image(image_id))
-        values = np.unique(label)
-        values = values[values != 0].tolist()
+        values = list(boxes_of(label))
         if not values:
             raise ClientError("the label is empty: paint at least one structure before submitting it")
         naming = choose_names(values, statement.naming, self._naming_sources(image_id, path, own), self.labels)

@@ -23,6 +23,7 @@ from infers.study_list.descriptors import Descriptors
 from infers.study_list.labelled_studies import MASK_SUFFIX, LabelledStudies
 from infers.study_list.predicted_quality import PredictedQuality
 from infers.study_list.store import Store
+from lib.imaging.image_cache import ImageCache
 from lib.imaging.images import Image, write_label
 from lib.inference.control import Control
 from lib.inference.templates import study_descriptor
@@ -48,6 +49,7 @@ class Studies(LabelledStudies):
         by_templates: gives the model for what templates alone say, where `segmenter` has learnt from the list's own
             labels; by default the same.
         models: names of the models whose masks are this app's own: only those are replaced or removed.
+        images: those that were read lately.
     """
 
     def __init__(
@@ -60,8 +62,9 @@ class Studies(LabelledStudies):
         refreshed: bool = True,
         by_templates: Callable[[], Segmenter] | None = None,
         models: Collection[str] = MODELS,
+        images: ImageCache | None = None,
     ) -> None:
-        super().__init__(store, labels, descriptors, models)
+        super().__init__(store, labels, descriptors, models, images)
         self._segmenter, self._by_templates = segmenter, by_templates or segmenter
         self._most, self._refreshed = most_templates, refreshed
         self.quality = PredictedQuality()
@@ -260,13 +263,12 @@ def result_params(prediction: Prediction, known: Mapping[str, int]) -> dict[str,
         prediction: the mask.
         known: {structure: index} of the study list, for indices that were not wanted.
     """
-    present = set(np.unique(prediction.mask).tolist())
     wanted = {index: name for name, index in prediction.labels.items()}
     names = {index: name for name, index in known.items()} | wanted
     in_order = {names.get(index, f"label_{index}"): index for index in range(1, max(wanted, default=0) + 1)}
     return {
         "label_names": in_order,
-        "structures": {name: index for index, name in sorted(wanted.items()) if index in present},
+        "structures": {name: index for index, name in sorted(wanted.items()) if name in prediction.boxes},
         "quality": dict(prediction.quality),
         **{key: value for key, value in prediction.provenance.items() if key != "quality"},
     }

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
-from scipy import ndimage
 
 from infers.errors import ClientError
 from infers.names import LabelMap, names_by_value
@@ -27,16 +26,20 @@ from infers.serving.clients import client_control
 from infers.serving.priority_lock import PriorityLock
 from infers.store.datastore import StoredLabel
 from infers.study_list.acceptance import Acceptance
+from infers.study_list.labelled_studies import IMAGES_KEPT
 from infers.study_list.recent_results import RecentResults
 from infers.study_list.store import Store
 from infers.study_list.studies import result_params
 from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
 from infers.temporary import prefix
-from lib.imaging.images import LABEL_SUFFIXES, Image, read_image, read_label, write_label
+from lib.imaging.image_cache import ImageCache
+from lib.imaging.images import LABEL_SUFFIXES, Image, label_bytes, read_label
+from lib.imaging.label_maps import boxes_of
 from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
 from lib.segmenters.contract import Prediction, Segmenter
 
+QUICK = 1  # level of compression of a file that is sent and forgotten
 CLIENT_AXIS = 2  # the k axis, through which both clients scroll their first view
 NAMES = ("label", "selected_label_name")  # keys of a request that hold a structure's name
 USE_AS_TEMPLATE = "use_as_template"
@@ -76,6 +79,7 @@ class Engine:
     priority_lock: PriorityLock
     acceptance: Acceptance
     recent: RecentResults = field(default_factory=RecentResults)
+    images: ImageCache = field(default_factory=lambda: ImageCache(IMAGES_KEPT))
 
 
 class OnePromptTask(InferTask):
@@ -103,15 +107,17 @@ class OnePromptTask(InferTask):
         spelled = self.engine.labels.spelled
         request = {**request, **{key: spelled(str(request[key])) for key in NAMES if request.get(key)}}
         image = self.read(request)
+        client_control().check()
         prediction = numbered_for(request, self.predict(request, image))
+        client_control().check()
         params = result_params(prediction, self.engine.labels.names)
-        params["centroids"] = centroids(prediction)
+        params["centroids"] = {name: [round(x) for x in centre] for name, centre in prediction.centres.items()}
         params["latencies"] = {"total": round(time.monotonic() - started, 3)}
         return str(_write(prediction.mask, image, request.get("result_extension"))), params
 
     def read(self, request: Mapping[str, Any]) -> Image:
         """The image of a request, whose grid the answer lies on."""
-        return read_image(request["image"], whole_frame(request))
+        return self.engine.images.read(request["image"], whole_frame(request))
 
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
         """The answer to a request about an image."""
@@ -256,20 +262,12 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
         return engine.studies.segment(image_id, image, wanted, client_control())
 
 
-def centroids(prediction: Prediction) -> dict[str, list[int]]:
-    """{structure: centre of mass in voxel indices (i, j[, k])} of the structures that are there."""
-    present = set(np.unique(prediction.mask).tolist())
-    shown = {name: index for name, index in prediction.labels.items() if index in present}
-    centres = ndimage.center_of_mass(prediction.mask > 0, prediction.mask, list(shown.values()))
-    return {name: [round(float(x)) for x in centre] for name, centre in zip(shown, centres, strict=True)}
-
-
 def _uploaded(request: Mapping[str, Any], image: Image) -> Any:
     path = request.get("label_file")
     if not path:
         return None
     label = read_label(path, image)
-    values = [int(value) for value in np.unique(label) if value]
+    values = list(boxes_of(label))
 
     def names(labels: LabelMap) -> dict[str, int]:
         named = names_by_value(values, request, labels.configured)
@@ -282,10 +280,11 @@ def _write(mask: np.ndarray, image: Image, extension: Any) -> Path:
     suffix = str(extension or ".nii.gz")
     if not suffix.lower().endswith(LABEL_SUFFIXES) or "/" in suffix or len(suffix) > 10:
         raise ClientError(f"result_extension must be one of {', '.join(LABEL_SUFFIXES)}, got {suffix!r}")
+    content = label_bytes(Path(suffix), mask, image, level=QUICK)
     handle, path = tempfile.mkstemp(suffix=suffix, prefix=prefix())
-    os.close(handle)
     try:
-        write_label(path, mask, image)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
     except BaseException:
         os.unlink(path)  # nobody else knows of it
         raise

@@ -24,6 +24,7 @@ from infers.prompts import (
     points_of,
     useful,
 )
+from lib.imaging.label_maps import boxes_of
 from lib.imaging.prompts import Prompt
 
 
@@ -132,8 +133,7 @@ def scribble_prompts(
     Raises:
         ClientError: nothing painted, or values that nothing names.
     """
-    values = np.unique(scribbles)
-    naming = names_by_value(values[values != 0].tolist(), request, configured)
+    naming = names_by_value(list(boxes_of(scribbles)), request, configured)
     painted = {name: scribbles == value for value, name in naming.items()}
     strokes = {name: painted.pop(name) for name in (FOREGROUND_STROKES, BACKGROUND_STROKES) if name in painted}
     painted = {name: mask for name, mask in painted.items() if name not in NO_STRUCTURES}

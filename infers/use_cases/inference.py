@@ -21,7 +21,7 @@ from infers.tasks.oneprompt import is_marked
 from infers.tasks.uniseg import UNISEG
 from infers.temporary import prefix
 from infers.use_cases.images import image_path
-from lib.imaging.images import Image, read_image, read_label
+from lib.imaging.images import Image, read_label
 
 Task = Callable[[Mapping[str, Any]], tuple[str, dict[str, Any]]]  # to a mask file and what a client is told about it
 
@@ -101,7 +101,7 @@ class Inference:
         folder = path.parent / image_id if path and store.on_dicomweb else path
         if path is None or folder is None or not folder.is_dir():
             raise ClientError(f"output={output} needs image=ID of a study that is a DICOM series", 406)
-        image = read_image(path)
+        image = self._studies.images.read(path)
         return read_headers(folder), image, read_label(result["file"], image)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from infers.board.board import Board
@@ -21,6 +22,7 @@ class Status:
     Args:
         studies, job, board, trainings, publishing, model, list_unet, uniseg: what is reported on.
         from_labels: labelled studies from which on a network of the list alone is trained; 0: only when asked for.
+        held: bytes that are kept in memory, by what they hold.
     """
 
     def __init__(
@@ -34,10 +36,12 @@ class Status:
         list_unet: ServedListUNet,
         uniseg: ServedUniSeg,
         from_labels: int,
+        held: Callable[[], dict[str, int]],
     ) -> None:
         self._studies, self._job, self._board = studies, job, board
         self._trainings, self._publishing = trainings, publishing
         self._model, self._list_unet, self._uniseg, self._from_labels = model, list_unet, uniseg, from_labels
+        self._held = held
 
     def of_list(self) -> dict[str, Any]:
         """Weights, structures, templates, the job and every study."""
@@ -48,6 +52,7 @@ class Status:
             "job": self._job.status().to_dict(),
             "studies": {row.id: row.brief() for row in self._board.rows()},
             "unreadable": self._board.unreadable(),
+            "memory": self._held(),
             **self._board.quality(),
         }
 

@@ -31,6 +31,7 @@ __all__ = [
     "Image",
     "ImageError",
     "image_of",
+    "label_bytes",
     "read_channels",
     "read_image",
     "read_label",
@@ -127,23 +128,33 @@ def write_image(path: str | Path, image: Image) -> None:
 
 
 def write_label(path: str | Path, mask: np.ndarray, like: Image) -> None:
-    """Write a label map on the grid of `like`, atomically, as NIfTI, NRRD or (2-D only) PNG by the path's suffix.
+    """Write a label map on the grid of `like`, atomically; see `label_bytes`."""
+    path = Path(path)
+    write_atomically(path, label_bytes(path, mask, like))
+
+
+def label_bytes(path: Path, mask: np.ndarray, like: Image, level: int = 6) -> bytes:
+    """A label map on the grid of `like` as NIfTI, NRRD or (2-D only) PNG by the path's suffix.
 
     The affine read back equals that of `like` bit for bit, and NIfTI repeats the header of a NIfTI image. Only NIfTI
     written for an image of another format rounds it, since NIfTI holds 32-bit numbers: use NRRD for those.
 
     Args:
         mask: bool or whole numbers from 0 to 65535, of the image's shape; stored as uint8 where that is enough.
+        level: how hard gzip tries, 1 to 9.
 
     Raises:
         ImageError: another shape or suffix, or values that are no labels.
     """
-    path = Path(path)
-    mask = whole_labels(np.asarray(mask))
+    mask = np.asarray(mask)
+    if mask.dtype != np.uint8:  # which needs no look
+        mask = whole_labels(mask)
     if mask.shape != like.array.shape:
         raise ImageError(f"{path.name}: a label must have its image's shape {like.array.shape}, got {mask.shape}")
-    encode = WRITERS[suffix_of(path, LABEL_SUFFIXES)]
-    write_atomically(path, encode(mask, like.affine, like.nifti_header))
+    suffix = suffix_of(path, LABEL_SUFFIXES)
+    if suffix == ".nii.gz":
+        return compressed_nifti_bytes(mask, like.affine, like.nifti_header, level)
+    return WRITERS[suffix](mask, like.affine, like.nifti_header)
 
 
 def _segmentation(path: Path) -> Dataset | None:

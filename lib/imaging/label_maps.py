@@ -6,12 +6,52 @@ from collections.abc import Sequence
 
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
+from scipy import ndimage
 
 from lib.imaging.errors import ImageError
 from lib.imaging.raw import SAME_PLACE, Raw, millimetres_apart, rounding
 
 ALMOST_WHOLE = 1e-3  # resampling by nearest neighbours in floating point leaves no more than this
 Reading = tuple[np.ndarray, np.ndarray]  # affines of the image and of the label
+Box = tuple[slice, ...]
+
+
+def boxes_of(label: np.ndarray) -> dict[int, Box]:
+    """{value: the box of its voxels} of the values from 1 on that a label map holds, in ascending order."""
+    numbers = label.view(np.uint8) if label.dtype == bool else label
+    in_memory = numbers.T if numbers.flags.f_contiguous else numbers  # scipy goes through it in the order of its axes
+    around = _bounds(in_memory)
+    boxes = {}
+    for value, inner in enumerate(ndimage.find_objects(in_memory[around]) if around else (), start=1):
+        if inner is not None:
+            box = tuple(
+                slice(outer.start + side.start, outer.start + side.stop)
+                for outer, side in zip(around, inner, strict=True)
+            )
+            boxes[value] = box if in_memory is numbers else box[::-1]
+    return boxes
+
+
+def _bounds(array: np.ndarray) -> Box:
+    """The box of all voxels that are not 0; empty where there are none."""
+    box: list[slice] = []
+    for axis in range(array.ndim):
+        inside = array[tuple(box)]
+        there = np.flatnonzero(inside.any(axis=tuple(other for other in range(array.ndim) if other != axis)))
+        if not there.size:
+            return ()
+        box.append(slice(int(there[0]), int(there[-1]) + 1))
+    return tuple(box)
+
+
+def centre_of(label: np.ndarray, value: int, box: Box) -> tuple[float, ...]:
+    """Centre of mass in voxel indices of a value that a label map holds within a box."""
+    inside = label[box] == value
+    centre = []
+    for axis, side in enumerate(box):
+        counts = np.count_nonzero(inside, axis=tuple(other for other in range(inside.ndim) if other != axis))
+        centre.append(float(counts @ np.arange(side.start, side.stop) / counts.sum()))
+    return tuple(centre)
 
 
 def whole_labels(label: np.ndarray) -> np.ndarray:

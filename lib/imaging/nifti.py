@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ def read_nifti(path: Path, frame: int = 0) -> Raw:
     place = place_of(path, ITK_IO, file.affine, spatial)
     common: dict[str, Any] = {"others": place.others, "header": _header_as_stored(file), "note": place.note}
     if file.get_data_dtype().names:  # NIfTI's RGB types
-        colours = np.asanyarray(file.dataobj)
+        colours = _voxels(file)
         array = np.stack([colours[name] for name in colours.dtype.names or ()], axis=-1)
         return Raw(array, place.affine, channels=array.shape[-1], **common)
     if not further:
-        return Raw(np.asanyarray(file.dataobj).reshape(spatial), place.affine, **common)
+        return Raw(_voxels(file).reshape(spatial), place.affine, **common)
     if len(further) > 1 or file.shape[3] == 1:  # the fifth axis holds components
         raise ImageError(
             f"{path.name}: allowed are volumes and series of them, got {len(file.shape)}-D of shape {file.shape} "
@@ -53,8 +54,7 @@ def nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Head
             form(affine, code="scanner")
         file.header.set_xyzt_units("mm")
         return bytes(file.to_bytes())
-    voxels = mask.astype(mask.dtype.newbyteorder(header.endianness)).tobytes(order="F")
-    return nifti_head(mask.shape, mask.dtype, header) + voxels
+    return nifti_head(mask.shape, mask.dtype, header) + _in_file_order(mask, header).tobytes(order="F")
 
 
 def nifti_head(shape: tuple[int, ...], kind: np.dtype, header: nibabel.Nifti1Header) -> bytes:
@@ -70,9 +70,20 @@ def nifti_head(shape: tuple[int, ...], kind: np.dtype, header: nibabel.Nifti1Hea
     return bytes(own.binaryblock + no_extensions)
 
 
-def compressed_nifti_bytes(mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None) -> bytes:
+def compressed_nifti_bytes(
+    mask: np.ndarray, affine: np.ndarray, header: nibabel.Nifti1Header | None, level: int = 6
+) -> bytes:
     """As `nifti_bytes`, gzipped without a time stamp: equal labels give equal files."""
-    return gzip.compress(nifti_bytes(mask, affine, header), compresslevel=6, mtime=0)
+    pack = zlib.compressobj(level, wbits=31)
+    if header is None:
+        return pack.compress(nifti_bytes(mask, affine, None)) + pack.flush()
+    head = pack.compress(nifti_head(mask.shape, mask.dtype, header))
+    voxels = np.asfortranarray(_in_file_order(mask, header))
+    return head + pack.compress(voxels.T.data) + pack.flush()
+
+
+def _in_file_order(mask: np.ndarray, header: nibabel.Nifti1Header) -> np.ndarray:
+    return mask.astype(mask.dtype.newbyteorder(header.endianness), copy=False)
 
 
 def _check_extensions(path: Path) -> None:
@@ -87,6 +98,12 @@ def _check_extensions(path: Path) -> None:
         raise ImageError(
             f"{path.name}: cannot be read (voxels must begin within {LONGEST_EXTENSIONS} bytes): is the file whole?"
         )
+
+
+def _voxels(file: Any) -> np.ndarray:
+    """All of them, in memory: a file that is mapped ends the process when somebody cuts it short."""
+    array = np.asanyarray(file.dataobj)
+    return np.array(array, order="K", subok=False) if isinstance(array, np.memmap) else array
 
 
 def _volume(file: Any, frame: int, count: int, path: Path) -> np.ndarray:

@@ -241,4 +241,5 @@ def _checked_box(box: Sequence[float]) -> tuple[int, ...]:
 
 
 def _take(array: np.ndarray | None, axis: int, index: int) -> np.ndarray | None:
-    return None if array is None else np.take(array, index, axis=axis)
+    # A view: numpy's `take` would bring the whole volume into another order first
+    return None if array is None else array[(slice(None),) * axis + (index,)]

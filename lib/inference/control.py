@@ -22,14 +22,18 @@ class Control:
         """Whether the work is to end."""
         return False
 
-    def advance(self, fraction: float) -> None:
-        """End the work where it is to end, else report.
+    def check(self) -> None:
+        """End the work where it is to end.
 
         Raises:
             Cancelled: `stopped` holds.
         """
         if self.stopped:
             raise Cancelled("the work was stopped")
+
+    def advance(self, fraction: float) -> None:
+        """End the work where it is to end, else report. Raises Cancelled."""
+        self.check()
         self.report(fraction)
 
     def part(self, low: float, high: float) -> Control:

@@ -56,7 +56,12 @@ class Answer:
 
 def is_refinement(prompt: Prompt) -> bool:
     """Whether the prompt corrects an answer that segmented something."""
-    return prompt.previous is not None and bool((prompt.previous > 0.5).any())
+    return prompt.previous is not None and bool(_inside(prompt.previous).any())
+
+
+def _inside(mask: np.ndarray) -> np.ndarray:
+    """A bool mask or probabilities as a bool mask; of the former no copy."""
+    return mask if mask.dtype == bool else mask > 0.5
 
 
 def seeds_of(prompt: Prompt, axis: int) -> list[int]:
@@ -91,7 +96,10 @@ def on_one_slice(box: Sequence[int] | None, axis: int) -> bool:
 
 
 def own_answers(
-    network: SliceNetwork, slices: Sequence[tuple[Features, np.ndarray]], tight: Sequence[bool] | None = None
+    network: SliceNetwork,
+    slices: Sequence[tuple[Features, np.ndarray]],
+    tight: Sequence[bool] | None = None,
+    control: Control = Control(),
 ) -> list[np.ndarray]:
     """Logits (S, S) of slices that are their own templates, each with the prompt maps (2, 5, S, S) on it.
 
@@ -100,14 +108,14 @@ def own_answers(
     drawn around more than this slice.
     """
     maps = [own for _, own in slices]
-    answers = list(network.answers(Question(features, features, own, own) for features, own in slices))
+    answers = list(network.answers((Question(features, features, own, own) for features, own in slices), control))
     first = [place for place, own in enumerate(maps) if not own[:, PREVIOUS].any()]
     for _ in range(PASSES - 1):
         for place in first:
             inside = to_probability(answers[place])
             maps[place] = maps[place].copy()
             maps[place][:, PREVIOUS] = inside, 1 - inside
-        again = network.answers(Question(slices[n][0], slices[n][0], maps[n], maps[n]) for n in first)
+        again = network.answers((Question(slices[n][0], slices[n][0], maps[n], maps[n]) for n in first), control)
         for place, logits in zip(first, again, strict=True):
             answers[place] = logits
     for place in first:
@@ -151,7 +159,7 @@ class Interaction:
             if not known and not only_slice:
                 fronts.append(name)
         self._keep_what_stands(only_slice)
-        self._answer_prompted(direct)
+        self._answer_prompted(direct, control)
         if not only_slice:
             self._pass_outward({name: direct[name] for name in fronts}, control)
         return self.answers
@@ -166,18 +174,19 @@ class Interaction:
                 trusted.update({index: painted[index] for index in np.flatnonzero(painted.any(axis=(1, 2))).tolist()})
             if is_refinement(prompt) and not only_slice:
                 assert prompt.previous is not None
-                before = np.moveaxis(prompt.previous > 0.5, axis, 0)
+                before = np.moveaxis(_inside(prompt.previous), axis, 0)
                 untouched = set(range(len(self.stack))) - set(prompt.slices(axis))
                 trusted.update({index: before[index] for index in untouched})
 
-    def _answer_prompted(self, direct: Mapping[str, Sequence[int]]) -> None:
+    def _answer_prompted(self, direct: Mapping[str, Sequence[int]], control: Control) -> None:
         targets = [
             (name, i) for name, indices in direct.items() for i in indices if i not in self.answers[name].trusted
         ]
-        features = self.network.encode(self.stack, [index for _, index in targets])
+        features = self.network.encode(self.stack, [index for _, index in targets], control=control.part(0, 0))
         maps = {key: self._maps(*key) for key in targets}
         tight = [on_one_slice(self.prompts[name].box, self.stack.axis) for name, _ in targets]
-        own = own_answers(self.network, [(features[index], maps[name, index]) for name, index in targets], tight)
+        slices = [(features[index], maps[name, index]) for name, index in targets]
+        own = own_answers(self.network, slices, tight, control)
         for (name, index), logits in zip(targets, own, strict=True):
             self.answers[name].logits[index] = logits
         self._measure_agreement(targets, features)

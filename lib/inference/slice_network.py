@@ -79,6 +79,11 @@ class SliceNetwork:
         return self.network.config.image_size
 
     @property
+    def held(self) -> int:
+        """Bytes of encoded slices."""
+        return self._cache.held
+
+    @property
     def most_templates(self) -> int:
         """Template slices that answer a question together, at most."""
         return self.network.config.most_templates
@@ -105,10 +110,15 @@ class SliceNetwork:
         batches = [slices[start : start + self.batch_size] for start in range(0, len(slices), self.batch_size)]
         return [features for batch in batches for features in self._encoded(batch)]
 
-    def answers(self, questions: Iterable[Question]) -> Iterator[np.ndarray]:
-        """Logits (S, S), float32, for each question; a batch of questions is taken when its first answer is wanted."""
+    def answers(self, questions: Iterable[Question], control: Control = Control()) -> Iterator[np.ndarray]:
+        """Logits (S, S), float32, for each question; a batch of questions is taken when its first answer is wanted.
+
+        Raises:
+            Cancelled: the control stopped it.
+        """
         remaining = iter(questions)
         while batch := list(islice(remaining, self.batch_size)):
+            control.check()
             yield from self._answer_batch(batch)
 
     def _encoded(self, slices: Sequence[np.ndarray]) -> list[Features]:
@@ -172,6 +182,10 @@ class _Cache:
     def put(self, key: tuple[str, int, int], features: Features) -> None:
         with self._lock, suppress(ValueError):  # larger than the whole room: not kept
             self._entries[key] = features
+
+    @property
+    def held(self) -> int:
+        return int(self._entries.currsize)
 
 
 def _size(features: Features) -> int:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 
-from lib.imaging.images import Image
+from lib.imaging.image import Image, add_voxels
+from lib.imaging.label_maps import boxes_of
 from lib.imaging.prompts import Prompt, PromptType
 from lib.imaging.transforms import normalise
 from lib.imaging.volumes import Stack
@@ -68,8 +69,8 @@ class Template:
             )
         for prompt in self.prompts.values():
             prompt.validate(shape)
-        present = set() if self.label is None else set(np.unique(self.label).tolist())
-        painted = [name for name, value in self.names.items() if value in present - {0}]
+        present = set() if self.label is None else set(boxes_of(self.label))
+        painted = [name for name, value in self.names.items() if value in present]
         prompted = [name for name, prompt in self.prompts.items() if not prompt.is_empty]
         object.__setattr__(self, "painted", frozenset(painted))
         object.__setattr__(self, "structures", tuple(dict.fromkeys([*painted, *prompted])))
@@ -100,12 +101,14 @@ class Template:
     def _digest(self) -> str:
         digest = hashlib.sha256(self.image.checksum.encode())
         digest.update(repr(sorted(self.names.items())).encode())
-        digest.update(b"" if self.label is None else self.label.tobytes())
+        if self.label is not None:
+            add_voxels(digest, self.label)
         for name, prompt in sorted(self.prompts.items()):
             for part in fields(prompt):
                 value = getattr(prompt, part.name)
                 digest.update(f"{name} {part.name} {None if isinstance(value, np.ndarray) else value}".encode())
-                digest.update(value.tobytes() if isinstance(value, np.ndarray) else b"")
+                if isinstance(value, np.ndarray):
+                    add_voxels(digest, value)
         return digest.hexdigest()
 
 

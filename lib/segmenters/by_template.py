@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lib.imaging.files import write_atomically
 from lib.imaging.images import LABEL_SUFFIXES, ImageError, read_image, read_label, write_label
+from lib.imaging.label_maps import boxes_of
 from lib.inference.templates import Template
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
@@ -29,7 +28,7 @@ def read_template(image: str | Path, label: str | Path, names: Sequence[str] = (
     """
     picture = read_image(image)
     label_map = read_label(label, picture)
-    values = [int(value) for value in np.unique(label_map) if value]
+    values = list(boxes_of(label_map))
     if not values:
         raise ImageError(f"{Path(label).name}: the template's label must hold a structure, got 0 everywhere: paint one")
     if len(set(names)) < len(names) or len(names) > max(values):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from lib.imaging.images import Image, ImageError
+from lib.imaging.label_maps import Box, boxes_of, centre_of
 from lib.imaging.prompts import Prompt, PromptError, PromptType
 from lib.inference.control import Cancelled, Control
 from lib.inference.templates import Template, TemplateError
@@ -86,6 +88,17 @@ class Prediction:
     labels: Mapping[str, int]
     quality: Mapping[str, float]
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def boxes(self) -> Mapping[str, Box]:
+        """Structure to the box of its voxels, of those that the mask holds."""
+        boxes = boxes_of(self.mask)
+        return {name: boxes[index] for name, index in self.labels.items() if index in boxes}
+
+    @property
+    def centres(self) -> Mapping[str, tuple[float, ...]]:
+        """Structure to its centre of mass in voxel indices, of those that the mask holds."""
+        return {name: centre_of(self.mask, self.labels[name], box) for name, box in self.boxes.items()}
 
 
 class Segmenter(Protocol):

@@ -41,21 +41,49 @@ def joined(main: Stack, planes: Sequence[tuple[Stack, np.ndarray]], smoothing: f
     return smooth(np.moveaxis(total, main.axis, 0), spacing, (across, within, within))
 
 
-def prompted_logits(stack: Stack, answer: Answer, prompt: Prompt) -> np.ndarray:
-    """Logits (N, H, W) of an interactive answer, absent on slices without one and outside a box."""
-    shape = (len(stack), *stack.slice(0).shape)
-    logits = np.full(shape, ABSENT_LOGIT, np.float32)
-    for index, own in answer.logits.items():
-        logits[index] = resized(own[None], stack)[0]
-    if prompt.box is not None:
-        inside = np.zeros(stack.array.shape, bool)
-        inside[tuple(slice(*prompt.box[2 * axis : 2 * axis + 2]) for axis in range(3))] = True
-        boxed = np.moveaxis(inside, stack.axis, 0)
-        limited = boxed.any(axis=(1, 2), keepdims=True) | (boxed.any(axis=(1, 2)).sum() > 1)
-        logits[limited & ~boxed] = ABSENT_LOGIT
-    for index, mask in answer.trusted.items():
-        logits[index] = np.where(mask, CERTAIN, -CERTAIN)
-    return logits
+def prompted_mask(stack: Stack, structures: Sequence[tuple[int, Answer, Prompt]]) -> np.ndarray:
+    """Label map on the image's own grid of interactive answers: slices without one, and what lies outside a box, are
+    background.
+
+    It is made slice by slice, and only where something was answered: what a click costs follows from what it changes,
+    not from the volume.
+
+    Args:
+        structures: label index, answer, and the prompt in canonical orientation, of each.
+
+    Returns:
+        uint8, or uint16 where an index needs it.
+    """
+    kind = label_kind(max(index for index, _, _ in structures))
+    mask = np.zeros(stack.image.array.shape, kind, order="F" if stack.image.array.flags.f_contiguous else "C")
+    slices = stack.slices_of(mask)  # a view: what is written there is written into the mask
+    for place in sorted({place for _, answer, _ in structures for place in (*answer.logits, *answer.trusted)}):
+        best = np.zeros(slices.shape[1:], np.float32)
+        for index, answer, prompt in structures:
+            logits = _prompted_logits(stack, answer, prompt, place)
+            if logits is not None:
+                wins = logits > best
+                slices[place][wins], best[wins] = index, logits[wins]
+    return mask
+
+
+def _prompted_logits(stack: Stack, answer: Answer, prompt: Prompt, place: int) -> np.ndarray | None:
+    """Logits (H, W) of an interactive answer on one slice; None where it is background everywhere."""
+    if (painted := answer.trusted.get(place)) is not None:
+        return np.where(painted, np.float32(CERTAIN), np.float32(-CERTAIN)) if painted.any() else None
+    own = answer.logits.get(place)
+    if own is None or own.max() <= 0:  # nor is anything between its pixels larger
+        return None
+    logits = resized(own[None], stack)[0]
+    if prompt.box is None:
+        return logits
+    low, high = prompt.box[2 * stack.axis : 2 * stack.axis + 2]
+    if not low <= place < high:
+        return logits if high - low == 1 else None  # a box on one slice says nothing of the others
+    window = tuple(slice(*prompt.box[2 * axis : 2 * axis + 2]) for axis in range(3) if axis != stack.axis)
+    boxed = np.full_like(logits, ABSENT_LOGIT)
+    boxed[window] = logits[window]
+    return boxed
 
 
 def compete(
@@ -80,4 +108,9 @@ def compete(
     for index, least in (least_islands or {}).items():
         mask = slices == index
         slices[mask & ~remove_small_components(mask, least)] = 0
-    return slices.astype(np.uint8) if highest <= np.iinfo(np.uint8).max else slices
+    return slices.astype(label_kind(highest), copy=False)
+
+
+def label_kind(highest: int) -> np.dtype:
+    """The type of a label map with indices up to this one."""
+    return np.dtype(np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16)

@@ -26,6 +26,7 @@ class SegmenterSettings:
         interaction: how a mask passes through a volume.
         quality_slices: slices that the predicted quality is measured on; 0 for none.
         batch_size, precision, cache_bytes: see `lib.inference.slice_network.SliceNetwork`.
+        kept_bytes: room for interactive answers, see `lib.segmenters.kept_answers`; 0 keeps none.
     """
 
     match: MatchSettings = field(default_factory=MatchSettings)
@@ -39,3 +40,4 @@ class SegmenterSettings:
     batch_size: int = 8
     precision: str = "auto"
     cache_bytes: int = 2**29
+    kept_bytes: int = 2**27

@@ -35,14 +35,15 @@ from lib.quality.estimate import estimate_quality, quality_record
 from lib.quality.estimator import Estimator
 from lib.quality.features import MaskOrigin, measure_features
 from lib.segmenters.contract import Capabilities, Prediction, checked_labels
-from lib.segmenters.mask_assembly import compete, joined, prompted_logits
+from lib.segmenters.kept_answers import Inquiry, KeptAnswer, KeptAnswers
+from lib.segmenters.mask_assembly import compete, joined, label_kind, prompted_mask
 from lib.segmenters.provenance import provenance
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.template_answers import TemplateAnswers, ask, choose, template_masks
 
 # Which templates answer is part of a mask's own record, and these change no voxel
-NOT_OF_FINGERPRINT = ("templates_per_query", "quality_slices", "batch_size", "cache_bytes")
+NOT_OF_FINGERPRINT = ("templates_per_query", "quality_slices", "batch_size", "cache_bytes", "kept_bytes")
 
 
 class SliceSegmenter:
@@ -70,6 +71,7 @@ class SliceSegmenter:
         self.fingerprint = self.weights_hash + _changes(settings)
         self.capabilities = Capabilities(name, dimensions=2, most_templates=network.config.most_templates)
         self._network = SliceNetwork(network, device, settings.batch_size, settings.precision, settings.cache_bytes)
+        self._kept = KeptAnswers(settings.kept_bytes)
         self._views = AugmentedViews(self._network)
         self._estimator = estimator or Estimator.valid_for(self.weights_hash)
 
@@ -84,6 +86,11 @@ class SliceSegmenter:
         """
         network = load_network(weights, device)
         return cls(network, device, settings, Estimator.valid_for(weights_hash(network), weights))
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Bytes that are kept of encoded slices (`features`) and of interactive answers (`answers`)."""
+        return {"features": self._network.held, "answers": self._kept.held}
 
     def segment(
         self,
@@ -101,7 +108,7 @@ class SliceSegmenter:
         quality = self._quality(answers, labels, slices)
         types = {name: own[0].prompt_types(name) for name, own in answers.chosen.items()}
         ids = dict.fromkeys(template.id for own in answers.chosen.values() for template in own)
-        return self._prediction(answers.stack, slices, labels, ids, types, quality)
+        return self._prediction(answers.stack.restored(slices), labels, ids, types, quality)
 
     def masks(
         self,
@@ -131,19 +138,28 @@ class SliceSegmenter:
         """See `Segmenter`.
 
         In a volume the prompted slices answer and the mask passes outward; a prompt with a previous mask changes only
-        the slices it touches. Only prompted structures are in the result.
+        the slices it touches, and so does one that says what an earlier one said and more (`kept_answers`). Only
+        prompted structures are in the result.
         """
         self.capabilities.check_channels(len(image.channels))
         prompts, labels = _prompted(prompts, labels)
         stack = Stack.of(image, axis=axis)
+        types = {name: prompt.types for name, prompt in prompts.items()}
+        inquiry = Inquiry.of(image.checksum, stack.axis, only_slice, prompts)
+        answer = self._kept.get(inquiry)
+        if answer is not None:
+            mask = answer.label(labels, label_kind(max(labels.values())))
+            return self._prediction(mask, labels, [], types, {"quality": dict(answer.quality)})
+        if (former := self._kept.before(inquiry)) is not None:
+            prompts = {name: prompt.replace(previous=former.mask(name)) for name, prompt in prompts.items()}
         turned = {name: stack.prompt(prompt) for name, prompt in prompts.items()}
         interaction = Interaction(self._network, stack, turned, self.settings.interaction)
         answers = interaction.run(only_slice, control.part(0, 0.95))
-        volumes = ((labels[name], prompted_logits(stack, answers[name], turned[name])) for name in prompts)
-        slices = compete(stack, volumes)
+        mask = prompted_mask(stack, [(labels[name], answers[name], turned[name]) for name in prompts])
         quality = {name: round(float(np.mean(answers[name].agreements or [1.0])), 4) for name in prompts}
-        types = {name: prompt.types for name, prompt in prompts.items()}
-        return self._prediction(stack, slices, labels, [], types, {"quality": quality})
+        prediction = self._prediction(mask, labels, [], types, {"quality": quality})
+        self._kept.put(inquiry, KeptAnswer.of(prediction))
+        return prediction
 
     def _ask(
         self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], control: Control
@@ -182,8 +198,7 @@ class SliceSegmenter:
 
     def _prediction(
         self,
-        stack: Stack,
-        slices: np.ndarray,
+        mask: np.ndarray,
         labels: Mapping[str, int],
         templates: Any,
         prompt_types: Mapping[str, Any],
@@ -197,7 +212,7 @@ class SliceSegmenter:
             prompt_types=prompt_types,
             quality=quality,
         )
-        return Prediction(stack.restored(slices), dict(labels), quality["quality"], record)
+        return Prediction(mask, dict(labels), quality["quality"], record)
 
 
 def _prompted(prompts: Mapping[str, Prompt], labels: Mapping[str, int]) -> tuple[dict[str, Prompt], dict[str, int]]:

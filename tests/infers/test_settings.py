@@ -31,6 +31,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "versions_mb": "100",
         "upload_mb": "50",
         "image_mb": "60",
+        "memory": "70",
         "hosts": "Ward.example., 10.0.0.7,[::1]",
     }
     config = AppConfig.from_conf(conf)
@@ -40,7 +41,8 @@ def test_every_setting_is_read_from_its_text(tmp_path):
     assert config.weights == config.uniseg == tmp_path / "w.safetensors"
     assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
     assert (config.auto_finetune, config.specialist, config.versions, config.versions_mb) == (5, 6, 4, 100)
-    assert (config.upload_mb, config.image_mb, config.hosts) == (50, 60, ("ward.example", "10.0.0.7", "::1"))
+    assert (config.upload_mb, config.image_mb, config.memory) == (50, 60, 70)
+    assert config.hosts == ("ward.example", "10.0.0.7", "::1")
     assert (config.finetuning.epochs, config.finetuning.mode) == (2, "norms")
 
 

@@ -99,8 +99,8 @@ def test_all_writing_together_grows_as_the_list_does(monkeypatch, tmp_path):
         monkeypatch.setattr(
             "infers.study_list.descriptors.write_atomically", lambda path, data: sizes.append(len(data))
         )
-        monkeypatch.setattr("infers.study_list.descriptors.read_image", lambda uri: Image(np.eye(2), np.eye(4)))
-        looks = Descriptors(Many(), tmp_path / "none.npz", lambda image: np.ones(64, np.float32) / 8)
+        image = Image(np.eye(2), np.eye(4))
+        looks = Descriptors(Many(), tmp_path / "none.npz", lambda image: np.ones(64, np.float32) / 8, lambda uri: image)
         looks._store = Many()
         for image_id in Many().list_images():
             looks.of(image_id)
