@@ -49,7 +49,7 @@ def names_by_value(values: Iterable[int], params: Mapping[str, Any], configured:
     by_index = {index: name for name, index in entries if index is not None}
     by_order = dict(enumerate((name for name, _ in entries), start=1))
     # Slicer's submit numbers its segments before it drops the background and scribble ones, and the map after it.
-    renumbered = "client_id" in params and set(by_index) != set(by_order)
+    renumbered = "client_id" in params and bool(params.get("label_info")) and set(by_index) != set(by_order)
     first, second = (by_order, by_index) if renumbered else (by_index, by_order)
     for naming in (first, second):
         if all(value in naming for value in values):

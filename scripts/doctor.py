@@ -79,14 +79,17 @@ def _of_folder(path: Path, list_only: bool) -> tuple[list[str], bool]:
 def mirror(folder: Path) -> Iterator[Path]:
     """A temporary folder of links to every file below a folder: a study list writes its index where its files are."""
     with tempfile.TemporaryDirectory(prefix="oneprompt-doctor-") as there:
-        top = Path(there) / "studies"
-        for parent, folders, names in os.walk(folder):
+        top, real = Path(there) / "studies", folder.resolve()
+        for parent, folders, names in os.walk(real):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            here = top / Path(parent).relative_to(folder)
+            here = top / Path(parent).relative_to(real)
             here.mkdir(parents=True)
+            for link in (Path(parent) / name for name in folders if (Path(parent) / name).is_symlink()):
+                target = link.resolve()
+                (here / link.name).symlink_to(top / target.relative_to(real) if target.is_relative_to(real) else target)
             for name in names:
                 if not name.startswith(".") and name != "datastore_v2.json":
-                    (here / name).symlink_to(Path(parent).resolve() / name)
+                    (here / name).symlink_to(Path(parent) / name)
         yield top
 
 

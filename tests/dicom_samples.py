@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import pydicom
 import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_pixel_data_frame
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import MPEG2MPML, UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from scripts.phantoms.dicom_series import make_uid, write_series
@@ -84,33 +84,52 @@ def incomplete(folder: Path, missing: int = 2) -> Path:
     return folder
 
 
-def enhanced(folder: Path, affine: np.ndarray = AXIAL, uid: str = "1.2.3") -> Path:
-    """One enhanced MR object; its frames come in another order than they lie in."""
+def enhanced(
+    folder: Path, affine: np.ndarray = AXIAL, uid: str = "1.2.3", order: tuple[int, ...] = FRAME_ORDER
+) -> Path:
+    """One enhanced MR object; by default its frames come in another order than they lie in."""
     write(folder, affine, uid=uid)
     paths = sorted(folder.iterdir())
     slices = [pydicom.dcmread(path) for path in paths]
     first = slices[0]
     first.SOPClassUID = first.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4.1")
-    first.NumberOfFrames = len(FRAME_ORDER)
+    first.NumberOfFrames = len(order)
     frames = []
-    for k in FRAME_ORDER:
+    for k in order:
         frame, place, plane = Dataset(), Dataset(), Dataset()
         place.ImagePositionPatient = slices[k].ImagePositionPatient
         plane.ImageOrientationPatient = first.ImageOrientationPatient
-        frame.PlanePositionSequence, frame.PlaneOrientationSequence = Sequence([place]), Sequence([plane])
+        frame.PlanePositionSequence, frame.PlaneOrientationSequence = DicomSequence([place]), DicomSequence([plane])
         frames.append(frame)
     measures, shared = Dataset(), Dataset()
     measures.PixelSpacing, measures.SpacingBetweenSlices, measures.SliceThickness = (
         first.PixelSpacing, first.SpacingBetweenSlices, first.SliceThickness)  # fmt: skip
-    shared.PixelMeasuresSequence = Sequence([measures])
-    first.SharedFunctionalGroupsSequence = Sequence([shared])
-    first.PerFrameFunctionalGroupsSequence = Sequence(frames)
-    first.PixelData = b"".join(slices[k].PixelData for k in FRAME_ORDER)
+    shared.PixelMeasuresSequence = DicomSequence([measures])
+    first.SharedFunctionalGroupsSequence = DicomSequence([shared])
+    first.PerFrameFunctionalGroupsSequence = DicomSequence(frames)
+    first.PixelData = b"".join(slices[k].PixelData for k in order)
     for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceLocation"):
         delattr(first, name)
     for path in paths[1:]:
         path.unlink()
     first.save_as(paths[0], write_like_original=False)
+    return folder
+
+
+def in_several_files(folder: Path, parts: Sequence[Sequence[int]] = ((0, 1), (2,), (3, 4, 5))) -> Path:
+    """An enhanced object's frames, shared out among several files of its series."""
+    (path,) = folder.iterdir()
+    whole = pydicom.dcmread(path)
+    size = len(whole.PixelData) // int(whole.NumberOfFrames)
+    for number, frames in enumerate(parts, start=1):
+        part = pydicom.dcmread(path)
+        part.SOPInstanceUID = part.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number}"
+        part.NumberOfFrames, part.InstanceNumber = len(frames), number
+        groups = whole.PerFrameFunctionalGroupsSequence
+        part.PerFrameFunctionalGroupsSequence = DicomSequence([groups[frame] for frame in frames])
+        part.PixelData = b"".join(whole.PixelData[frame * size : (frame + 1) * size] for frame in frames)
+        part.save_as(folder / f"part{number}.dcm")
+    path.unlink()
     return folder
 
 
@@ -144,7 +163,7 @@ def colour_ultrasound(folder: Path) -> Path:
     region = Dataset()
     region.PhysicalUnitsXDirection = region.PhysicalUnitsYDirection = 3
     region.PhysicalDeltaX, region.PhysicalDeltaY = 0.05, 0.04
-    single(folder, "US", SequenceOfUltrasoundRegions=Sequence([region]))
+    single(folder, "US", SequenceOfUltrasoundRegions=DicomSequence([region]))
 
     def edit(dataset: Dataset, k: int) -> None:
         grey = (volume()[:, :, 0] // 2).T.astype(np.uint8)

@@ -40,6 +40,7 @@ from infers.tasks.oneprompt import USE_AS_TEMPLATE, is_marked
 from infers.tasks.submit import SUBMIT
 
 Output = Literal["image", "json", "all", "dicom_seg", "rtstruct"]  # MONAI Label's own, and the last
+DICOM_OUTPUTS = ("dicom_seg", "rtstruct")
 Upload = Annotated[UploadFile, File()]
 USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
@@ -122,6 +123,10 @@ def _add_inference(router: APIRouter, app: App, sessions: Sessions | None) -> No
         request = json_object(params, "params")
         for key in ("image", "session", "label_file", "image_id", "save_label", "label_tag"):
             request.pop(key, None)  # said by the address, or not at all
+        if frame and output in DICOM_OUTPUTS:
+            raise ClientError(
+                f"output={output} refers to the first volume of a series: leave `frame` out, or ask for image"
+            )
         request |= {"model": model, "user": user.username, "frame": frame}
         if is_marked(request):
             check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{USE_AS_TEMPLATE}, which saves a label,")
@@ -129,7 +134,7 @@ def _add_inference(router: APIRouter, app: App, sessions: Sessions | None) -> No
             check_role(user, settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR, f"{SUBMIT}, which saves a label,")
         with ExitStack() as uploads:
             result = app.inference.run(_on_image(request, image, session_id, file, label, uploads))
-        if output in ("dicom_seg", "rtstruct"):
+        if output in DICOM_OUTPUTS:
             try:
                 write = app.inference.as_dicom_seg if output == "dicom_seg" else app.inference.as_rtstruct
                 made = write(image, result)

@@ -78,9 +78,12 @@ class Board:
     def files(self) -> list[dict[str, Any]]:
         """Every file of the study folder: taken as what, joined with what, or left out why."""
         store: Any = self._studies.store
-        notes = store.notes()
-        listed = store.listing()
-        return [{**asdict(one), "note": notes.get(one.study, "") if one.taken == "image" else ""} for one in listed]
+        of_studies = store.notes()
+        files = []
+        for one in store.listing():
+            notes = (one.note, of_studies.get(one.study) if one.taken == "image" else "")
+            files.append({**asdict(one), "note": "; ".join(note for note in notes if note)})
+        return files
 
     def shown(self, image_id: str) -> StoredLabel | None:
         """The label that a study's picture shows."""

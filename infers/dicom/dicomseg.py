@@ -11,19 +11,19 @@ import copy
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import highdicom
 import numpy as np
-import pydicom
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from highdicom.sr import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.valuerep import DSfloat
 
-from infers.dicom.headers import completed
+from infers.dicom.headers import completed, with_elements
 from lib import VERSION
 from lib.imaging.dicom import Arrangement, arrange, without_repeats
 from lib.imaging.dicom_headers import Frame, functional_group, read_header
@@ -81,9 +81,11 @@ def write_segments(
     present = {name: mask for name, mask in masks.items() if mask.any()}
     if not present:
         raise ImageError("the label is empty: a DICOM SEG needs at least one segment")
-    ordered, slices = _sources(completed(series), image)
+    series = completed(series)
+    arranged = arranged_on(series, image)
+    ordered = _as_single_images(series, arranged)
     # highdicom wants (frames, rows, columns, segments), frames as the instances are given
-    pixels = np.stack([mask[:, :, slices].T for mask in present.values()], axis=-1).astype(np.uint8)
+    pixels = np.stack([mask.T for mask in present.values()], axis=-1).astype(np.uint8)
     kind = "AUTOMATIC" if by is SegmentAlgorithmTypeValues.AUTOMATIC else "FINAL"
     try:
         seg = Segmentation(
@@ -109,6 +111,8 @@ def write_segments(
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom is strict about the series' headers
         raise ImageError(f"the series' headers do not allow a DICOM SEG: {error}") from error
     seg.SeriesDescription = AUTOMATIC_SERIES if kind == "AUTOMATIC" else FINAL_SERIES
+    uids = [str(single.SOPInstanceUID) for single in ordered]
+    _refer(seg, dict(zip(uids, arranged.frames, strict=True)), series)
     return seg
 
 
@@ -171,45 +175,62 @@ def arranged_on(series: Sequence[Dataset], image: Image) -> Arrangement:
     return arranged
 
 
-def _sources(series: Sequence[Dataset], image: Image) -> tuple[list[Dataset], list[int]]:
-    """The instances in the order of the slices, and for each of their frames the slice (k) that it is."""
-    arranged = arranged_on(series, image)
-    distance = round(float(np.linalg.norm(arranged.affine[:3, 2])), 6)
-    if len(series) > 1:
-        if any(int(header.get("NumberOfFrames") or 1) > 1 for header in series):
-            raise ImageError(
-                "a DICOM SEG refers to single images or to one object of many, and this series has several objects of "
-                "many: save its label as NIfTI or NRRD"
-            )
-        ordered = [_with_thickness(series[frame.instance], distance) for frame in arranged.frames]
-        return ordered, list(range(len(arranged.frames)))
-    place = {frame.number: k for k, frame in enumerate(arranged.frames)}
-    header = _with_thickness(series[0], distance)
-    return [_with_shared_plane(header, arranged.frames[0], distance)], [place[number] for number in sorted(place)]
+def _as_single_images(series: Sequence[Dataset], arranged: Arrangement) -> list[Dataset]:
+    """Each frame as an image of its own, the one kind of series that highdicom takes in every form that there is.
+
+    Enhanced objects become headers with a UID for each of their frames, which `_refer` puts right.
+    """
+    distance = float(np.linalg.norm(arranged.affine[:3, 2]))
+    singles = []
+    for frame in arranged.frames:
+        header = series[frame.instance]
+        measures = functional_group(header, frame.number, "PixelMeasuresSequence")
+        # highdicom writes none of a slice's sizes without its thickness
+        values: dict[str, Any] = {
+            "SliceThickness": measures.get("SliceThickness") or header.get("SliceThickness") or _decimals([distance])[0]
+        }
+        if "NumberOfFrames" in header:
+            values |= {
+                "SOPInstanceUID": highdicom.UID(),
+                "ImagePositionPatient": _decimals(np.asarray(frame.position)),
+                "ImageOrientationPatient": _decimals(frame.directions.T.ravel()),
+                "PixelSpacing": _decimals(frame.spacing[::-1]),
+                "SpacingBetweenSlices": measures.get("SpacingBetweenSlices") or header.get("SpacingBetweenSlices"),
+            }
+        single = with_elements(header, values)
+        for name in ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+            if name in single:
+                delattr(single, name)
+        singles.append(single)
+    return singles
 
 
-def _with_thickness(header: Dataset, distance: float) -> Dataset:
-    """A header with a thickness of slices, without which highdicom writes none of their sizes: their distance."""
-    if not header.get("SliceThickness"):
-        header = copy.copy(header)
-        header.SliceThickness = distance
-    return header
+def _decimals(values: Iterable[float]) -> list[DSfloat]:
+    return [DSfloat(float(value), auto_format=True) for value in values]
 
 
-def _with_shared_plane(header: Dataset, frame: Frame, distance: float) -> Dataset:
-    """A header as highdicom wants a multi-frame object's: what all frames share is said at one place."""
-    if "SharedFunctionalGroupsSequence" not in header:
-        return header
-    header, plane, measures = copy.deepcopy(header), Dataset(), Dataset()
-    plane.ImageOrientationPatient = [round(float(x), 10) for x in frame.directions.T.ravel()]
-    measures.update(functional_group(header, 0, "PixelMeasuresSequence"))
-    measures.PixelSpacing = list(frame.spacing[::-1])
-    shared = header.SharedFunctionalGroupsSequence[0]
-    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = (
-        pydicom.Sequence([plane]),
-        pydicom.Sequence([_with_thickness(measures, distance)]),
-    )
-    return header
+def _refer(seg: Segmentation, frames: Mapping[str, Frame], series: Sequence[Dataset]) -> None:
+    """Have a segmentation refer to the instances, and frames of them, that its images were made of.
+
+    Args:
+        frames: {UID that it refers to: frame of the series}.
+    """
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        for derivation in group.DerivationImageSequence:
+            for source in derivation.SourceImageSequence:
+                frame = frames[str(source.ReferencedSOPInstanceUID)]
+                header = series[frame.instance]
+                source.ReferencedSOPInstanceUID = header.SOPInstanceUID
+                if int(header.get("NumberOfFrames") or 1) > 1:
+                    source.ReferencedFrameNumber = frame.number + 1
+    instances: list[Dataset] = []
+    for number in sorted({frame.instance for frame in frames.values()}):
+        instance = Dataset()
+        instance.ReferencedSOPClassUID = series[number].SOPClassUID
+        instance.ReferencedSOPInstanceUID = series[number].SOPInstanceUID
+        instances.append(instance)
+    seg.SourceImageSequence = instances
+    seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence = copy.deepcopy(instances)
 
 
 def whole_number(value: Any) -> int:

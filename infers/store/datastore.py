@@ -233,8 +233,9 @@ class StudyStore(StudyFiles):
         return image_id
 
     def remove_image(self, image_id: str) -> None:
-        """Remove an image with its labels and their records. Raises NotFound."""
+        """Remove an image with its labels and their records. Raises NotFound, ClientError where a link leads to it."""
         with self._exclusive():
+            self._refuse_behind_links(image_id)
             for tag in list(self._tags(image_id)):
                 self.remove_label(image_id, tag)
             if series := self._series.get(image_id):

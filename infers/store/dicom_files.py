@@ -22,6 +22,7 @@ FURTHER = (
     "PatientName", "SeriesNumber", "SeriesDescription", "SOPInstanceUID", "InstanceNumber", "NumberOfFrames",
     "ImagePositionPatient", "ImageOrientationPatient", "Rows", "Columns", "SOPClassUID",
 )  # fmt: skip
+DIRECTORY = "the table of contents of a DICOM medium: its files are looked at themselves"
 SEGMENTATION = "a DICOM SEG is a label: put it under labels/final, named as its study"
 
 
@@ -58,6 +59,8 @@ class DicomFile:
         """Read a file's header. Raises NoImage with the reason, and whatever pydicom raises on a broken one."""
         if not path.is_file():  # a pipe would never end
             raise OSError("it is no plain file")
+        if path.name.upper() == "DICOMDIR":  # as the standard calls it
+            raise NoImage(DIRECTORY)
         check_deflated(path)
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*SHOWN, *FURTHER])
         tags = {
@@ -83,9 +86,20 @@ class DicomFile:
 
 
 def may_be_dicom(name: str) -> bool:
-    """Whether a file of this name is worth opening."""
+    """Whether a file is taken for DICOM by its name."""
     suffix = Path(name).suffix.lower()
     return suffix in DICOM_SUFFIXES or suffix[1:].isdigit()
+
+
+def says_dicom(path: Path) -> bool:
+    """Whether a file of any name says by its first bytes that it is DICOM."""
+    try:
+        if not path.is_file():  # a pipe would never end
+            return False
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def why_unreadable(path: Path, error: Exception) -> str | None:

@@ -6,14 +6,14 @@ shows; a text file only stands in the listing.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from infers.environment import IMAGE_EXTENSIONS, SEGMENTATION_EXTENSIONS
-from infers.store.dicom_files import may_be_dicom
-from infers.store.series import NOT_UNICODE, Series, is_unicode, shown
+from infers.store.dicom_files import DIRECTORY, may_be_dicom, says_dicom
+from infers.store.folders import NOT_UNICODE, SHOWN_ALREADY, folders_of, is_unicode, shown
+from infers.store.series import Series
 from lib.imaging.detached import companions
 from lib.imaging.errors import ImageError
 from lib.imaging.formats import DETACHED
@@ -25,6 +25,8 @@ FOREIGN = (  # of images that nothing here reads
 )  # fmt: skip
 NOT_FLAT = "it lies in a sub-folder, where only DICOM series are looked for: move it, or a link to it, to the top"
 NO_FORMAT = f"no format that is read here: allowed are DICOM and {', '.join(IMAGE_EXTENSIONS)}"
+NO_TAG = "labels lie in a folder for each tag: move it to labels/final"
+NO_SUFFIX = "a DICOM file whose name does not say so: add .dcm"
 OWN_FILES = ("datastore_v2.json",)
 DANGLING = "a link to nothing: restore what it links to, or remove it"
 
@@ -73,35 +75,49 @@ class Contents:
 
 def listing(root: Path, contents: Contents) -> list[ListedFile]:
     """Every file below a study folder, by its path; hidden ones are the system's and this app's own."""
-    known = {**_of_images(root, contents), **_of_series(root, contents.series)}
-    for files, taken in ((contents.labels, LABEL), (contents.records, RECORD)):
-        known |= {_name(root, file): ListedFile(_name(root, file), taken, study) for file, study in files.items()}
-    listed = []
-    for path in _files(root):
-        name = _name(root, path)
-        if reason := contents.problems.get(name):
-            listed.append(ListedFile(name, LEFT_OUT, note=reason))
-        else:
-            listed.append(known.get(name) or _stranger(root, path, contents))
-    unseen = contents.problems.keys() - {one.path for one in listed}  # folders
-    return sorted([*listed, *(ListedFile(name, LEFT_OUT, note=contents.problems[name]) for name in unseen)],
-                  key=lambda one: one.path)  # fmt: skip
+    known = {**_of_images(root, contents), **_of_series(root, contents.series), **_of_labels(root, contents)}
+    listed: dict[str, ListedFile] = {}
+    for folder in folders_of(root):
+        for name, reason in folder.closed.items():
+            path = _name(root, folder.path / name)
+            listed[path] = ListedFile(path, COPY if reason == SHOWN_ALREADY else LEFT_OUT, note=reason)
+        for file in folder.names:
+            path = _name(root, folder.path / file)
+            listed[path] = known.get(path) or _stranger(root, folder.path / file, contents)
+    for path, reason in contents.problems.items():  # of folders too
+        listed[path] = ListedFile(path, RECORD if reason == DIRECTORY else LEFT_OUT, note=reason)
+    return sorted(listed.values(), key=lambda one: one.path)
 
 
 def _of_images(root: Path, contents: Contents) -> dict[str, ListedFile]:
-    files = {}
+    files: dict[str, ListedFile] = {}
     for study, file in contents.images.items():
-        name = _name(root, file)
-        try:
-            # Headers are opened where they are all that a file holds: the listing is made anew at every change
-            others = companions(file) if file.name.lower().endswith(DETACHED) else []
-            parts, note = [other for other in others if other.exists()], ""
-        except (ImageError, OSError) as error:
-            parts, note = [], str(error)
-        joined = f"with {', '.join(part.name for part in parts[:3])}" if parts else ""
-        files[name] = ListedFile(name, IMAGE, study, note or joined)
-        files |= {_name(root, part): ListedFile(_name(root, part), PART, study, f"voxels of {name}") for part in parts}
+        files |= _with_parts(root, file, IMAGE, study)
     return files
+
+
+def _of_labels(root: Path, contents: Contents) -> dict[str, ListedFile]:
+    records = {_name(root, file): study for file, study in contents.records.items()}
+    files = {name: ListedFile(name, RECORD, study) for name, study in records.items()}
+    for file, study in contents.labels.items():
+        files |= _with_parts(root, file, LABEL, study)
+    return files
+
+
+def _with_parts(root: Path, file: Path, taken: str, study: str) -> dict[str, ListedFile]:
+    """A file with those that hold its voxels."""
+    name = _name(root, file)
+    try:
+        # Headers are opened where they are all that a file holds: the listing is made anew at every change
+        others = companions(file) if file.name.lower().endswith(DETACHED) else []
+        parts = [other for other in others if other.exists()]
+        missing = ", ".join(other.name for other in others if other not in parts)
+        note = f"its voxels are missing: copy {missing} beside it" if missing else ""
+    except (ImageError, OSError) as error:
+        parts, note = [], str(error)
+    joined = f"with {', '.join(part.name for part in parts[:3])}" if parts else ""
+    voxels = {_name(root, part): ListedFile(_name(root, part), PART, study, f"voxels of {name}") for part in parts}
+    return {name: ListedFile(name, taken, study, note or joined), **voxels}
 
 
 def _of_series(root: Path, series: Mapping[str, Series]) -> dict[str, ListedFile]:
@@ -124,7 +140,7 @@ def _stranger(root: Path, path: Path, contents: Contents) -> ListedFile:
     if path.is_symlink() and not path.exists():
         return ListedFile(name, LEFT_OUT, note=DANGLING)
     if folder[:1] == ("labels",):
-        return ListedFile(name, LEFT_OUT, note=_no_label(path, contents))
+        return ListedFile(name, LEFT_OUT, note=_no_label(path, folder, contents))
     if folder and path.name.lower().endswith((*IMAGE_EXTENSIONS, ".seg.nrrd")):
         return ListedFile(name, LEFT_OUT, note=NOT_FLAT)
     if path.name.lower().endswith(".seg.nrrd"):
@@ -135,27 +151,26 @@ def _stranger(root: Path, path: Path, contents: Contents) -> ListedFile:
     return ListedFile(name, LEFT_OUT, note=NO_FORMAT)
 
 
-def _no_label(path: Path, contents: Contents) -> str:
+def _no_label(path: Path, folder: tuple[str, ...], contents: Contents) -> str:
     """Why a file below `labels` is no label."""
     extensions = (*SEGMENTATION_EXTENSIONS, *IMAGE_EXTENSIONS)
     extension = next((each for each in extensions if path.name.lower().endswith(each)), None)
     if extension is None:
-        return NO_FORMAT
+        return NO_SUFFIX if says_dicom(path) else NO_FORMAT
+    if len(folder) == 1:
+        return NO_TAG
+    if len(folder) > 2:
+        return f"it lies too deep: move it to {'/'.join(folder[:2])}"
     study = path.name[: -len(extension)]
     if study in contents.images or study in contents.series:
         return f"another label of {study} is used: remove one of them"
-    meant = next((id for id in (*contents.images, *contents.series) if study.startswith(id)), "")
+    ids = (*contents.images, *contents.series)
+    meant = max((id for id in ids if study.startswith(id)), key=len, default="")
     return f"no image is called {study}: " + (
         f"if it is the label of {meant}, name it {meant}{extension}"
         if meant
         else "name the label as its image is named"
     )
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(root):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _name(root: Path, path: Path) -> str:

@@ -22,13 +22,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infers.environment import IMAGE_EXTENSIONS
 from infers.records import RecordError, read_record, write_record
-from infers.store.dicom_files import DicomFile, NoImage, may_be_dicom, why_unreadable
+from infers.store.dicom_files import DicomFile, NoImage, may_be_dicom, says_dicom, why_unreadable
+from infers.store.folders import NOT_UNICODE, folders_of, is_unicode, shown
 from infers.store.sidecars import checksum
 
 logger = logging.getLogger(__name__)
 
-NOT_UNICODE = "its name is not Unicode: rename it"
 IDENTITIES = "series.json"  # beside the views: {id: what the series is told apart by}
 LONGEST_NAME = 64  # bytes of an id made of a folder's name
 
@@ -104,14 +105,14 @@ class SeriesScanner:
         return self._series(files)
 
     def _folders(self) -> Iterator[tuple[Path, list[str]]]:
-        for parent, folders, names in os.walk(self._root):
-            for name in (name for name in (*folders, *names) if not is_unicode(name)):
-                self._note(self.problems, Path(parent) / name, NOT_UNICODE)
-            folders[:] = sorted(f for f in folders if is_unicode(f) and not f.startswith(".") and not (
-                Path(parent) == self._root and f in self._skip))  # fmt: skip
-            candidates = sorted(n for n in names if is_unicode(n) and not n.startswith(".") and may_be_dicom(n))
-            if candidates:
-                yield Path(parent), candidates
+        for folder in folders_of(self._root):
+            if folder.path.relative_to(self._root).parts[:1] in [(name,) for name in self._skip]:
+                continue
+            for name in (name for name in folder.names if not is_unicode(name)):
+                self._note(self.problems, folder.path / name, NOT_UNICODE)
+            others = [name for name in folder.names if is_unicode(name) and not name.lower().endswith(IMAGE_EXTENSIONS)]
+            if others:
+                yield folder.path, others
 
     def _read(self, folder: Path, names: list[str]) -> tuple[list[DicomFile], dict[str, str], dict[str, str]]:
         """The images among one folder's files, what could not be read in it, and what is no image."""
@@ -119,6 +120,8 @@ class SeriesScanner:
         problems: dict[str, str] = {}
         left_out: dict[str, str] = {}
         for name in names:
+            if not (may_be_dicom(name) or says_dicom(folder / name)):
+                continue
             try:
                 files.append(DicomFile.read(folder / name))
             except NoImage as reason:
@@ -260,17 +263,3 @@ def _link_names(files: Sequence[Path]) -> dict[str, Path]:
     for number, file in enumerate(files):
         links[file.name if file.name not in links else f"{number:05d}-{file.name}"] = file
     return links
-
-
-def is_unicode(name: str) -> bool:
-    """Whether a file name can be written down: the system hands over any bytes, and half of them as surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def shown(path: Path) -> str:
-    """A path for people, of any bytes."""
-    return str(path).encode("utf-8", "backslashreplace").decode()

@@ -17,9 +17,10 @@ from typing import Any
 from infers.environment import IMAGE_PATTERNS, SEGMENTATION_EXTENSIONS
 from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
+from infers.store.folders import NOT_UNICODE, is_unicode, shown
 from infers.store.inventory import Contents, ListedFile, listing
 from infers.store.locked import STATE_FOLDER, LockedDatastore
-from infers.store.series import NOT_UNICODE, Series, SeriesScanner, is_unicode, shown
+from infers.store.series import Series, SeriesScanner
 from infers.store.sidecars import read_sidecar
 from infers.store.watch import FolderWatch
 from lib.imaging.detached import companions
@@ -241,6 +242,17 @@ class StudyFiles(LockedDatastore):
         scanner = self._scanner
         problems = {**scanner.left_out, **scanner.problems} if scanner else {}
         return Contents(images, self._series, labels, records, {**problems, **self._unreadable})
+
+    def _refuse_behind_links(self, image_id: str) -> None:
+        """Raise ClientError where an image's files lie behind a link to a folder, which is somebody else's."""
+        series, top = self._series.get(image_id), Path(self._datastore_path).resolve()
+        files = (*series.files, *series.repeats) if series else ()
+        if any(not file.parent.resolve().is_relative_to(top) for file in files):
+            raise ClientError(
+                f"the files of {image_id} lie outside of the study folder, where a link leads, and nothing is removed "
+                "there: remove the link, or the files themselves",
+                409,
+            )
 
     def _sidecar(self, image_id: str, tag: str) -> Path:
         return Path(self._datastore.label_path(tag)) / f"{image_id}.oneprompt.json"

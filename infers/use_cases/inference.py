@@ -60,6 +60,8 @@ class Inference:
             # Masks and labels of a study are those of its first volume: another one is answered and not kept
             if resolved.get("save_label") or is_marked(resolved):
                 raise ClientError("only the first volume of a study has labels: leave `frame` out to save a result")
+            # Of a DICOMweb server's series the list has the first volume as a file, and all of them as instances
+            resolved["image"] = str(self._series_folder(image_id) or resolved["image"])
             del resolved["image_id"]
             image_id = None
         stamp = store.image_stamp(image_id) if image_id is not None else ""
@@ -96,13 +98,18 @@ class Inference:
         self, output: str, image_id: str, result: Mapping[str, Any]
     ) -> tuple[list[Dataset], Image, np.ndarray]:
         """Headers of the series that a study is, its image, and a mask of it."""
-        store = self._studies.store
-        path = image_path(store, image_id) if image_id else None
-        folder = path.parent / image_id if path and store.on_dicomweb else path
-        if path is None or folder is None or not folder.is_dir():
+        folder = self._series_folder(image_id) if image_id else None
+        if folder is None:
             raise ClientError(f"output={output} needs image=ID of a study that is a DICOM series", 406)
-        image = self._studies.images.read(path)
+        image = self._studies.images.read(image_path(self._studies.store, image_id))
         return read_headers(folder), image, read_label(result["file"], image)
+
+    def _series_folder(self, image_id: str) -> Path | None:
+        """The folder with a study's instances; None where it is no DICOM series. Raises NotFound."""
+        store = self._studies.store
+        path = image_path(store, image_id)
+        folder = path.parent / image_id if store.on_dicomweb else path
+        return folder if folder.is_dir() else None
 
 
 def _saved(instance: Dataset) -> str:

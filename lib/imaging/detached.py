@@ -52,16 +52,24 @@ def read_nrrd_header(path: Path) -> tuple[dict[str, Any], int]:
     with path.open("rb") as file:
         lines, size = [], 0
         for line in iter(lambda: file.readline(LONGEST_HEADER), b""):
-            lines.append(line)
+            lines.append(_text(line))
             size += len(line)
             if size > LONGEST_HEADER:
                 raise ImageError(f"{path.name}: a NRRD header may have {LONGEST_HEADER} bytes: is the file whole?")
-            if not line.decode("ascii", "ignore").rstrip():
+            if not lines[-1].rstrip():
                 break
     try:
         return dict(nrrd.read_header(lines)), size
     except Exception as error:  # pynrrd has a way of its own to fail for every field
         raise ImageError(f"{path.name}: cannot be read ({error}): is the file whole?") from error
+
+
+def _text(line: bytes) -> str:
+    """A line of a NRRD header. 3D Slicer writes names as UTF-8; of bytes pynrrd would leave out what is no ASCII."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
 def data_file(header: dict[str, Any]) -> str | None:

@@ -89,6 +89,11 @@ def arrange(headers: Sequence[Dataset], volume: int = 0) -> Arrangement:
     frames = [frame for number, header in enumerate(headers) for frame in frames_of(number, header)]
     if not frames:
         raise ImageError("a series must hold at least one image, got none: is it an empty study?")
+    if any("MOSAIC" in (header.get("ImageType") or ()) for header in headers):
+        raise ImageError(
+            "each image of a series must show one slice, got Siemens mosaics with all slices of a volume: convert the "
+            "series with dcm2niix"
+        )
     sizes = {frame.size for frame in frames}
     if len(sizes) > 1:
         raise ImageError(f"the images of a series must have one size, got {sorted(sizes)}: split the series")

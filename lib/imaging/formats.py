@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -20,7 +22,7 @@ from lib.imaging.dicom import read_instances
 from lib.imaging.errors import ImageError
 from lib.imaging.nifti import compressed_nifti_bytes, nifti_bytes, nifti_head, read_nifti
 from lib.imaging.nrrd_files import nrrd_bytes, nrrd_head, read_nrrd
-from lib.imaging.raw import LPS_TO_RAS, Raw, affine_of, sitk
+from lib.imaging.raw import CONTRADICTION, LPS_TO_RAS, SAME_PLACE, Raw, affine_of, sitk, voxels_apart
 from lib.imaging.sizes import check_size
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -98,8 +100,15 @@ WRITERS: dict[str, Callable[[np.ndarray, np.ndarray, nibabel.Nifti1Header | None
 
 
 def _read_pair(path: Path, frame: int = 0) -> Raw:
-    """A .hdr: half of a NIfTI pair, or Analyze, whose place only ITK knows how to guess."""
-    return read_nifti(path, frame) if isinstance(nibabel.load(path), nibabel.Nifti1Pair) else _read_itk(path, frame)
+    """A .hdr: half of a NIfTI pair, or Analyze, of which ITK does not read what SPM keeps of its place beside it."""
+    file: Any = nibabel.load(path)
+    if isinstance(file, nibabel.Nifti1Pair):
+        return read_nifti(path, frame)
+    raw = _read_itk(path, frame)
+    apart = voxels_apart(raw.affine, file.affine, raw.array.shape[:3]) if raw.array.ndim == 3 else 0.0
+    if apart <= SAME_PLACE:
+        return raw
+    return replace(raw, others=(file.affine,), note=CONTRADICTION.format(apart))
 
 
 def _read_itk(path: Path, frame: int = 0) -> Raw:

@@ -101,7 +101,7 @@ def read_label(path: str | Path, like: Image | None = None) -> np.ndarray:
 
 
 def read_named_label(path: str | Path, like: Image | None = None) -> tuple[np.ndarray, dict[int, str]]:
-    """As `read_label`, with {value: structure} of what the file itself names; empty for most formats."""
+    """As `read_label`, with {value: structure} of what it shows and the file itself names; empty for most formats."""
     path = Path(path)
     if like is not None and path.is_file() and (seg := _segmentation(path)) is not None:
         label, values = read_seg(seg, like)
@@ -111,13 +111,14 @@ def read_named_label(path: str | Path, like: Image | None = None) -> tuple[np.nd
     try:
         if raw.frames > 1:
             raise ImageError(f"a label must be one volume, got {raw.frames}: export one of them")
-        label, names = segments_of(raw) if raw.segments else (_at_most_3d(_single_channel(raw)), {})
+        label, names = segments_of(raw) if raw.segments else (_at_most_3d(_single_channel(raw)), raw.names)
         label = whole_labels(label)
         if like is not None:
             own = [like.affine, *like.others, *([upright(like.affine)] if like.array.ndim == 3 else [])]
             readings = [(image, its) for image in own for its in (raw.affine, *raw.others)]
             label = on_grid_of(like.array.shape, label, readings, cropped=bool(raw.segments))
-        return label, names
+        shown = set(np.unique(label).tolist()) - {0} if names else set()
+        return label, {value: name for value, name in names.items() if value in shown}
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from None
 

@@ -6,6 +6,7 @@ import gzip
 import zlib
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import nibabel
 import numpy as np
@@ -32,6 +33,7 @@ def read_nifti(path: Path, frame: int = 0) -> Raw:
     check_size(path, spatial, itemsize, [voxels])  # of a series one volume at a time is read
     place = place_of(path, ITK_IO, file.affine, spatial)
     common: dict[str, Any] = {"others": place.others, "header": _header_as_stored(file), "note": place.note}
+    common["names"] = _label_table(file.header)
     if file.get_data_dtype().names:  # NIfTI's RGB types
         colours = _voxels(file)
         array = np.stack([colours[name] for name in colours.dtype.names or ()], axis=-1)
@@ -104,6 +106,19 @@ def _voxels(file: Any) -> np.ndarray:
     """All of them, in memory: a file that is mapped ends the process when somebody cuts it short."""
     array = np.asanyarray(file.dataobj)
     return np.array(array, order="K", subok=False) if isinstance(array, np.memmap) else array
+
+
+def _label_table(header: Any) -> dict[int, str]:
+    """{value: structure} of the table that Connectome Workbench and TotalSegmentator keep in a label's extension."""
+    for extension in header.extensions:
+        try:
+            content = bytes(extension.content)
+            if b"<LabelTable" in content and b"<!ENTITY" not in content:
+                labels = ElementTree.fromstring(content).iter("Label")
+                return {int(one.get("Key", "0")): name for one in labels if (name := (one.text or "").strip())}
+        except (ElementTree.ParseError, TypeError, ValueError):
+            continue  # an extension of another kind, or a torn one
+    return {}
 
 
 def _volume(file: Any, frame: int, count: int, path: Path) -> np.ndarray:

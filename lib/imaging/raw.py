@@ -8,8 +8,8 @@ other reading is kept beside, so that a label made with it is taken too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ sitk: Any = SimpleITK  # it ships signatures without types
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # and back
 SAME_PLACE = 0.1  # voxels: headers round their numbers, but two different grids differ by more than this
+AT_RIGHT_ANGLES = 1e-4  # of a cosine
 CONTRADICTION = (
     "its header says in two ways where it lies, and readers differ by up to {:.3g} voxels: masks lie where ITK "
     "(3D Slicer, OHIF) shows it, labels made with either reading are taken"
 )
+UNKNOWN = "ITK, and with it 3D Slicer, cannot open it: labels come from programs that use nibabel"
 SHEARED = "ITK, and with it 3D Slicer, cannot place it: its axes are not at right angles"
 
 
@@ -50,6 +52,7 @@ class Raw:
         palette: (N, 3) colours of the indices in `array`, for a palette picture.
         frames: how many volumes the file holds; `array` is one of them.
         segments: the structures that a segmentation file names; it may be cropped to them.
+        names: {value: structure} that the file of a label map names.
         note: what a person should know of it.
         planes: (K, 3) where the slices of a DICOM series begin, LPS mm, where the affine only spreads them evenly.
     """
@@ -62,6 +65,7 @@ class Raw:
     palette: np.ndarray | None = None
     frames: int = 1
     segments: tuple[Segment, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
     note: str = ""
     planes: np.ndarray | None = None
 
@@ -89,7 +93,9 @@ def place_of(path: Path, io: str, affine: np.ndarray, shape: Sequence[int]) -> P
     try:
         seen = itk_affine(path, io)
     except RuntimeError:
-        return Place(affine, note=SHEARED)
+        directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        sheared = np.abs(directions.T @ directions - np.eye(3)).max() > AT_RIGHT_ANGLES
+        return Place(affine, note=SHEARED if sheared else UNKNOWN)
     if seen is None or (apart := voxels_apart(affine, seen, shape)) <= SAME_PLACE:
         return Place(affine)
     return Place(seen, (affine,), CONTRADICTION.format(apart))

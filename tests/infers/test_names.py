@@ -168,3 +168,9 @@ def test_a_record_beside_a_label_names_its_values(tmp_path, said):
 def test_a_file_beside_a_label_that_is_no_record_says_nothing(tmp_path, text):
     (tmp_path / "s1.json").write_text(text)
     assert names_beside(tmp_path / "s1.nrrd") == {}
+
+
+@pytest.mark.parametrize("values", [[2], [2, 3], [3], [7]])
+def test_names_that_a_file_brings_are_not_renumbered_whoever_sends_it(values):
+    told = {"client_id": "slicer", "label_names": {"liver": 2, "spleen": 3, "kidney": 7}}
+    assert names_by_value(values, told, ()) == {v: n for n, v in told["label_names"].items() if v in values}

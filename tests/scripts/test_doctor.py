@@ -59,3 +59,14 @@ def test_a_folder_that_is_none_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         doctor.main([str(tmp_path / "none")])
     assert "must be a folder" in capsys.readouterr().err
+
+
+def test_linked_folders_are_looked_into_as_the_server_does(folder, capsys, tmp_path):
+    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    write_series(tmp_path / "archive" / "x", array, np.eye(4), uid="1.2.2", patient="P", modality="MR")
+    (folder / "linked").symlink_to(tmp_path / "archive")
+    (folder / "again").symlink_to(folder / "d")
+    code, out = run(folder, capsys, "--list-only")
+    assert code == 0
+    assert "  linked/x/0001.dcm: image of 1.2.2" in out
+    assert "  again: copy (a link to a folder that is shown by another way)" in out

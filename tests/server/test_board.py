@@ -45,6 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_nifti(folder / "studies" / f"s{number:02d}.nii.gz", organ_volume(number, SHAPE)[0])
     write_nifti(folder / "studies" / f"{HOSTILE}.nii.gz", organ_volume(COUNT, SHAPE)[0])
     write_nifti(folder / "label.nii.gz", organ_volume(0, SHAPE)[1])
+    (folder / "studies" / "sub").mkdir()
+    write_nifti(folder / "studies" / "sub" / "s99.nii.gz", organ_volume(0, SHAPE)[0])
     return folder
 
 
@@ -258,6 +260,18 @@ def test_the_list_shows_every_study_with_its_picture_and_hostile_names_as_text(b
     image = board.one(".card img").rect
     assert picture["y"] <= image["y"]
     assert image["y"] + image["height"] <= picture["y"] + picture["height"] <= name["y"]
+
+
+@needs_browser
+def test_every_file_is_listed_and_what_is_left_out_is_counted_with_the_reason(board: Board) -> None:
+    board.wait(lambda: board.one("#unreadable summary").text == "1 file is left out")
+    board.one("#unreadable summary").click()
+    assert "sub/s99.nii.gz: it lies in a sub-folder" in board.one("#unreadable li").text
+    board.one("#files summary").click()
+    rows = board.wait(lambda: [row.text for row in board.all("#files tr")])
+    assert f"{HOSTILE}.nii.gz image {HOSTILE}" in rows
+    assert "labels/final/s00.nii.gz label s00" in rows
+    assert any(row.startswith("sub/s99.nii.gz left out it lies in a sub-folder") for row in rows)
 
 
 @needs_browser

@@ -96,7 +96,7 @@ function header({ job, counts, health, unreadable, files }, act) {
       <summary>All files</summary>
       ${files === null ? nothing : html`<table><tbody>${files.map((file) => html`<tr>
         <td>${file.path}</td><td>${file.taken}</td><td>${file.study}</td>
-        <td>${[file.told, file.note].filter(Boolean).join("; ")}</td></tr>`)}</tbody></table>`}
+        <td>${file.note}</td></tr>`)}</tbody></table>`}
     </details>
   `;
 }

@@ -172,6 +172,15 @@ def test_a_result_that_cannot_be_given_as_dicom_leaves_no_file(temporary, tmp_pa
     assert temporary() == []
 
 
+@pytest.mark.parametrize("output", ["dicom_seg", "rtstruct"])
+def test_another_volume_is_not_given_as_dicom_that_refers_to_the_first(app, requests, output):
+    query = {"image": "s0", "output": output, "frame": "1"}
+    answer = Server(app).ask("POST", "/infer/oneprompt", query)
+    assert answer.status == 400
+    assert "refers to the first volume" in answer.detail
+    assert requests == []
+
+
 def test_a_downloaded_dataset_leaves_no_file(temporary, tmp_path):
     archive = tmp_path / "oneprompt-1.zip"
     archive.write_bytes(b"PK")

@@ -12,6 +12,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pydicom
+import pydicom_seg
 import pytest
 import SimpleITK
 from highdicom.seg import SegmentAlgorithmTypeValues as By
@@ -47,11 +48,12 @@ def series_of(kind, folder):
         "enhanced MR": lambda: samples.enhanced(folder, samples.oblique()),
         "tilted CT": lambda: samples.tilted(folder),
         "incomplete MR": lambda: samples.incomplete(folder),
+        "enhanced MR in several files": lambda: samples.in_several_files(samples.enhanced(folder, samples.oblique())),
     }
     return makers[kind]()
 
 
-@pytest.fixture(scope="module", params=[*EVEN, "tilted CT", "incomplete MR"])
+@pytest.fixture(scope="module", params=[*EVEN, "tilted CT", "incomplete MR", "enhanced MR in several files"])
 def case(request, tmp_path_factory):
     """Folder of a series, its image, and a label with three structures and an empty slice."""
     folder = series_of(request.param, tmp_path_factory.mktemp("series") / "1.2.3")
@@ -109,6 +111,7 @@ def test_the_own_reader_gives_the_same_voxels_and_names(case, written):
         np.testing.assert_array_equal(read == value, label == NAMES[name])
 
 
+@pytest.mark.parametrize("case", [*EVEN, "tilted CT", "incomplete MR"], indirect=True)  # it asks no frames of several
 def test_highdicom_gives_the_same_voxels_by_the_instances(case, written):
     folder, _, label = case
     headers = sorted(read_headers(folder), key=lambda header: header.InstanceNumber)
@@ -313,10 +316,138 @@ def test_what_was_filled_is_logged_once_a_series(tmp_path, caplog):
     series = read_headers(folder)
     for header in series:
         del header.PatientSex
+        birth_date(header)
     with caplog.at_level("INFO"):
         completed(series)
         completed(series)
     assert [record.getMessage() for record in caplog.records].count(
-        "series 1.2.3.77: taken as empty, for it is absent: PatientSex"
+        "series 1.2.3.77: taken as empty: PatientBirthDate (not valid), PatientSex (absent)"
     ) == 1
     assert "PatientSex" not in series[0]
+
+
+def label_on(image):
+    label = np.zeros(image.array.shape, np.uint8)
+    label[2:6, 3:7, 1:4], label[8:10, 1:3, 3:] = 1, 2
+    return label
+
+
+def test_a_series_in_several_objects_gets_a_segmentation_of_their_frames(tmp_path):
+    folder = samples.in_several_files(samples.enhanced(tmp_path / "s", samples.oblique()))
+    image, series = read_image(folder), read_headers(folder)
+    label = label_on(image)
+    write_seg(series, image, label, {"liver": 1, "spleen": 2}, by=By.MANUAL).save_as(tmp_path / "seg.dcm")
+    read, names = read_named_label(tmp_path / "seg.dcm", image)
+    assert names == {1: "liver", 2: "spleen"}
+    np.testing.assert_array_equal(read, label)
+    seg, by_uid = pydicom.dcmread(tmp_path / "seg.dcm"), {header.SOPInstanceUID: header for header in series}
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        [source] = group.DerivationImageSequence[0].SourceImageSequence
+        header = by_uid[source.ReferencedSOPInstanceUID]
+        number = source.get("ReferencedFrameNumber", 1)
+        referred = header.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0].ImagePositionPatient
+        np.testing.assert_allclose(group.PlanePositionSequence[0].ImagePositionPatient, referred, atol=1e-6)
+    assert {one.ReferencedSOPInstanceUID for one in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence} == set(
+        by_uid
+    )
+
+
+def number_of_frames(header):
+    header.NumberOfFrames = 1
+
+
+def no_thickness(header):
+    header.SliceThickness = None
+
+
+def birth_date(header):
+    header["PatientBirthDate"] = pydicom.DataElement(0x00100030, "DA", "19000000", validation_mode=0)
+
+
+def long_decimals(header):
+    element = header["PixelSpacing"]
+    header["PixelSpacing"] = pydicom.DataElement(element.tag, "DS", ["0.80000000000000004", "1.5000000000000000001"])
+
+
+def name_without_charset(header):
+    header.pop("SpecificCharacterSet", None)
+    header.PatientName = "Müller^Jürgen"
+
+
+def words_for_codes(header):
+    header.PatientSex, header.StudyTime = "female", "about noon"
+
+
+def long_numbers(header):
+    header.SeriesNumber, header.InstanceNumber = 2**31 - 1, None
+
+
+@pytest.mark.parametrize("edit", [
+    number_of_frames, no_thickness, birth_date, long_decimals, name_without_charset, words_for_codes, long_numbers,
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom and highdicom warn of what breaks the standard
+def test_headers_as_they_come_get_their_segmentation(tmp_path, edit):
+    folder = samples.write(tmp_path / "s", samples.oblique())
+    for path in folder.iterdir():
+        header = pydicom.dcmread(path)
+        edit(header)
+        header.save_as(path)
+    image = read_image(folder)
+    label = label_on(image)
+    write_seg(read_headers(folder), image, label, {"liver": 1, "spleen": 2}, by=By.MANUAL).save_as(tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(read_named_label(tmp_path / "seg.dcm", image)[0], label)
+
+
+def test_instances_that_share_a_uid_cannot_be_referred_to(tmp_path):
+    folder = samples.change(samples.write(tmp_path / "s"), lambda d, k: setattr(d, "SOPInstanceUID", "1.2.9"))
+    image = read_image(folder)
+    with pytest.raises(ImageError, match="share a SOPInstanceUID"):
+        write_seg(read_headers(folder), image, label_on(image), {"liver": 1}, by=By.MANUAL)
+
+
+def drawn_by_pydicom_seg(folder, image, label, there):
+    meta = {"ContentCreatorName": "A^B", "SeriesDescription": "s", "SeriesNumber": "3", "InstanceNumber": "1",
+            "segmentAttributes": [[segment_attributes(1, "liver"), segment_attributes(2, "spleen")]]}  # fmt: skip
+    template = pydicom_seg.template.from_dcmqi_metainfo(meta)
+    writer = pydicom_seg.MultiClassWriter(template=template, skip_missing_segment=True)
+    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir())]
+    writer.write(as_itk(image, label), sources).save_as(there / "seg.dcm")
+
+
+def drawn_by_dcmqi(folder, image, label, there):
+    meta = {"ContentCreatorName": "A^B", "SeriesDescription": "s", "SeriesNumber": "3", "InstanceNumber": "1",
+            "segmentAttributes": [[segment_attributes(1, "liver"), segment_attributes(2, "spleen")]]}  # fmt: skip
+    (there / "meta.json").write_text(json.dumps(meta))
+    SimpleITK.WriteImage(as_itk(image, label), str(there / "label.nrrd"))
+    tool = Path(sys.executable).with_name("itkimage2segimage")
+    command = [tool, "--inputDICOMDirectory", folder, "--inputImageList", there / "label.nrrd",
+               "--inputMetadata", there / "meta.json", "--outputDICOM", there / "seg.dcm"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def segment_attributes(number, name):
+    code = {"CodeValue": "123037004", "CodingSchemeDesignator": "SCT", "CodeMeaning": "Anatomical Structure"}
+    return {"labelID": number, "SegmentDescription": name, "SegmentLabel": name, "SegmentAlgorithmType": "MANUAL",
+            "SegmentedPropertyCategoryCodeSequence": code, "SegmentedPropertyTypeCodeSequence": code}  # fmt: skip
+
+
+def as_itk(image, label):
+    lps = np.diag([-1.0, -1, 1, 1]) @ image.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    drawn = SimpleITK.GetImageFromArray(label.transpose())
+    drawn.SetSpacing(spacing.tolist())
+    drawn.SetOrigin(lps[:3, 3].tolist())
+    drawn.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    return drawn
+
+
+@pytest.mark.parametrize("draw", [drawn_by_pydicom_seg, drawn_by_dcmqi])
+@pytest.mark.parametrize("kind", ["axial CT", "oblique MR"])
+def test_segmentations_of_other_programs_are_read_on_the_same_voxels(tmp_path, kind, draw):
+    folder = series_of(kind, tmp_path / "s")
+    image = read_image(folder)
+    label = label_on(image)
+    draw(folder, image, label, tmp_path)
+    read, names = read_named_label(tmp_path / "seg.dcm", image)
+    assert names == {1: "liver", 2: "spleen"}
+    np.testing.assert_array_equal(read, label)

@@ -21,6 +21,7 @@ from infers.serving.priority_lock import PriorityLock
 from infers.store.datastore import StudyStore
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.studies import MODELS, Studies
+from infers.use_cases.inference import Inference
 from lib.imaging.images import ImageError, read_image, read_label, write_label
 from scripts.phantoms.dicom_series import write_series
 from tests.infers.fakes import FakePredictor, mask_record, wait_until
@@ -515,3 +516,25 @@ def test_a_de_identified_series_gets_its_segmentation(store, server, tmp_path):
     (seg,) = server.segs.values()
     assert seg.PatientBirthDate is None or seg.PatientBirthDate == ""
     assert store.problems() == {}
+
+
+def test_another_volume_of_a_series_is_answered_on_its_own_voxels(store, server, tmp_path):
+    first = server.instances[SERIES[0]]
+    second = copy.deepcopy(first)
+    for k, instance in enumerate(second):
+        instance.SOPInstanceUID = instance.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.1.{k}"
+        instance.AcquisitionNumber, instance.PixelData = 2, (instance.pixel_array + 7).tobytes()
+    server.instances[SERIES[0]] = [*first, *second]
+    volumes = {}
+
+    def task(request):
+        volumes[request["frame"]] = read_image(request["image"], request["frame"]).array
+        return str(tmp_path / "mask.nii.gz"), {}
+
+    studies = Studies(
+        store, LabelMap(tmp_path / "labels.json"), FakePredictor, 4, Descriptors(store, tmp_path / "d.npz")
+    )
+    for frame in (0, 1):
+        Inference(studies, {"oneprompt": task}).run({"model": "oneprompt", "image": SERIES[0], "frame": frame})
+    np.testing.assert_array_equal(volumes[0] + 7, volumes[1])
+    assert "shows every place 2 times" in store.get_image_info(SERIES[0])["note"]

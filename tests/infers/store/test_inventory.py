@@ -1,5 +1,6 @@
 """Every file of a folder is listed: taken as what, joined with what, or left out why."""
 
+import os
 import shutil
 
 import nibabel
@@ -11,7 +12,7 @@ import SimpleITK
 from infers.errors import ClientError
 from infers.label_records import FINAL
 from infers.store.datastore import StudyStore
-from lib.imaging.images import read_image
+from lib.imaging.images import read_image, read_label
 from scripts.phantoms.dicom_series import write_series
 from tests.samples import AFFINE, organ_volume, segmentation, write_nifti
 
@@ -146,3 +147,115 @@ def test_a_study_with_the_longest_name_is_labelled_and_a_longer_one_is_told(root
     mask = write_nifti(root.parent / "m.nii.gz", organ_volume(0)[1])
     store.save_label(longest, str(mask), FINAL, {"label_names": {"liver": 1}})
     assert StudyStore(str(root)).records(longest)[FINAL].statement.label_names == {"liver": 1}
+
+
+def test_a_linked_folder_is_part_of_the_list_and_is_never_emptied(root, tmp_path):
+    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    write_series(tmp_path / "archive" / "p1", array, np.eye(4), uid="1.2.1", patient="P", modality="MR")
+    (root / "linked").symlink_to(tmp_path / "archive")
+    store, found = listed(root)
+    assert store.list_images() == ["1.2.1"]
+    np.testing.assert_array_equal(read_image(store.get_image_uri("1.2.1")).array, array)
+    assert {one.taken for path, one in found.items() if path.startswith("linked/p1/")} == {"image"}
+    with pytest.raises(ClientError, match="remove the link"):
+        store.remove_image("1.2.1")
+    assert len(list((tmp_path / "archive" / "p1").iterdir())) == 3
+    (root / "linked").unlink()
+    store.refresh()
+    assert store.list_images() == []
+
+
+def test_links_in_a_circle_and_links_to_what_is_shown_already_end(root, tmp_path):
+    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    write_series(root / "p1", array, np.eye(4), uid="1.2.1", patient="P", modality="MR")
+    (tmp_path / "outside" / "deep").mkdir(parents=True)
+    for place, target in {
+        root / "again": root / "p1", root / "p1" / "up": root, root / "all": tmp_path,
+        root / "o": tmp_path / "outside", tmp_path / "outside" / "deep" / "back": tmp_path / "outside",
+    }.items():  # fmt: skip
+        place.symlink_to(target)
+    store, found = listed(root)
+    assert store.list_images() == ["1.2.1"]
+    assert {path: one.taken for path, one in found.items() if not path.endswith(".dcm")} == {
+        "again": "copy", "p1/up": "copy", "o/deep/back": "copy", "all": "left out"
+    }  # fmt: skip
+    assert "sub-folders" in store.unreadable()["all"]
+    assert len(store.unreadable()) == 1
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(root, monkeypatch):
+    (root / "private").mkdir()
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "private" and allowed(path, mode))
+    assert "permissions" in listed(root)[0].unreadable()["private"]
+
+
+@pytest.mark.parametrize("name", ["IM-0001.mr", "scan.img", "1.2.3.final copy"])
+def test_dicom_of_any_name_is_found_by_its_first_bytes(root, name):
+    array = np.arange(20, dtype=np.int16).reshape(5, 4, 1)
+    write_series(root / "x", array, np.eye(4), uid="1.2.1", patient="P", modality="MR")
+    (root / "x" / "0001.dcm").rename(root / "x" / name)
+    (root / "x" / "report.pdf").write_bytes(b"%PDF")
+    store, found = listed(root)
+    np.testing.assert_array_equal(read_image(store.get_image_uri("1.2.1")).array, array)
+    assert found[f"x/{name}"].taken == "image"
+    assert store.unreadable() == {}
+
+
+def test_the_table_of_contents_of_a_medium_is_no_problem_and_hides_no_series(root):
+    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    write_series(root / "cd", array, np.eye(4), uid="1.2.1", patient="P", modality="MR")
+    shutil.copy(root / "cd" / "0001.dcm", root / "cd" / "DICOMDIR")  # DICOM by its bytes, as a real one is
+    store, found = listed(root)
+    assert found["cd/DICOMDIR"].taken == "record"
+    assert store.unreadable() == {}
+    np.testing.assert_array_equal(read_image(store.get_image_uri("1.2.1")).array, array)
+
+
+def test_labels_in_the_wrong_place_are_told_where_they_belong(root):
+    write_nifti(root / "s1.nii.gz", organ_volume(0)[0])
+    write_nifti(root / "s1b.nii.gz", organ_volume(1)[0])
+    mask = organ_volume(0)[1]
+    (root / "labels" / "final" / "ann").mkdir()
+    for place in ("s1.nii.gz", "final/ann/s1.nii.gz", "final/s1b_seg.nii.gz", "original/nobody.nii.gz"):
+        (root / "labels" / place).parent.mkdir(exist_ok=True)
+        write_nifti(root / "labels" / place, mask)
+    shutil.copy(sorted(series(root / "d"))[0], root / "labels" / "final" / "1.2.1")
+    store, found = listed(root)
+    for path, part in {
+        "labels/s1.nii.gz": "move it to labels/final",
+        "labels/final/ann/s1.nii.gz": "move it to labels/final",
+        "labels/final/s1b_seg.nii.gz": "name it s1b.nii.gz",
+        "labels/original/nobody.nii.gz": "no image is called nobody",
+        "labels/final/1.2.1": "add .dcm",
+    }.items():
+        assert part in store.unreadable()[path], path
+        assert found[path].taken == "left out"
+
+
+def series(folder):
+    array = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    write_series(folder, array, np.eye(4), uid="1.2.1", patient="P", modality="MR")
+    return folder.iterdir()
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nhdr", ".hdr"])
+def test_labels_that_itk_writes_are_read_where_they_are_and_their_voxels_are_named(root, suffix):
+    write_nifti(root / "s1.nii.gz", organ_volume(0)[0])
+    mask = organ_volume(0)[1]
+    itk_like = SimpleITK.ReadImage(str(root / "s1.nii.gz"))
+    drawn = SimpleITK.GetImageFromArray(mask.transpose())
+    drawn.CopyInformation(itk_like)
+    SimpleITK.WriteImage(drawn, str(root / "labels" / "final" / f"s1{suffix}"))
+    store, found = listed(root)
+    assert store.unreadable() == {}
+    assert found[f"labels/final/s1{suffix}"].taken == "label"
+    assert {one.study for path, one in found.items() if path.startswith("labels/final/")} == {"s1"}
+    label = read_label(store.label("s1", FINAL).path, read_image(store.get_image_uri("s1")))
+    np.testing.assert_array_equal(label, mask)
+
+
+def test_a_header_whose_voxels_were_not_copied_says_which(root):
+    itk(root / "a.mhd")
+    (root / "a.raw").unlink()
+    assert "copy a.raw beside it" in listed(root)[1]["a.mhd"].note

@@ -1,6 +1,9 @@
 import shutil
+import tempfile
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pydicom
 import pytest
@@ -236,3 +239,57 @@ def test_what_is_no_image_is_named_with_the_reason(root):
     assert "labels/final" in looking.left_out["seg/0001.dcm"]
     assert "without an image (SR)" in looking.left_out["sr/0001.dcm"]
     assert len(looking.left_out) == 8
+
+
+UIDS = ("1.2.1", "1.2.2", "", "no number")
+SOURCES = st.fixed_dictionaries({
+    "uid": st.sampled_from(UIDS),
+    "patient": st.sampled_from(["A", "B", ""]),
+    "study": st.sampled_from(["1.9.1", "1.9.2"]),
+    "number": st.sampled_from([1, 2]),
+    "folder": st.sampled_from(["x", "y", "x/z"]),
+    "shift": st.sampled_from([0, 100]),
+    "rows": st.sampled_from([4, 4, 5]),
+})  # fmt: skip
+
+
+@hypothesis.given(sources=st.lists(SOURCES, min_size=2, max_size=3), spread=st.booleans())
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_whatever_headers_say_every_file_is_in_one_study_and_no_study_mixes_patients(sources, spread):
+    """Files of several volumes under any mixture of UIDs, patients and folders; the first voxel tells whose each is."""
+    with tempfile.TemporaryDirectory() as there:
+        root, files = Path(there) / "studies", {}
+        for owner, said in enumerate(sources):
+            write_source(root, Path(there) / "made", owner, said, spread, files)
+        found = scanner(root).scan()
+        listed = [path for series in found.values() for path in (*series.files, *series.copies)]
+        assert sorted(listed) == sorted(files)
+        for series in found.values():
+            owners = {files[path] for path in series.files}
+            told = [sources[owner] for owner in owners]
+            assert len({(said["study"], said["patient"]) for said in told}) == 1
+            assert len({said["uid"] for said in told if said["uid"] in UIDS[:2]}) <= 1
+            if len(owners) == 1:
+                expected = np.stack([pydicom.dcmread(path).pixel_array.T for path in sorted(series.files)], axis=2)
+                np.testing.assert_array_equal(read_image(series.folder).array, expected)
+        assert {id: series.files for id, series in scanner(root).scan().items()} == {
+            id: series.files for id, series in found.items()
+        }
+
+
+def write_source(root, made, owner, said, spread, files):
+    """One volume of two slices; `spread` puts the second into another folder."""
+    array = np.full((6, said["rows"], 2), 10 * owner, np.int16)
+    array[0, 0], array[1, 0] = owner, (50, 60)
+    place = AFFINE.copy()
+    place[2, 3] = said["shift"]
+    write_series(made, array, place, uid=f"1.2.3.{owner}", patient="P", modality="MR")
+    for number, path in enumerate(sorted(made.iterdir())):
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesInstanceUID, dataset.StudyInstanceUID = said["uid"], said["study"]
+        dataset.PatientID, dataset.PatientName, dataset.SeriesNumber = said["patient"], said["patient"], said["number"]
+        folder = root / (f"{said['folder']}/{number}" if spread and said["uid"] in UIDS[:2] else said["folder"])
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{owner}-{number}.dcm"
+        dataset.save_as(target)
+        files[target] = owner

@@ -12,11 +12,20 @@ import pytest
 import SimpleITK
 from pydicom.dataset import Dataset
 from pydicom.pixel_data_handlers.util import apply_modality_lut
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
+from scipy.spatial.transform import Rotation
 
 from lib.imaging.dicom import arrange
 from lib.imaging.dicom_headers import read_header
 from lib.imaging.images import ImageError, read_image, read_label, write_label
+from lib.imaging.raw import affine_of
 from scripts.phantoms.dicom_series import write_series
 from tests import dicom_samples as samples
 from tests.dicom_samples import AXIAL, CORONAL, SAGITTAL, SHAPE, VIDEO, change, packed, single, volume, write
@@ -234,20 +243,7 @@ def test_a_table_of_modality_values_is_applied(tmp_path):
 
 
 def test_an_enhanced_series_in_several_files_is_one_volume(tmp_path):
-    folder = samples.enhanced(tmp_path / "s", samples.oblique())
-    path = next(folder.iterdir())
-    whole = pydicom.dcmread(path)
-    size = len(whole.PixelData) // 6
-    for part, frames in enumerate(([0, 1], [2], [3, 4, 5])):
-        piece = pydicom.dcmread(path)
-        piece.SOPInstanceUID = piece.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{part + 1}"
-        piece.NumberOfFrames, piece.InstanceNumber = len(frames), part + 1
-        groups = whole.PerFrameFunctionalGroupsSequence
-        piece.PerFrameFunctionalGroupsSequence = pydicom.Sequence([groups[n] for n in frames])
-        piece.PixelData = b"".join(whole.PixelData[n * size : (n + 1) * size] for n in frames)
-        piece.save_as(folder / f"part{part}.dcm")
-    path.unlink()
-    image = read_image(folder)
+    image = read_image(samples.in_several_files(samples.enhanced(tmp_path / "s", samples.oblique())))
     np.testing.assert_array_equal(image.array, volume())
     np.testing.assert_allclose(image.affine, samples.oblique(), atol=1e-6)
 
@@ -350,3 +346,104 @@ def test_a_label_that_nibabel_or_this_app_makes_on_a_tilted_series_is_read_back(
     np.testing.assert_array_equal(read_label(tmp_path / f"own{suffix}", image), label)
     nibabel.save(nibabel.Nifti1Image(label, image.affine), tmp_path / "nibabel.nii")
     np.testing.assert_array_equal(read_label(tmp_path / "nibabel.nii", image), label)
+
+
+@hypothesis.given(
+    turn=st.tuples(*[st.sampled_from([0, 10, -35, 90, 180])] * 3),
+    sides=st.tuples(*[st.sampled_from([1e-3, 0.5, 1, 7])] * 3),
+    origin=st.tuples(*[st.sampled_from([0, -120.25, 1e3])] * 3),
+    names=st.permutations("012"),
+)
+def test_any_series_lies_on_itks_voxels(turn, sides, origin, names):
+    with tempfile.TemporaryDirectory() as there:
+        folder, affine = Path(there) / "s", np.eye(4)
+        rotation = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
+        affine[:3, :3], affine[:3, 3] = rotation * sides, np.multiply(origin, min(sides))
+        write_series(folder, volume((6, 5, 3)), affine, uid="1.2.3", patient="P", modality="MR")
+        for path, name in zip(sorted(folder.iterdir()), names, strict=True):
+            path.rename(folder / name)
+        image, reader = read_image(folder), SimpleITK.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+        seen = reader.Execute()
+        np.testing.assert_array_equal(image.array, SimpleITK.GetArrayFromImage(seen).transpose())
+        np.testing.assert_allclose(image.affine, affine_of(seen), atol=1e-3 * min(sides))
+
+
+def test_siemens_mosaics_are_no_slices(tmp_path):
+    folder = write(tmp_path / "s")
+    change(folder, lambda d, k: setattr(d, "ImageType", ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]))
+    with pytest.raises(ImageError, match=r"mosaics.*dcm2niix"):
+        read_image(folder)
+
+
+def test_pet_whose_first_slice_has_another_slope_keeps_its_values(tmp_path):
+    folder = write(tmp_path / "s", modality="PT")
+    slopes = [1, *(1e-5 * (1 + k) for k in range(1, SHAPE[2]))]
+    change(folder, lambda d, k: setattr(d, "RescaleSlope", slopes[k]))
+    np.testing.assert_allclose(read_image(folder).array, volume() * slopes, rtol=1e-5)
+
+
+def mixed_signs(dataset, k):
+    if k % 2:
+        dataset.PixelRepresentation = 1
+        dataset.PixelData = (volume()[:, :, k] - 300).T.astype("<i2").tobytes()
+
+
+def bits_without_their_sign(dataset, k):
+    """Twelve bits of two's complement in sixteen, whose upper four are 0."""
+    dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit = 1, 12, 11
+    dataset.PixelData = ((volume()[:, :, k] - 300) & 0xFFF).T.astype("<u2").tobytes()
+
+
+def overlay_in_the_upper_bits(dataset, k):
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.PixelData = (volume()[:, :, k] | 0x1000).T.astype("<u2").tobytes()
+
+
+def slope_that_is_empty(dataset, k):
+    dataset.RescaleSlope, dataset.RescaleIntercept = None, None
+
+
+def more_than_sixteen_bits(dataset, k):
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1000, 2**20
+
+
+def big_endian(dataset, k):
+    dataset.PixelData = volume()[:, :, k].T.astype(">u2").tobytes()
+    dataset.is_little_endian = False
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+
+
+@pytest.mark.parametrize(("edit", "expected"), [
+    (mixed_signs, lambda: np.where(np.arange(SHAPE[2]) % 2, volume() - 300, volume())),
+    (bits_without_their_sign, lambda: volume() - 300),
+    (overlay_in_the_upper_bits, volume),
+    (slope_that_is_empty, volume),
+    (more_than_sixteen_bits, lambda: volume().astype(int) * 1000 + 2**20),
+    (big_endian, volume),
+])  # fmt: skip
+def test_pixels_of_every_kind_are_their_values(tmp_path, edit, expected):
+    np.testing.assert_array_equal(read_image(change(write(tmp_path / "s"), edit)).array, expected())
+
+
+def test_low_values_that_are_bright_are_turned_round_alike_on_every_slice(tmp_path):
+    folder = write(tmp_path / "s")
+    change(folder, lambda d, k: setattr(d, "PhotometricInterpretation", "MONOCHROME1"))
+    array = read_image(folder).array.astype(int)
+    np.testing.assert_array_equal(array + volume(), np.full(SHAPE, 2**16 - 1))
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colours_side_by_side_or_one_after_the_other_are_the_same_grey(tmp_path, planar):
+    folder = samples.colour_ultrasound(tmp_path / "s")
+    colours = np.stack([volume()[:, :, 0] // 3, volume()[:, :, 0] // 4, volume()[:, :, 0] // 2], axis=-1).astype(
+        np.uint8
+    )
+
+    def edit(dataset, k):
+        dataset.PlanarConfiguration = planar
+        rows = colours.transpose(1, 0, 2)
+        dataset.PixelData = (rows.transpose(2, 0, 1) if planar else rows).tobytes()
+
+    expected = colours @ (0.299, 0.587, 0.114)
+    np.testing.assert_allclose(read_image(change(folder, edit)).array[:, :, 0], expected, atol=1e-4)

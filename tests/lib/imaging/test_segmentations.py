@@ -1,5 +1,6 @@
 """3D Slicer's segmentations are read by their headers: extent, layers, names."""
 
+import nibabel
 import nrrd
 import numpy as np
 import pytest
@@ -105,3 +106,44 @@ def test_a_segmentation_of_a_picture_is_a_flat_label(tmp_path):
     mask = organ_volume(0, SHAPE)[1][:, :, 4:5]
     path = segmentation(tmp_path / "a.seg.nrrd", mask, np.diag([-1.0, -1.0, 1.0, 1.0]))
     np.testing.assert_array_equal(read_label(path, flat), mask[:, :, 0] * 4)
+
+
+@pytest.mark.parametrize("name", ["Rückenmark", "肝脏", "Lésion (gauche)"])
+def test_names_in_any_language_stay_as_they_are(tmp_path, image, name):
+    mask = organ_volume(1, SHAPE)[1]
+    path = segmentation(tmp_path / "a.seg.nrrd", mask, AFFINE, name="NAME")
+    for encoding in ("utf-8", "latin-1") if name.isascii() or max(name) < "\u0100" else ("utf-8",):
+        written = path.read_bytes().replace(b"NAME", name.encode(encoding))
+        (tmp_path / "b.seg.nrrd").write_bytes(written)
+        label, names = read_named_label(tmp_path / "b.seg.nrrd", image)
+        assert names == {4: name}
+        np.testing.assert_array_equal(label, mask * 4)
+
+
+TABLE = b"""<?xml version="1.0" encoding="UTF-8"?><CaretExtension><VolumeInformation Index="0"><LabelTable>
+<Label Key="0" Red="0" Green="0" Blue="0" Alpha="0"><![CDATA[???]]></Label>
+<Label Key="1" Red="1" Green="0" Blue="0" Alpha="1"><![CDATA[kidney_left]]></Label>
+<Label Key="5" Red="0" Green="1" Blue="0" Alpha="1"><![CDATA[liver]]></Label>
+<Label Key="9" Red="0" Green="0" Blue="1" Alpha="1"><![CDATA[stomach]]></Label>
+</LabelTable><VolumeType><![CDATA[Label]]></VolumeType></VolumeInformation></CaretExtension>"""
+
+
+def with_extension(path, content, code=0):
+    label = np.zeros(SHAPE, np.uint8)
+    label[:2], label[5:7] = 1, 5
+    file = nibabel.Nifti1Image(label, AFFINE)
+    file.header.extensions.append(nibabel.nifti1.Nifti1Extension(code, content))
+    nibabel.save(file, path)
+    return path
+
+
+@pytest.mark.parametrize("code", [0, 30], ids=["TotalSegmentator", "Connectome Workbench"])
+def test_a_label_with_a_table_in_its_header_names_what_it_shows(tmp_path, image, code):
+    label, names = read_named_label(with_extension(tmp_path / "a.nii.gz", TABLE, code), image)
+    assert names == {1: "kidney_left", 5: "liver"}
+    assert np.unique(label).tolist() == [0, 1, 5]
+
+
+@pytest.mark.parametrize("content", [TABLE[:200], b"<!DOCTYPE x [<!ENTITY a 'b'>]><LabelTable/>", b"words", b""])
+def test_a_table_that_cannot_be_read_says_nothing(tmp_path, image, content):
+    assert read_named_label(with_extension(tmp_path / "a.nii.gz", content), image)[1] == {}
