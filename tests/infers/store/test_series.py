@@ -262,7 +262,7 @@ def test_whatever_headers_say_every_file_is_in_one_study_and_no_study_mixes_pati
         for owner, said in enumerate(sources):
             write_source(root, Path(there) / "made", owner, said, spread, files)
         found = scanner(root).scan()
-        listed = [path for series in found.values() for path in (*series.files, *series.copies)]
+        listed = [path for series in found.values() for path in (*series.files, *series.repeats)]
         assert sorted(listed) == sorted(files)
         for series in found.values():
             owners = {files[path] for path in series.files}
