@@ -1,4 +1,4 @@
-"""Tests that need programs beyond Python packages say so: `@pytest.mark.needs("Orthanc", "chromium")`.
+"""Tests that need programs, or optional Python packages, say so: `@pytest.mark.needs("Orthanc", "chromium")`.
 
 Where one is missing its tests are deselected, and the end of the run says what was left out and how to get it. With
 CI=true nothing is deselected, so a missing program fails.
@@ -6,6 +6,7 @@ CI=true nothing is deselected, so a missing program fails.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ PACKAGES = {  # program: Debian packages
     "chromedriver": "chromium-driver",
     "dciodvfy": "dicom3tools",
 }
+OPTIONAL = {"ray": "pip install -r requirements-scale.txt"}  # Python package: how it is installed
 _left_out: dict[str, set[str]] = {}  # test files by missing program
 
 
@@ -26,9 +28,13 @@ def missing(item: pytest.Item) -> Iterator[str]:
     """The programs that a test needs and that are not installed."""
     for marker in item.iter_markers("needs"):
         for program in marker.args:
-            packages = PACKAGES[program]  # KeyError: a program without a package cannot be installed in CI
-            if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
-                _left_out.setdefault(f"{program} (apt-get install {packages})", set()).add(item.nodeid.split("::")[0])
+            if program in OPTIONAL:
+                lacks, how = importlib.util.find_spec(program) is None, OPTIONAL[program]
+            else:  # KeyError: a program without a package cannot be installed in CI
+                how = f"apt-get install {PACKAGES[program]}"
+                lacks = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None
+            if lacks:
+                _left_out.setdefault(f"{program} ({how})", set()).add(item.nodeid.split("::")[0])
                 yield program
 
 

@@ -21,11 +21,15 @@ MAY_IMPORT = {
     "trainers": {"trainers", "lib"},
     "apps": {"infers", "trainers", "lib"},
 }
-ALSO_IMPORT = {"scripts.doctor": {"infers"}}  # it looks at a study folder with the server's own eyes
+ALSO_IMPORT = {  # they look at study folders and DICOM with the server's own eyes
+    "scripts.doctor": {"infers"},
+    "scripts.archive.servers": {"infers"},
+    "scripts.archive.seg_files": {"infers"},
+}
 # The rooms of each package, from the ground up: one imports those of lower floors, and of its own where that makes no
 # circle. What is not named here stands on the top floor.
 FLOORS = {
-    "lib": ["imaging", "networks", "learning", "inference", "quality", "segmenters", "finetuning"],
+    "lib": ["imaging", "networks", "learning", "inference", "quality", "segmenters", "cluster finetuning"],
     "infers": [
         "disks environment errors guards label_records limits names prompts records settings temporary",
         "patches",

@@ -38,6 +38,11 @@ MAKER = "One-Prompt for MONAI Label"
 FINAL_SERIES, AUTOMATIC_SERIES = "One-Prompt final label", "One-Prompt automatic mask"
 ANATOMY = CodedConcept("123037004", "SCT", "Anatomical Structure")
 OWN_CODES = "99ONEPROMPT"  # the scheme of structures that the dictionary does not know; 99 marks a private one
+# What of a mask's record belongs in an archive: how it was made, not how long it took or where it lies
+RECORDED = (
+    *("model", "weights", "specialist", "network", "version", "templates", "prompt_types", "quality"),
+    *("tasks", "licence"),
+)
 _LONGEST_LO, _LONGEST_PARAMETER = 64, 1000  # characters
 _SIDES = ("left", "right")
 

@@ -19,7 +19,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from infers.dicom.dicomseg import AUTOMATIC_SERIES, Maker, write_seg
+from infers.dicom.dicomseg import AUTOMATIC_SERIES, RECORDED, Maker, write_seg
 from infers.label_records import LabelRecord
 from infers.names import names_by_value
 from infers.store.datastore import StoredLabel
@@ -32,11 +32,6 @@ logger = logging.getLogger(__name__)
 AS_STORED = (("application/dicom", "*"),)  # by default a server unpacks, and many cannot unpack JPEG 2000
 
 _NEEDED = ("ReferencedSeriesSequence", "ContentDate", "ContentTime", "SeriesDescription")
-# What of a mask's record belongs in an archive: how it was made, not how long it took or where it lies
-RECORDED = (
-    *("model", "weights", "specialist", "network", "version", "templates", "prompt_types", "quality"),
-    *("tasks", "licence"),
-)
 
 
 @dataclass(frozen=True)

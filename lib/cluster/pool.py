@@ -1,0 +1,186 @@
+"""Actors of a Ray cluster that work on items; one that dies costs only the items it had.
+
+Every actor is asked first what it would compute with (`lib.cluster.identity`) and is given items only if that is what
+this process would. It has at most `DEPTH` items, so that it never waits for the next one and memory stays bounded:
+whoever has more items asks `has_room` first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from lib.cluster.connection import ClusterError
+from lib.cluster.host import Host, Work
+from lib.cluster.identity import Identity, own_identity
+
+DEPTH = 2  # items at an actor: one that it works on, one that waits
+MOST_DEATHS = 12  # of actors one after the other, with nothing done between them
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Done(Generic[Item]):
+    """An item and what came of it."""
+
+    item: Item
+    result: Any
+
+
+@dataclass(frozen=True)
+class Killed(Generic[Item]):
+    """An item whose actor died while it was at it."""
+
+    item: Item
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unavailable(Generic[Item]):
+    """An item that could not be worked on just now (`lib.cluster.host.Away`)."""
+
+    item: Item
+    reason: str
+
+
+Outcome = Done[Item] | Killed[Item] | Unavailable[Item]
+
+
+@dataclass
+class _Seat:
+    """A place for an actor."""
+
+    actor: Any
+    greeting: Any  # reference to what it says of itself; None once it was read
+    ready: Any = None  # reference to its preparation; None once it is prepared
+    where: str = "a worker"
+    calls: deque[tuple[Any, Any]] = field(default_factory=deque)  # (item, reference), in the order of work
+    prepared: bool = False
+
+    def pending(self) -> list[Any]:
+        """What it is waited for."""
+        return [ref for ref in (self.greeting, self.ready) if ref is not None] + [ref for _, ref in self.calls]
+
+
+class Pool(Generic[Item]):
+    """So many actors.
+
+    Args:
+        ray: the connected module.
+        make: picklable; makes in the actor what works on items: the dear part, so it travels once to each machine.
+        size: number of actors.
+        cpus, gpus: what each takes of the cluster.
+        identity: what each must compute with.
+    """
+
+    def __init__(
+        self,
+        ray: Any,
+        make: Callable[[], Work],
+        size: int,
+        cpus: float = 1,
+        gpus: float = 0,
+        identity: Identity | None = None,
+    ) -> None:
+        self._ray, self._identity = ray, identity or own_identity()
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        self._actors = ray.remote(Host).options(**options)
+        self._make = ray.put(make)
+        self._deaths = 0
+        self._again: deque[Item] = deque()  # waited behind an item that killed their actor
+        self._seats = [self._seat() for _ in range(size)]
+
+    @property
+    def busy(self) -> int:
+        """How many items are at actors."""
+        return sum(len(seat.calls) for seat in self._seats) + len(self._again)
+
+    @property
+    def prepared(self) -> int:
+        """How many actors work."""
+        return sum(seat.prepared for seat in self._seats)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an actor can take an item now."""
+        return not self._again and any(seat.prepared and len(seat.calls) < DEPTH for seat in self._seats)
+
+    def submit(self, item: Item) -> None:
+        """Give an item to the actor that has fewest; `has_room` must hold."""
+        seat = min((seat for seat in self._seats if seat.prepared), key=lambda seat: len(seat.calls))
+        seat.calls.append((item, seat.actor.work.remote(item)))
+
+    def wait(self, seconds: float) -> list[Outcome[Item]]:
+        """What became of items, as soon as that is known of one of them; empty after so many seconds.
+
+        Raises:
+            ClusterError: the workers are other ones than this process, or die before they do anything.
+        """
+        while self._again and any(seat.prepared and len(seat.calls) < DEPTH for seat in self._seats):
+            self.submit(self._again.popleft())
+        pending = [ref for seat in self._seats for ref in seat.pending()]
+        ready, _ = self._ray.wait(pending, num_returns=1, timeout=seconds)
+        if not ready:
+            return []
+        ready, _ = self._ray.wait(pending, num_returns=len(pending), timeout=0)
+        known = set(ready)
+        return [outcome for place in range(len(self._seats)) for outcome in self._look(place, known)]
+
+    def close(self) -> None:
+        """End the actors, whatever they are at."""
+        for seat in self._seats:
+            self._ray.kill(seat.actor)
+        self._seats = []
+
+    def _seat(self) -> _Seat:
+        actor = self._actors.remote()
+        return _Seat(actor, actor.greet.remote())
+
+    def _look(self, place: int, ready: set[Any]) -> list[Outcome[Item]]:
+        """What is known of one seat; a seat whose actor died gets another."""
+        seat = self._seats[place]
+        outcomes: list[Outcome[Item]] = []
+        try:
+            if seat.greeting in ready:
+                identity, seat.where = self._ray.get(seat.greeting)
+                self._check(identity, seat.where)
+                seat.greeting = None
+                seat.ready = seat.actor.prepare.remote(self._make)
+            elif seat.ready in ready:
+                self._ray.get(seat.ready)
+                seat.ready, seat.prepared = None, True
+            while seat.calls and seat.calls[0][1] in ready:
+                item, ref = seat.calls[0]
+                kind, result = self._ray.get(ref)
+                seat.calls.popleft()
+                self._deaths = 0
+                outcomes.append(Done(item, result) if kind == "done" else Unavailable(item, result))
+        except self._ray.exceptions.RayActorError as error:
+            outcomes += self._replace(place, error)
+        except self._ray.exceptions.RayTaskError as error:
+            raise ClusterError(f"{seat.where} cannot work: {error.cause or error}") from error
+        return outcomes
+
+    def _replace(self, place: int, error: Exception) -> list[Outcome[Item]]:
+        seat, self._seats[place] = self._seats[place], self._seat()
+        self._deaths += 1
+        reason = f"{seat.where} died: {_short(error)}"
+        if self._deaths >= MOST_DEATHS:
+            raise ClusterError(f"workers die before they do anything, the last one so: {reason}")
+        items = [item for item, _ in seat.calls]
+        self._again.extend(items[1:])
+        return [Killed(items[0], reason)] if items else []
+
+    def _check(self, identity: Identity, where: str) -> None:
+        if differences := self._identity.differences(identity):
+            raise ClusterError(f"the worker {where} is refused: {'; '.join(differences)}")
+
+
+def _short(error: Exception) -> str:
+    """Ray's account of a death in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if "exit" in line.lower() or "memory" in line.lower() or "node" in line.lower()]
+    return (causes or lines or [type(error).__name__])[0][:300]
