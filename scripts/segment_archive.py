@@ -37,6 +37,7 @@ from scripts.archive.run import Driver, Identification, RunError, Unfinished
 from scripts.archive.storage import Storage
 from scripts.archive.studies import Folder, Shard, Source
 from scripts.archive.work import Output, Plan
+from scripts.command_line import parser_of
 from scripts.servers.client import ended_by_signals
 
 FORMS = ("nifti", "seg")
@@ -159,11 +160,7 @@ def _has_gpus(ray: Any) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.segment_archive",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("segment_archive", __doc__)
     add = parser.add_argument
     add("archive", metavar="ARCHIVE", help="a folder, an address of fsspec, or of a DICOMweb server")
     add("out", metavar="OUT", help="the run's folder, or an address of fsspec")

@@ -34,19 +34,19 @@ class Identity:
 
     def differences(self, other: Identity) -> list[str]:
         """What `other` would have to install to be the same, a sentence each."""
-        found = []
+        differences = []
         if self.code != other.code:
-            found.append(
+            differences.append(
                 f"its code is {other.version} ({other.code}) and must be {self.version} ({self.code}): install the "
                 "same checkout, or the same container image"
             )
         theirs = dict(other.packages)
-        found += [
+        differences += [
             f"{name} is {theirs.get(name)}: pip install {name}=={version}"
             for name, version in self.packages
             if theirs.get(name) != version
         ]
-        return found
+        return differences
 
 
 @cache

@@ -39,14 +39,14 @@ def sample(source: Source, count: int) -> tuple[Sample, int]:
     """So many studies, each with the same chance, and how many there are; the archive is listed once, in bounded
     memory (reservoir sampling: Vitter, ACM TOMS 11(1), 1985, algorithm R)."""
     rng = random.Random(0)
-    kept: list[Study] = []
+    reservoir: list[Study] = []
     total = 0
     for total, study in enumerate(source.studies(), start=1):
-        if len(kept) < count:
-            kept.append(study)
+        if len(reservoir) < count:
+            reservoir.append(study)
         elif (place := rng.randrange(total)) < count:
-            kept[place] = study
-    return Sample(source, kept), total
+            reservoir[place] = study
+    return Sample(source, reservoir), total
 
 
 def forecast(rows: Sequence[Mapping[str, Any]], total: int, workers: int, seconds: float) -> str:

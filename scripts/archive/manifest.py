@@ -86,23 +86,23 @@ class Manifest:
         Args:
             without_states: leave out studies of these states.
         """
-        found = [np.zeros(0, np.uint64)]
+        hashes = [np.zeros(0, np.uint64)]
         for table in self.tables(("study", "state")):
             states = table["state"].to_pylist()
             ids = table["study"].to_pylist()
-            kept = {id for id, state in zip(ids, states, strict=True) if state not in without_states}
-            found.append(np.fromiter(map(study_hash, kept), np.uint64, len(kept)))
-        return np.unique(np.concatenate(found))
+            studies = {id for id, state in zip(ids, states, strict=True) if state not in without_states}
+            hashes.append(np.fromiter(map(study_hash, studies), np.uint64, len(studies)))
+        return np.unique(np.concatenate(hashes))
 
     def drop(self, states: Collection[str]) -> int:
         """Take the rows of some states away, so that their studies are tried again; returns how many."""
         dropped = 0
         for name in self._parts():
             table = self._read(name)
-            kept = table.filter(pa.array([state not in states for state in table["state"].to_pylist()], pa.bool_()))
-            if kept.num_rows < table.num_rows:
-                dropped += table.num_rows - kept.num_rows
-                self._write(name.removesuffix(SUFFIX), kept)  # over the old part
+            rest = table.filter(pa.array([state not in states for state in table["state"].to_pylist()], pa.bool_()))
+            if rest.num_rows < table.num_rows:
+                dropped += table.num_rows - rest.num_rows
+                self._write(name.removesuffix(SUFFIX), rest)  # over the old part
         return dropped
 
     def _parts(self) -> list[str]:

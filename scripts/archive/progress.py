@@ -29,7 +29,7 @@ class Bar:
         if self._bar is None:
             self._bar = tqdm(total=progress.total, initial=progress.done, unit=" studies", mininterval=1.0)
         self._bar.update(progress.done - self._bar.n)
-        told = {"failed": progress.failed, "set aside": progress.set_aside, "workers lost": progress.crashes}
-        shown = [f"{count} {what}" for what, count in told.items() if count]
+        counts = {"failed": progress.failed, "set aside": progress.set_aside, "workers lost": progress.crashes}
+        shown = [f"{count} {what}" for what, count in counts.items() if count]
         waiting = f"waits: {progress.away[:80]}" if progress.away else ""
         self._bar.set_postfix_str(", ".join(filter(None, [*shown, waiting])), refresh=False)

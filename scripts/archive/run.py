@@ -64,8 +64,8 @@ class Identification:
         except ValueError:
             known = {}
         if other := [name for name, value in asdict(self).items() if known.get(name) != value]:
-            told = "; ".join(f"its {name} is {known.get(name)}, here it is {getattr(self, name)}" for name in other)
-            raise RunError(f"{storage.address} holds the manifest of another run ({told}): name another folder")
+            others = "; ".join(f"its {name} is {known.get(name)}, here it is {getattr(self, name)}" for name in other)
+            raise RunError(f"{storage.address} holds the manifest of another run ({others}): name another folder")
 
 
 @dataclass
@@ -238,16 +238,16 @@ class _Listing:
 
     def __init__(self, source: Source, known: np.ndarray) -> None:
         self._source, self._known = source, known
-        self._drawn = 0
+        self._place = 0
         self._studies: Iterator[Study] | None = None
         self.exhausted = False
 
     def next(self) -> Study | None:
         """The next one, None after the last. Raises Away."""
         try:
-            self._studies = self._studies or islice(self._source.studies(), self._drawn, None)
+            self._studies = self._studies or islice(self._source.studies(), self._place, None)
             for study in self._studies:
-                self._drawn += 1
+                self._place += 1
                 if not is_among(study.id, self._known):
                     return study
         except Away:
@@ -303,8 +303,8 @@ class _Crashes:
             if forget:
                 storage.remove(f"{CRASHES}/{name}")
             elif data := storage.read(f"{CRASHES}/{name}"):
-                told = json.loads(data)
-                self._known[told["study"]] = told["reasons"]
+                note = json.loads(data)
+                self._known[note["study"]] = note["reasons"]
 
     def of(self, study: Study) -> int:
         return len(self._known.get(study.id, ()))

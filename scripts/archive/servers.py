@@ -52,16 +52,16 @@ def templates_of(folder: Path) -> tuple[list[Template], dict[str, int]]:
         labels = LabelMap(state / "labels.json", ())
         studies = LabelledStudies(store, labels, Descriptors(store, state / "looks.npz"), frozenset(registry.MODELS))
         studies.restore_labels()
-        found = [studies.bank.get(id) for id in sorted(studies.templates())]
-        if not found:
+        templates = [studies.bank.get(id) for id in sorted(studies.templates())]
+        if not templates:
             why = "; ".join(f"{id}: {reason}" for id, reason in studies.problems.items())
             raise TemplateError(
                 f"{folder} must be a study list with a final label, and none can be used"
                 + (f" ({why})" if why else "")
                 + ": label one study there first, or name an image with --template and --label"
             )
-        shown = {name for template in found for name in template.structures}
-        return found, {name: value for name, value in labels.names.items() if name in shown}
+        shown = {name for template in templates for name in template.structures}
+        return templates, {name: value for name, value in labels.names.items() if name in shown}
 
 
 @contextmanager
