@@ -53,11 +53,17 @@ class PromptedStudies:
         if studies.store.label(image_id, FINAL) is not None:
             raise ClientError(PAINTED, 409)
         image = studies.image(image_id)
+        spelled = {str(name): self._engine.labels.spelled(str(name)) for name in given}
+        if len(set(spelled.values())) < len(spelled):
+            raise ClientError(
+                f"prompts must name each structure once, whatever its capitals and blanks, got {list(given)}"
+            )
+        given = {spelled[name]: parts for name, parts in given.items()}
         parsed = parse_prompts(given, image.array.shape)
         structures = self._engine.labels.learn(parsed)
         with self._engine.priority_lock.interactive():
             answer = self._engine.model.segmenter.interact(image, parsed, structures)
-        record = LabelRecord(statement, user, structures, prompts={name: prompts_of(given, name) for name in parsed})
+        record = LabelRecord(statement, user, structures, prompts={name: given[name] for name in parsed})
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"answer{MASK_SUFFIX}"
             write_label(path, answer.mask, image)
@@ -70,11 +76,6 @@ class PromptedStudies:
             "structures": dict(structures),
             "prompt_types": types,
         }
-
-
-def prompts_of(given: Mapping[str, Any], name: str) -> Any:
-    """What was said of a structure, whose name may have come with spaces around it."""
-    return next(parts for key, parts in given.items() if str(key).strip() == name)
 
 
 def check_seen(final: StoredLabel | None, seen: str) -> None:

@@ -33,6 +33,7 @@ from infers.guards import (
     stem,
 )
 from infers.label_records import FINAL, Statement
+from infers.patches.login import add_login
 from infers.patches.ohif import add_ohif
 from infers.patches.proxy import add_proxy
 from infers.study_list.studies import MODEL
@@ -83,6 +84,7 @@ def own_router(app: App, sessions: Sessions | None, lines: Lines | None = None) 
     _add_training(router, app)
     _add_refusals(router)
     add_ohif(router)
+    add_login(router)
     add_proxy(router, app.images.stored_elsewhere)
     return router
 

@@ -1,6 +1,7 @@
 """What is changed of MONAI Label itself, each with its reason; all of it for version 0.8.5.
 
 - `batch_infer.py`, instead of its `BatchInferTask`: that divides by the number of GPUs, and one bad study ends all.
+- `login.py`, instead of `POST /auth/token`: no token is ever accepted with today's PyJWT.
 - `ohif.py`, instead of `GET /ohif/{path}`: paths are joined with `os.pathsep`, so that whatever lies in a sub-folder is
   the start page.
 - `proxy.py`, instead of `/proxy/dicom/...`: that drops the query, waits in the event loop, and `..` leads elsewhere.

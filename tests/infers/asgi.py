@@ -4,14 +4,14 @@ import asyncio
 import json
 
 
-def get(app, path, query, method="GET", headers=None):
+def get(app, path, query, method="GET", headers=None, body=b""):
     """Status and JSON of the answer, asked as a server would ask."""
     raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": raw}
     sent = []
 
     async def receive():
-        return {"type": "http.request"}
+        return {"type": "http.request", "body": body}
 
     async def send(message):
         sent.append(message)

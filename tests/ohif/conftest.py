@@ -67,7 +67,7 @@ def orthanc(phantoms: dict[str, Phantom], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def tiny_weights() -> Path:
-    """The shipped weights instead: here a mask is to lie on an organ, and on the picture in docs/ too."""
+    """The shipped weights instead: here a mask is to lie on an organ."""
     return SHIPPED_WEIGHTS
 
 

@@ -1,13 +1,12 @@
 """An annotator's session in OHIF, unmodified, on DICOM studies of an Orthanc: from connecting to the next study's mask.
 
 The tests follow each other, as the annotator's steps do. What is proven is that masks lie, in OHIF's array and on its
-screen, on the voxels that the server meant. UPDATE_PICTURES=true renews the picture in docs/.
+screen, on the voxels that the server meant.
 """
 
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,10 @@ from scripts.servers.orthanc import Orthanc
 from tests.infers.fakes import wait_until
 from tests.ohif.conftest import PHANTOMS, Phantom
 from tests.ohif.viewer import Viewer, Viewport
-from tests.server.conftest import ROOT, Server
+from tests.server.conftest import Server
 
 pytestmark = pytest.mark.needs("Orthanc", "chromium", "chromedriver")
 
-UPDATE_PICTURES = os.environ.get("UPDATE_PICTURES") == "true"
 FIRST, OBLIQUE = "axial_ct", "oblique_ct"
 NAMED = "oneprompt_points"
 RAS_TO_LPS = np.diag([-1.0, -1, 1, 1])
@@ -139,8 +137,6 @@ def test_a_click_arrives_as_the_voxel_under_it_and_the_answer_is_shown_there(
     set_voxels = np.argwhere(mask > 0)
     viewer.jump(to_lps(phantom, tuple(set_voxels[np.argmin(np.abs(set_voxels - set_voxels.mean(0)).sum(1))])))
     assert min(agreement(viewer, mask, phantom)) > 0.85
-    if UPDATE_PICTURES:
-        viewer.save_picture(ROOT / "docs" / "images" / "ohif.png")
 
 
 def test_clicks_are_for_the_chosen_structure_and_background_ones_against_it(

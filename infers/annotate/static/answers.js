@@ -10,50 +10,81 @@ const SMALL = 2e6; // voxels of a volume that is taken for fast until one answer
 let measured = null; // {id, ms} of the last answer for a whole volume
 
 // Ask for one structure after `step` changed its prompts; `near` is the file's voxel that was prompted last
-export async function answerPrompts(page, structure, step, near) {
-  const { state, work } = page;
-  const { study } = work;
+export function answerPrompts(page, structure, step, near) {
   if (!saysWhere(structure.prompts) && !structure.grounded) return;
-  structure.request?.abort();
-  const request = step.request = structure.request = new AbortController();
-  const current = () => page.work === work && !request.signal.aborted;
-  const params = { label: structure.name };
-  const ask = (model, prompts, more = {}) => server.infer(model, study.id,
-    { ...params, prompts: { [structure.name]: told(prompts, study.flat) }, ...more }, request.signal, label);
-  const began = performance.now();
-  state.busy += 1;
-  page.draw();
-  let label = null;
-  try {
-    if (structure.grounded) {
-      label = await labelOf(work, structure, false);
-      params.label_info = [{ name: structure.name, idx: 1 }];
-    }
+  asking(page, structure, step, async (signal, current) => {
+    const { work } = page;
+    const { study } = work;
+    const label = structure.grounded ? await labelOf(work, structure, false) : null;
+    const params = { label: structure.name, ...(label ? { label_info: [{ name: structure.name, idx: 1 }] } : {}) };
+    const ask = (model, prompts, more = {}) => server.infer(model, study.id,
+      { ...params, prompts: { [structure.name]: told(prompts, study.flat) }, ...more }, signal, label);
+    const began = performance.now();
     const axis = study.slice_axis;
     const slow = measured?.id === study.id ? measured.ms > AT_ONCE_MS : study.shape.reduce((all, one) => all * one) > SMALL;
     const part = axis !== null && slow ? onSlice(structure.prompts, axis, near[axis]) : null;
     if (part) {
       const { mask } = await ask("oneprompt_slice", part, { slice_axis: axis });
       if (!current()) return;
-      show(page, step, structure, work.take(mask, structure, axis, near[axis]), began, "slice");
+      show(page, step, structure, () => work.take(mask, structure, axis, near[axis]), began, "slice");
     }
     const asked = performance.now();
     const { mask } = await ask("oneprompt_click", structure.prompts);
     if (!current()) return;
     measured = { id: study.id, ms: performance.now() - asked };
-    show(page, step, structure, work.take(mask, structure), began, part ? "volume" : "all");
+    show(page, step, structure, () => work.take(mask, structure), began, part ? "volume" : "all");
+  });
+}
+
+// The paint of a structure as a prompt: the slices between and beyond are answered by the network
+export function spreadPaint(page, structure) {
+  const { work } = page;
+  if (!work.labels.painted.some((one, n) => one && work.labels.values[n] === structure.value)) {
+    page.say("Paint the structure on one or more slices first; then this carries it through the volume.");
+    return;
+  }
+  const step = work.step("spread", structure);
+  asking(page, structure, step, async (signal, current) => {
+    const label = await labelOf(work, structure, true);
+    const params = { label_info: [{ name: structure.name, idx: 1 }], selected_label_name: structure.name };
+    const began = performance.now();
+    const { mask } = await server.infer("oneprompt_scribbles", work.study.id, params, signal, label);
+    if (current()) show(page, step, structure, () => work.take(mask, structure), began, "spread");
+  });
+}
+
+// Ask again for what was never answered: a later step was taken back, or the server was away
+export function askAgain(page, structure) {
+  const step = page.work.unanswered(structure);
+  if (step && (!step.request || step.request.signal.aborted || step.failed)) step.ask();
+}
+
+// One question at a time about a structure: a newer one takes the place of the one before
+async function asking(page, structure, step, ask) {
+  const { state, work } = page;
+  step.ask = () => asking(page, structure, step, ask);
+  step.failed = false;
+  structure.request?.abort();
+  const request = step.request = structure.request = new AbortController();
+  const current = () => page.work === work && !request.signal.aborted;
+  state.busy += 1;
+  page.draw();
+  try {
+    await ask(request.signal, current);
+    step.answered = current();
   } catch (error) {
-    if (current()) page.fail(error, "No answer: ");
+    step.failed = true;
+    if (current()) page.fail(error, "No answer: ", "It is asked again as soon as the server answers.");
   } finally {
     state.busy -= 1;
     page.keepSoon();
   }
 }
 
-function show(page, step, structure, edit, began, what) {
+function show(page, step, structure, make, began, what) {
   const { state, work, viewer, marks } = page;
+  const edit = work.answer(step, make, page.hand.drag?.edit);
   const { won, lost } = edit.balance(structure.value);
-  work.extend(step, edit);
   if (edit.size) marks.show(edit);
   viewer.draw();
   state.times.push({ what, ms: performance.now() - began });
@@ -61,32 +92,6 @@ function show(page, step, structure, edit, began, what) {
   const amount = (voxels) => (viewer.flat ? `${voxels} pixels` : `${(voxels * volume).toFixed(voxels * volume < 10 ? 2 : 0)} ml`);
   page.say(won || lost ? `${structure.name}: ${[won && `+${amount(won)}`, lost && `−${amount(lost)}`].filter(Boolean).join(", ")}`
     : `${structure.name}: nothing changed. Click where it is wrong, or paint it.`);
-}
-
-// The paint of a structure as a prompt: the slices between and beyond are answered by the network
-export async function spreadPaint(page, structure) {
-  const { state, work } = page;
-  const { study } = work;
-  const label = await labelOf(work, structure, true);
-  if (!label) { page.say("Paint the structure on one or more slices first; then this carries it through the volume."); return; }
-  structure.request?.abort();
-  const request = structure.request = new AbortController();
-  const step = work.step("spread");
-  step.request = request;
-  state.busy += 1;
-  page.draw();
-  try {
-    const params = { label_info: [{ name: structure.name, idx: 1 }], selected_label_name: structure.name };
-    const began = performance.now();
-    const { mask } = await server.infer("oneprompt_scribbles", study.id, params, request.signal, label);
-    if (page.work !== work || request.signal.aborted) return;
-    show(page, step, structure, work.take(mask, structure), began, "spread");
-  } catch (error) {
-    page.fail(error, "No answer: ");
-  } finally {
-    state.busy -= 1;
-    page.keepSoon();
-  }
 }
 
 // The mask of one structure as a file, value 1; only what was painted, where that is asked for. Null where there is none

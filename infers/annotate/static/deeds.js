@@ -1,7 +1,7 @@
 // What a person can do on the page.
 
 import * as board from "../../static/api.js";
-import { answerPrompts, spreadPaint } from "./answers.js";
+import { answerPrompts, askAgain, spreadPaint } from "./answers.js";
 import { fillBetween } from "./between.js";
 import { boxAdded, joined, pointAdded } from "./prompts.js";
 import { reviewing, saving } from "./saving.js";
@@ -13,14 +13,14 @@ export const WINDOWS = [["Soft tissue", -160, 240], ["Lung", -1350, 150], ["Bone
 export function makeDeeds(page) {
   const { state } = page;
   const act = {
-    draw: page.draw,
+    draw: page.draw, say: page.say,
     ...moving(page), ...drawing(page), ...structuring(page), ...saving(page), ...reviewing(page), ...teaching(page),
     async login(event) {
       event.preventDefault();
       try {
         await board.login(event.target);
         state.login = false;
-        if (page.work) page.refresh();
+        if (page.work) { page.say("Logged in: go on where you were."); act.askAgain(); page.refresh(); page.attend(); }
         else if (state.id) page.open(state.id);
         else await act.next();
         page.draw();
@@ -28,7 +28,16 @@ export function makeDeeds(page) {
         page.say(`login failed: ${error.message}`);
       }
     },
-    reopen: (shrink) => page.open(state.id, shrink),
+    // In a page that is loaded anew, which has all of the browser's memory
+    reopen(shrink) {
+      location.search = new URLSearchParams({ study: state.id, ...(shrink > 1 ? { shrink } : {}) });
+    },
+    reopenCoarser: () => act.reopen(page.coarser()),
+    escape() {
+      if (state.conflict) act.keepMine();
+      else if (state.tour) act.tour(4);
+      page.hand?.giveUp();
+    },
     help: () => document.querySelector("#help").showModal(),
     closeHelp: () => document.querySelector("#help").close(),
     tour(step) {
@@ -59,7 +68,21 @@ function moving(page) {
       page.draw();
     },
     plane(plane) { page.viewer.arrange(page.viewer.layout, plane); state.main = plane; page.draw(); },
+    slices: () => page.viewer.dims[through(page.viewer.main)],
+    slice(index) {
+      const { viewer } = page, axis = through(viewer.main);
+      viewer.go(viewer.at.map((here, n) => (n === axis ? index : here)));
+    },
     scroll(step) { if (page.viewer.image) page.viewer.scroll(page.viewer.main, step); page.draw(); },
+    // Across and up in the large plane, as they are on the screen
+    moveCross(right, up) {
+      const { viewer } = page;
+      if (!viewer?.image) return;
+      viewer.move(right, up);
+      page.draw();
+    },
+    nextPlane() { if (page.viewer?.image && !page.viewer.flat) page.act.plane((page.viewer.main + 1) % 3); },
+    zoom(factor) { if (page.viewer?.image) page.viewer.zoomAtCross(factor); },
     fit: () => page.viewer.fit(),
     setWindow(low, high) {
       if (!Number.isFinite(low) || !Number.isFinite(high) || !page.viewer.image) return;
@@ -106,6 +129,9 @@ function moving(page) {
   };
 }
 
+// Whether a question stands over the image, which comes first
+export const asked = ({ unfinished, conflict, login, gone }) => Boolean(unfinished || conflict || login || gone);
+
 export function readout({ hover, study }) {
   if (!hover?.voxel || !study) return "";
   const place = (study.shape[2] === 1 ? hover.voxel.slice(0, 2) : hover.voxel).join(", ");
@@ -130,15 +156,16 @@ function drawing(page) {
     turnOutside() { state.outside = !state.outside; page.draw(); },
     size(value) { state.size = Math.min(Math.max(0.5, value), 200); page.viewer.draw(); page.draw(); },
     ready(kind) {
-      if (!page.work) return false;
+      if (!page.work || asked(state)) return false;
       if (page.work.current || kind === "eraser") return true;
       page.act.askName();
       return false;
     },
     askName() {
-      page.say("Say first what you want to segment: give the structure a name.");
+      page.say("Give the structure a name: what do you want to segment?");
       document.querySelector("#new-structure")?.focus();
     },
+    atCross: () => page.hand?.atCross(),
     labels: () => page.work.labels,
     value: () => page.work.current.value,
     colour: () => page.work.current?.colour ?? "#fff",
@@ -208,11 +235,16 @@ function drawing(page) {
     spread() {
       if (page.work?.current && !page.viewer.flat) spreadPaint(page, page.work.current);
     },
+    // What was never answered, because the login had expired or the server was away
+    askAgain() {
+      for (const structure of page.work.structures) askAgain(page, structure);
+    },
     undo() {
       const step = page.work?.undo();
       if (!step) return;
       step.request?.abort();
       page.say(`Took back: ${step.what}.`);
+      if (step.structure) askAgain(page, step.structure);
       page.act.colours();
       page.keepSoon();
     },
@@ -220,6 +252,7 @@ function drawing(page) {
       const step = page.work?.redo();
       if (!step) return;
       page.say(`Did again: ${step.what}.`);
+      if (step.structure) askAgain(page, step.structure);
       page.act.colours();
       page.keepSoon();
     },
@@ -249,7 +282,7 @@ function structuring(page) {
       page.draw();
     },
     chooseNumber: (number) => page.act.choose(page.work?.structures[number - 1]),
-    rename(structure) { state.naming = structure; page.draw(); document.querySelector(".rename input")?.select(); },
+    rename(structure) { state.naming = structure; page.draw(); document.querySelector(".rename input")?.focus(); },
     renamed(event) {
       event.preventDefault();
       const name = event.target.querySelector("input").value;

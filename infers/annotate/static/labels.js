@@ -137,8 +137,14 @@ export class Edit {
     this.fresh = this.size ? [this.low.slice(), this.high.slice()] : null;
   }
 
+  // On whatever is there by now: that is what an undo brings back
   redo() {
-    for (let n = 0; n < this.places.length; n += 1) this.#set(this.places[n], this.after[n]);
+    const { values, painted } = this.labels;
+    for (let n = 0; n < this.places.length; n += 1) {
+      const index = this.places[n];
+      this.before[n] = values[index] | (painted[index] << 8);
+      this.#set(index, this.after[n]);
+    }
     this.fresh = this.size ? [this.low.slice(), this.high.slice()] : null;
   }
 

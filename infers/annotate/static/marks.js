@@ -69,7 +69,8 @@ export class Marks {
     const write = (text, x, y, align) => { pen.textAlign = align; pen.fillText(text, x, y); };
     write(west, left + 8 * unit, top + height / 2, "left");
     write(east, left + width - 8 * unit, top + height / 2, "right");
-    write(north, left + width / 2, top + 12 * unit, "center");
+    const bar = left === 0 && top === 0 ? 48 : 0; // the controls over the first cell
+    write(north, left + width / 2, top + (12 + bar) * unit, "center");
     write(south, left + width / 2, top + height - 12 * unit, "center");
     if (viewer.flat) return;
     const axis = through(tile.axCorSag);

@@ -10,8 +10,8 @@ const dice = (value) => (value === null || value === undefined ? "–" : value.t
 export function panel(state, act, work, viewer) {
   if (!work || !state.study) return nothing;
   return html`
-    ${review(state, act)} ${news(state, act)} ${structures(state, act, work)} ${options(state, act, work, viewer)}
-    ${submitting(state, act, work)} ${list(state, act)}
+    ${review(state, act)} ${structures(state, act, work)} ${options(state, act, work, viewer)}
+    ${submitting(state, act, work)} ${news(state, act)} ${list(state, act)}
     <div class="teach">${training(state, act)}</div>`;
 }
 

@@ -5,13 +5,16 @@ import * as kept from "./kept.js";
 import { told } from "./prompts.js";
 import * as server from "./server.js";
 
+const NOT_SAVED = "Not saved, and nothing is lost: ";
+const TRY_AGAIN = "Submit again when it is back; sent twice, it is saved once.";
+
 export function saving(page) {
   const { state } = page;
 
   // What the study was when it was opened; another person's label since then is not overwritten unasked
   async function submit(over = false) {
     const { work } = page;
-    if (!work || state.submitting) return;
+    if (!work || state.submitting || state.unfinished) return;
     const { names, table } = work.naming();
     if (!names.length) {
       page.say(work.prompted().length ? "Nothing is segmented yet: submit the prompts alone, or correct the answer."
@@ -20,10 +23,10 @@ export function saving(page) {
     }
     const seen = over ? state.conflict.version : state.seen.final ?? "";
     await during(async () => {
-      const { study } = work;
+      const { study, changes } = work;
       const file = await server.labelFile(study.label, work.grid.file(work.labels.values, table));
-      await server.submit(study.id, file, study.label.suffix, names, who(), seen);
-      done(work, `The label of ${study.id} is saved: it is a template now.`);
+      const { version } = await server.submit(study.id, file, study.label.suffix, names, who(), seen);
+      await done(work, changes, `The label of ${study.id} is saved: it is a template now.`, { final: version });
     });
   }
 
@@ -32,10 +35,10 @@ export function saving(page) {
     const structures = work?.prompted() ?? [];
     if (!structures.length || state.submitting) return;
     await during(async () => {
-      const { study } = work;
+      const { study, changes } = work;
       const prompts = Object.fromEntries(structures.map((one) => [one.name, told(one.prompts, study.flat)]));
       await server.submitPrompts(study.id, { prompts, ...who() });
-      done(work, `The prompts of ${study.id} are saved: it is a template of that kind now.`);
+      await done(work, changes, `The prompts of ${study.id} are saved: it is a template of that kind now.`);
     });
   }
 
@@ -47,11 +50,15 @@ export function saving(page) {
       await page.keepNow();
       await act();
     } catch (error) {
-      if (error.status === 409 && error.message.includes("meanwhile")) await disagree(error);
-      else page.fail(error, "Not saved, and nothing is lost: ");
+      if (error.status === 409 && error.message.includes("meanwhile")) {
+        await disagree(error).catch((problem) => page.fail(problem, NOT_SAVED, TRY_AGAIN));
+      } else {
+        page.fail(error, NOT_SAVED, TRY_AGAIN);
+      }
+    } finally {
+      state.submitting = false;
+      page.draw();
     }
-    state.submitting = false;
-    page.draw();
   }
 
   async function disagree(error) {
@@ -59,15 +66,18 @@ export function saving(page) {
     state.conflict = { text: error.message, version: labels.final ?? "" };
   }
 
-  async function done(work, message) {
-    work.saved = work.changes;
+  // `changes` were sent; what was drawn while they were on their way is unsaved still
+  async function done(work, changes, message, versions = {}) {
+    work.saved = changes;
+    if (!work.unsaved) await kept.forget(work.study).catch(() => {});
+    if (page.work !== work) return;
     state.done = message;
     page.say(message);
-    await kept.forget(work.study).catch(() => {});
-    const { labels } = await server.presence(work.study.id, { session: page.session, name: state.me });
+    state.seen = work.seen = { ...state.seen, ...versions };
+    state.loaded = versions.final ? "final" : "prompted";
+    const { labels } = await server.presence(work.study.id, { session: page.session, name: state.me }).catch(() => ({}));
     if (page.work !== work) return;
-    state.seen = work.seen = labels;
-    state.loaded = labels.final ? "final" : "prompted";
+    if (labels) state.seen = work.seen = labels;
     await page.refresh();
   }
 
@@ -81,9 +91,20 @@ export function saving(page) {
     keepMine() { state.conflict = null; page.draw(); },
     async theirs() {
       state.conflict = null;
-      if (page.work) await kept.forget(page.work.study).catch(() => {});
       page.work.saved = page.work.changes;
+      await kept.forget(page.work.study).catch(() => {});
       await page.open(state.id);
+    },
+    // The label as a file on this computer: the study is gone, or the server is
+    async download() {
+      const { study, grid, labels } = page.work;
+      const { names, table } = page.work.naming();
+      const file = await server.labelFile(study.label, grid.file(labels.values, table));
+      const link = Object.assign(document.createElement("a"),
+        { href: URL.createObjectURL(file), download: `${study.id}${study.label.suffix}` });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+      page.say(`${link.download} is saved: ${names.map((name, n) => `${n + 1} ${name}`).join(", ")}.`);
     },
     async unfinished(take) {
       const record = state.unfinished;

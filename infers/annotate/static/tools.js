@@ -3,6 +3,7 @@
 import { stampDisc } from "./labels.js";
 
 const MOVED = 4; // CSS pixels beyond which a press is a drag
+const RUBBER = 5; // the other end of a pen
 const ZOOM = 1.0015; // by a unit of the wheel
 
 export class Hand {
@@ -48,6 +49,7 @@ export class Hand {
   kind(event) {
     if (event.button === 1 || this.space || (event.pointerType === "touch" && this.pen)) return "pan";
     const { tool } = this.state;
+    if (event.button === RUBBER) return "eraser";
     if (event.button === 2) return tool === "brush" ? "eraser" : "right";
     return tool;
   }
@@ -130,7 +132,7 @@ export class Hand {
   // What was begun is not meant
   giveUp() {
     const { drag } = this;
-    this.drag = null;
+    this.drag = this.corner = null;
     this.marks.rubber = this.marks.line = null;
     if (drag?.edit) { drag.edit.undo(); this.act.redraw(drag.edit); }
     this.viewer.draw();
@@ -162,6 +164,29 @@ export class Hand {
     this.act.redraw(drag.edit);
   }
 
+  // The keyboard's hand: the tool at the cross. A box and a stroke are begun there, and ended there the next time.
+  atCross() {
+    const { viewer, act, state } = this;
+    const here = viewer.at.map((index) => index + 0.5);
+    const tile = { axCorSag: viewer.main };
+    if (!viewer.image || !act.ready(state.tool)) return;
+    if (state.tool === "click") { act.click(viewer.at.slice(), state.outside); return; }
+    if (state.tool === "brush" || state.tool === "eraser") {
+      const drag = { kind: state.tool, tile, edit: act.labels().edit() };
+      this.stamp(drag, here, here);
+      act.painted(drag.edit);
+      return;
+    }
+    if (state.tool !== "box" && state.tool !== "stroke") return;
+    const from = this.corner;
+    this.corner = from ? null : here;
+    if (!from) { act.say("Move the cross to where it ends, and press i again."); return; }
+    if (state.tool === "box") { this.between(from, here); return; }
+    const drag = { tile, place: from, voxels: [] };
+    this.trace(drag, here);
+    act.stroke(drag.voxels, state.outside);
+  }
+
   // A stroke one voxel wide: every voxel on its way, in order
   trace(drag, place) {
     stampDisc(this.act.labels(), this.viewer.side, this.viewer.axesOf(drag.tile), drag.place, place, 0, (index, there) => {
@@ -171,8 +196,11 @@ export class Hand {
   }
 
   box({ tile, start }, x, y) {
+    this.between(this.viewer.place(tile, ...start), this.viewer.place(tile, x, y));
+  }
+
+  between(...ends) {
     const { viewer } = this;
-    const ends = [viewer.place(tile, ...start), viewer.place(tile, x, y)];
     const low = viewer.dims.map((size, axis) =>
       Math.min(Math.max(0, Math.floor(Math.min(ends[0][axis], ends[1][axis]))), size - 1));
     const high = viewer.dims.map((size, axis) =>

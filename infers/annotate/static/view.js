@@ -65,6 +65,7 @@ export function over(state, act) {
   return html`
     ${state.loading ? loading(state.loading) : nothing}
     ${state.error ? failed(state, act) : nothing}
+    ${state.gone ? gone(state, act) : nothing}
     ${state.login ? login(act) : nothing}
     ${state.finished ? html`<div class="card-over"><h2>Every study has a label</h2>
       <p>Train on them, or look them over on the review board.</p><a class="button accept" href="./">Review board</a></div>` : nothing}
@@ -83,9 +84,16 @@ function loading({ part, text }) {
 
 function failed(state, act) {
   return html`<div class="card-over" role="alert"><h2>This study cannot be shown</h2><p>${state.error}</p>
-    <p class="actions">${state.id ? html`<button @click=${() => act.reopen(1)}>Try again</button>
-      <button @click=${() => act.reopen(2)}>Smaller resolution</button>` : nothing}
+    <p class="actions">${state.id ? html`<button id="again" @click=${() => act.reopen(state.tried)}>Try again</button>
+      <button id="coarser" @click=${act.reopenCoarser}>Smaller resolution</button>` : nothing}
       <a class="button" href="./">Review board</a></p></div>`;
+}
+
+function gone(state, act) {
+  return html`<div class="card-over" id="gone" role="alertdialog" aria-label="This study is gone"><h2>This study is gone</h2>
+    <p>${state.gone}</p><p>What you drew is kept in this browser, and is offered when the study is back under this name.</p>
+    <p class="actions"><button id="download" data-first @click=${act.download}>Save the label to a file</button>
+      <button @click=${act.next}>Next study</button><a class="button" href="./">Review board</a></p></div>`;
 }
 
 function view(state, act) {
@@ -109,6 +117,8 @@ function view(state, act) {
       ${["A", "C", "S"].map((letter, plane) => html`<button class="mini" data-plane=${plane}
         aria-pressed=${state.main === plane} aria-label=${`${["Axial", "Coronal", "Sagittal"][plane]} plane large`}
         title=${`${["Axial", "Coronal", "Sagittal"][plane]} plane large`} @click=${() => act.plane(plane)}>${letter}</button>`)}`}
+    ${study.slice_axis === null ? nothing : html`<input id="slice" type="range" min="0" max=${act.slices() - 1} step="1"
+      aria-label="Slice" title="Slice (wheel, arrows)" @input=${(event) => act.slice(Number(event.target.value))}>`}
     <button class="mini" @click=${act.fit} title="Whole image (0)">Fit</button>
     <output id="readout"></output>
     ${study.shrink > 1 ? html`<span class="coarse" title="Labels are saved on the full grid">shown at 1/${study.shrink}
@@ -119,7 +129,7 @@ function view(state, act) {
 function unfinished(record, act) {
   return html`<div class="card-over" id="unfinished" role="alertdialog" aria-label="Unsaved work"><h2>Unsaved work</h2>
     <p>You left this study on ${new Date(record.ts).toLocaleString()} without submitting. It was kept in this browser.</p>
-    <p class="actions"><button class="accept" id="take-up" @click=${() => act.unfinished(true)}>Go on with it</button>
+    <p class="actions"><button class="accept" id="take-up" data-first @click=${() => act.unfinished(true)}>Go on with it</button>
       <button id="discard" @click=${() => act.unfinished(false)}>Begin from what is saved</button></p></div>`;
 }
 
@@ -128,7 +138,7 @@ function conflict({ text }, act) {
     came first</h2><p>${text}</p>
     <p class="actions"><button id="replace" class="reject" @click=${act.submitOver}>Replace it with mine</button>
       <button id="theirs" @click=${act.theirs}>Open that one</button>
-      <button class="quiet" @click=${act.keepMine}>Go on drawing</button></p></div>`;
+      <button class="quiet" id="go-on" data-first @click=${act.keepMine}>Go on drawing</button></p></div>`;
 }
 
 const TOUR = [

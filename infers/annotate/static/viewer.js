@@ -51,6 +51,8 @@ export class Viewer {
     this.image = await NVImage.new(buffer, "image.nii", "gray", 1, null, low, high, true);
     this.nv.addVolume(this.image);
     this.nv.createEmptyDrawing();
+    const { gl } = this.nv;
+    if (gl.getError() === gl.OUT_OF_MEMORY) throw new RangeError("the graphics card has too little memory");
     this.nv.drawClearAllUndoBitmaps();
     this.nv.clickToSegmentGrowingBitmap = null; // as large as the image, and of no use here
     this.dims = this.image.dimsRAS.slice(1, 4);
@@ -174,6 +176,24 @@ export class Viewer {
     const there = this.at.slice();
     there[through(plane)] += step;
     this.go(there);
+  }
+
+  // One voxel across or up on the screen in the large plane
+  move(right, up) {
+    const tile = this.tileOf(this.main);
+    if (!tile) return;
+    const there = this.at.slice(), middle = this.at.map((index) => index + 0.5);
+    ACROSS[this.main].forEach((axis, n) => {
+      const ahead = middle.map((index, one) => index + (one === axis ? 1 : 0));
+      const way = this.pixel(tile, ahead)[n] - this.pixel(tile, middle)[n];
+      there[axis] += n === 0 ? right * Math.sign(way) : -up * Math.sign(way);
+    });
+    this.go(there);
+  }
+
+  zoomAtCross(factor) {
+    const tile = this.tileOf(this.main);
+    if (tile) this.zoomAt(tile, ...this.pixel(tile, this.at.map((index) => index + 0.5)), factor);
   }
 
   zoomAt(tile, x, y, factor) {

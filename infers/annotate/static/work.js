@@ -88,6 +88,19 @@ export class Work {
     this.redraw(edit);
   }
 
+  // An answer belongs to the step that asked for it. What was done since, `underway` (an edit of the hand) too, is taken
+  // back for a moment and done again on top of it, so that undo goes back through these very states.
+  answer(step, make, underway = null) {
+    const at = this.past.indexOf(step);
+    const later = at < 0 ? [] : this.past.slice(at + 1).flatMap(({ edits }) => edits);
+    if (underway) later.push(underway);
+    for (const edit of later.slice().reverse()) { edit.undo(); this.redraw(edit); }
+    const edit = make();
+    this.extend(step, edit);
+    for (const one of later) { one.redo(); this.redraw(one); }
+    return edit;
+  }
+
   undo() {
     const step = this.past.pop();
     if (!step) return null;
@@ -143,6 +156,7 @@ export class Work {
 
   // Forget a structure's prompts and whatever of it nobody painted
   clear(structure) {
+    structure.request?.abort();
     const step = this.step("clear", structure, none());
     const edit = this.labels.edit();
     for (let n = 0; n < this.labels.values.length; n += 1) {
@@ -158,6 +172,17 @@ export class Work {
     const table = new Uint8Array(256);
     shown.forEach(({ value }, n) => { table[value] = n + 1; });
     return { names: shown.map(({ name }) => name), table, counts };
+  }
+
+  // The newest step that asked for an answer about a structure, where that never came; null where there is none
+  unanswered(structure) {
+    const step = this.past.findLast((one) => one.structure === structure && one.ask);
+    return step && !step.answered ? step : null;
+  }
+
+  // Nobody waits for answers any more
+  abort() {
+    for (const { request } of this.structures) request?.abort();
   }
 
   prompted() {

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from infers.dicom.dicomseg import Maker, read_headers, write_seg
+from infers.errors import ClientError
 from infers.label_records import FINAL, Statement
 from infers.use_cases.labels import Labels
 from lib.imaging.images import read_image, read_label, write_label
@@ -68,3 +71,22 @@ def test_a_label_of_names_in_other_capitals_joins_the_known_structure(folder, tm
     Labels(studies, Silent()).save(series, tmp_path / "l.nii.gz", FINAL, told, "me")
     assert studies.store.records(series)[FINAL].structures == {"Liver": 1}
     assert studies.labels.names == {"Liver": 1}
+
+
+def test_a_label_that_is_sent_again_because_its_answer_was_lost_is_no_conflict(folder, tmp_path):
+    studies = make_studies(str(folder), FakePredictor())
+    (series,) = studies.store.list_images()
+    image = studies.image(series)
+    labels, mine, others = Labels(studies, Silent()), tmp_path / "mine.nii.gz", tmp_path / "others.nii.gz"
+    label = np.zeros(image.array.shape, np.uint8)
+    label[2:6, 3:7, 1:4] = 1
+    write_label(mine, label, image)
+    write_label(others, label[::-1], image)
+    told = Statement(label_info=[{"name": "liver", "idx": 1}], client_id="anna")
+
+    first = labels.save(series, mine, FINAL, told, "me", seen="")
+    assert labels.save(series, mine, FINAL, told, "me", seen="")["version"] == first["version"]
+    for path, statement in ((others, told), (mine, replace(told, client_id="ben"))):
+        with pytest.raises(ClientError, match="meanwhile"):
+            labels.save(series, path, FINAL, statement, "me", seen="")
+    assert labels.save(series, others, FINAL, told, "me", seen=first["version"])["version"] != first["version"]

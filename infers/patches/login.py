@@ -1,0 +1,69 @@
+"""The way to a login: `POST /auth/token`, and the tokens that it brings.
+
+MONAI Label 0.8.5 reads tokens without saying how they may be signed, which PyJWT refuses since its version 2: no token
+is ever accepted. A wrong password is a server error there, and the event loop waits while the realm is asked.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+import jwt
+import requests
+from fastapi import APIRouter, Depends
+from fastapi.security import OAuth2PasswordRequestForm
+from monailabel.config import settings
+from monailabel.endpoints.user import auth
+
+from infers.errors import ClientError, NotFound, ServerUnreachable
+
+# Those with a public key, which is what a realm publishes: a secret that both sides share would be known to everybody
+SIGNED = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+SECONDS = 30
+
+
+def add_login(router: APIRouter) -> None:
+    """Add the route, and let MONAI Label read tokens."""
+    if not isinstance(auth.jwt, types.SimpleNamespace):
+        auth.jwt = types.SimpleNamespace(decode=functools.partial(jwt.decode, algorithms=list(SIGNED)))
+        auth.get_public_key = _of_realm(auth.get_public_key)
+        auth.open_id_configuration = _of_realm(auth.open_id_configuration)
+
+    @router.post("/auth/token", tags=["Auth"])
+    def token(form: OAuth2PasswordRequestForm = Depends()) -> dict[str, Any]:
+        if not settings.MONAI_LABEL_AUTH_ENABLE:
+            raise NotFound("this server asks for no login: MONAI_LABEL_AUTH_ENABLE is not set")
+        return _of_realm(_ask)(form)
+
+
+def _ask(form: OAuth2PasswordRequestForm) -> dict[str, Any]:
+    data = {
+        "client_id": settings.MONAI_LABEL_AUTH_CLIENT_ID,
+        "username": form.username,
+        "password": form.password,
+        "grant_type": "password",
+    }
+    answer = requests.post(auth.token_uri(), data=data, timeout=SECONDS)
+    if answer.status_code in (400, 401, 403):
+        raise ClientError("user or password is wrong, or the user may not log in here", 401)
+    answer.raise_for_status()
+    told = answer.json()
+    return {"access_token": told["access_token"], "token_type": told.get("token_type", "bearer")}
+
+
+def _of_realm(ask: Any) -> Any:
+    """What asks the realm, with an error that says so where there is no answer."""
+
+    @functools.wraps(ask)
+    def asked(*arguments: Any) -> Any:
+        try:
+            return ask(*arguments)
+        except (requests.RequestException, KeyError, ValueError) as error:
+            raise ServerUnreachable(
+                f"the OpenID realm {settings.MONAI_LABEL_AUTH_REALM_URI} does not answer as it should: see that it "
+                f"runs, or correct MONAI_LABEL_AUTH_REALM_URI ({type(error).__name__})"
+            ) from error
+
+    return asked
