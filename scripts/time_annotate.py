@@ -130,11 +130,11 @@ def first_template(options: argparse.Namespace, studies: Path, folder: Path) -> 
                 options.picture.write_bytes(page.browser.get_screenshot_as_png())
             page.press("submit", Keys.ENTER)
             seconds["label is saved"] = timed(page.wait, "Boolean(page.state.done)")
-        saved = requests.get(f"{server.url}/oneprompt/status", timeout=60).json()["templates"]
+        templates = requests.get(f"{server.url}/oneprompt/status", timeout=60).json()["templates"]
     finally:
         server.stop()
     total = round(sum(seconds.values()), 2)
-    return {"actions": page.actions, "seconds": rounded(seconds), "total": total, "templates": saved}
+    return {"actions": page.actions, "seconds": rounded(seconds), "total": total, "templates": templates}
 
 
 def volumes(sizes: Sequence[tuple[int, int, int]], clicks: int, folder: Path) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def volumes(sizes: Sequence[tuple[int, int, int]], clicks: int, folder: Path) ->
     studies.mkdir()
     for size in sizes:
         write_ct(studies / f"ct{size[2]}.nii.gz", size)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     with Server(studies, log=folder / "volumes.log", conf={"models": str(folder / "models")}, cwd=folder) as server:
         for size in sizes:
             study = f"ct{size[2]}"
@@ -160,13 +160,13 @@ def volumes(sizes: Sequence[tuple[int, int, int]], clicks: int, folder: Path) ->
                 f"{server.url}/oneprompt/studies/{study}/volume.nii", headers=ELSEWHERE, stream=True, timeout=PATIENCE
             )
             sent = len(content.raw.read(decode_content=False))
-            found["x".join(map(str, size))] = {
+            figures["x".join(map(str, size))] = {
                 "megabytes": round(int(content.headers["X-Length"]) / 1e6, 1),
                 "megabytes_packed": round(sent / 1e6, 1),
                 "seconds": rounded({"opened for the first time": first, "opened again": again}),
                 "answers": {what: waits(times, what) for what in ("slice", "volume", "all")},
             }
-    return found
+    return figures
 
 
 def write_ct(path: Path, size: tuple[int, int, int]) -> None:

@@ -49,15 +49,15 @@ def _ask(form: OAuth2PasswordRequestForm) -> dict[str, Any]:
     if answer.status_code in (400, 401, 403):
         raise ClientError("user or password is wrong, or the user may not log in here", 401)
     answer.raise_for_status()
-    told = answer.json()
-    return {"access_token": told["access_token"], "token_type": told.get("token_type", "bearer")}
+    content = answer.json()
+    return {"access_token": content["access_token"], "token_type": content.get("token_type", "bearer")}
 
 
 def _of_realm(ask: Any) -> Any:
     """What asks the realm, with an error that says so where there is no answer."""
 
     @functools.wraps(ask)
-    def asked(*arguments: Any) -> Any:
+    def ask_realm(*arguments: Any) -> Any:
         try:
             return ask(*arguments)
         except (requests.RequestException, KeyError, ValueError) as error:
@@ -66,4 +66,4 @@ def _of_realm(ask: Any) -> Any:
                 f"runs, or correct MONAI_LABEL_AUTH_REALM_URI ({type(error).__name__})"
             ) from error
 
-    return asked
+    return ask_realm
