@@ -25,6 +25,8 @@ from infers.api.routes import install
 from infers.board.board import Board
 from infers.dicom.study_lists import open_study_list
 from infers.errors import NotFound
+from infers.jobs.engine import Engine as JobEngine
+from infers.jobs.engine import LocalEngine, RayEngine
 from infers.jobs.propagation import Propagation
 from infers.jobs.training import Trainings
 from infers.label_records import PROMPTED
@@ -55,6 +57,7 @@ from infers.use_cases.inference import Inference
 from infers.use_cases.labels import Labels
 from infers.use_cases.publishing import Publishing
 from infers.use_cases.status import Status
+from lib.cluster.segmenting import Recipe
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.uniseg.course import UniSegSettings
@@ -216,7 +219,9 @@ class Assembly:
             corrections.learn(control)
             self.template_check.examine(control)
 
-        return Propagation(self.studies, self.lock, self.state, prepare, corrections.check_templates)
+        return Propagation(
+            self.studies, self.lock, self.state, prepare, corrections.check_templates, self._job_engine()
+        )
 
     @cached_property
     def acceptance(self) -> Acceptance:
@@ -248,6 +253,18 @@ class Assembly:
     def prompted(self) -> PromptedStudies:
         """Studies that are templates by prompts alone."""
         return PromptedStudies(self.engine, self.changes.decided)
+
+    def _job_engine(self) -> JobEngine:
+        if self.config.engine is None:
+            return LocalEngine(self.lock)
+        return RayEngine(self.config.engine, self.lock, self._recipe)
+
+    def _recipe(self, segmenter: Segmenter) -> Recipe | None:
+        """What makes a model in another process; those that learnt from the list's own labels stay in this one."""
+        if not isinstance(segmenter, SliceSegmenter) or segmenter is not self.model.segmenter:
+            return None
+        weights = self.model.path.read_bytes()
+        return Recipe(weights, self.model.estimator, segmenter.settings, segmenter.fingerprint)
 
     def _segmenter(self) -> Segmenter:
         """What segments the list now."""

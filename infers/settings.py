@@ -45,6 +45,7 @@ class AppConfig:
         image_mb: megabytes of voxels that one image may unpack to.
         memory: megabytes that may be kept of images, encoded slices and answers; None: a quarter of the machine.
         hosts: names and addresses under which browsers may open the server, beside this machine's own addresses.
+        engine: `ray://HOST:PORT`, a Ray cluster whose workers segment the list; None: this process does.
     """
 
     labels: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ class AppConfig:
     image_mb: int = 2048
     memory: int | None = None
     hosts: tuple[str, ...] = ()
+    engine: str | None = None
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str]) -> AppConfig:
@@ -105,6 +107,14 @@ def _hosts(key: str, text: str) -> tuple[str, ...]:
             f"--conf {key} must be names or addresses with commas between, without http:// and port, got {wrong[0]!r}"
         )
     return tuple(name.strip("[]") for name in names)
+
+
+def _engine(key: str, text: str) -> str:
+    if not re.fullmatch(r"(ray://)?[A-Za-z0-9_.-]+:[0-9]+", text):
+        raise ConfigError(
+            f"--conf {key} must be ray://HOST:PORT of a Ray cluster (HOST:PORT on one of its machines), got {text!r}"
+        )
+    return text
 
 
 def _file(key: str, text: str) -> Path:
@@ -191,4 +201,5 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "image_mb": _count,
     "memory": _count,
     "hosts": _hosts,
+    "engine": _engine,
 }

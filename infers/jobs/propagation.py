@@ -1,10 +1,10 @@
 """The background job: segments every study that has no person's label, and does so again when the templates change.
 
 A thread of the server, so it shares network and caches with the interactive tasks and lets them go first
-(`infers/serving/priority_lock.py`). It keeps no list of what is to be done: after every study it asks
-`Studies.pending`, which derives it from the datastore. So a label saved meanwhile is not lost, a killed server goes on
-where it stood, and running the job twice does nothing twice. Only that a person cancelled it is noted in a file: no
-restart sets it going again.
+(`infers/serving/priority_lock.py`), or leaves the segmenting to workers of a cluster (`infers/jobs/engine.py`). It
+keeps no list of what is to be done: after every study it asks `Studies.pending`, which derives it from the datastore.
+So a label saved meanwhile is not lost, a killed server goes on where it stood, and running the job twice does nothing
+twice. Only that a person cancelled it is noted in a file: no restart sets it going again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent import futures
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,10 @@ import requests
 from filelock import FileLock, Timeout
 
 from infers.errors import NotFound, reason_of
+from infers.jobs.engine import Engine, LocalEngine
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.studies import Studies
+from lib.cluster.connection import ClusterError
 from lib.inference.control import Cancelled, Control
 
 logger = logging.getLogger(__name__)
@@ -31,6 +36,7 @@ logger = logging.getLogger(__name__)
 ANOTHER_LOOK = 10.0  # seconds
 TRY_AGAIN = 60.0  # seconds after which a job that stopped goes on: a drive or a server was away for a moment
 Aside = Callable[[Control], None]
+Running = dict[Future[str | None], tuple[str, tuple[str, str]]]  # to the study and what it was like when it began
 
 
 class _JobControl(Control):
@@ -80,6 +86,7 @@ class Propagation:
             the job was cancelled.
         before: called with a control before studies are segmented; may segment some of them itself.
         after: likewise when all are.
+        engine: where studies are segmented; by default this process.
     """
 
     def __init__(
@@ -89,8 +96,10 @@ class Propagation:
         state: Path,
         before: Aside = lambda _: None,
         after: Aside = lambda _: None,
+        engine: Engine | None = None,
     ) -> None:
         self._studies, self._priority_lock, self._before, self._after = studies, priority_lock, before, after
+        self._engine = engine or LocalEngine(priority_lock)
         self._process_lock = FileLock(str(state / "job.lock"), thread_local=False)
         self._note = state / "job.cancelled"
         self._condition = threading.Condition()
@@ -195,21 +204,25 @@ class Propagation:
     def _run(self) -> None:
         """Segment until nothing is left to do, or somebody cancels."""
         finished, started = 0, time.time()
+        running: Running = {}
         while True:
+            if self._cancelled and running:
+                self._collect(running, ALL_COMPLETED)
             with self._condition:
                 self._wanted, news = False, self._news
             list_state = self._studies.state()
             stamp = self._studies.store.image_stamp
             reasons = {id: reason for id, (at, reason) in self._failed.items() if at == (list_state, stamp(id))}
             pending = self._studies.pending()
-            todo = [image_id for image_id in pending if image_id not in reasons]
+            underway = [image_id for image_id, _ in running.values()]
+            todo = [image_id for image_id in pending if image_id not in reasons and image_id not in underway]
             done = self._studies.count_without_final() - len(pending)
             with self._condition:
                 if self._cancelled:
                     self._cancelled = False
                     self._set(state="cancelled", done=done, total=done + len(pending), current=None, eta_seconds=None)
                     return
-            if not todo:
+            if not todo and not running:
                 if finished or self._status.state != "idle":  # a look that finds nothing to do is no run
                     state = "failed" if reasons and not done else "done"
                     self._set(state=state, done=done, total=done + len(reasons), current=None, eta_seconds=None,
@@ -217,17 +230,33 @@ class Propagation:
                 self._looked = news
                 self._aside(self._after, news)
                 return
-            eta = round((time.time() - started) / finished * len(todo), 1) if finished else None
-            self._set(state="running", run=self._status.run + (not finished), started=started, done=done,
-                      total=done + len(pending), current=todo[0], failed=reasons, eta_seconds=eta)  # fmt: skip
+            ahead = [*underway, *todo]
+            eta = round((time.time() - started) / finished * len(ahead), 1) if finished else None
+            self._set(state="running", run=self._status.run + (not finished and not running), started=started,
+                      done=done, total=done + len(pending), current=ahead[0], failed=reasons,
+                      eta_seconds=eta)  # fmt: skip
             self._aside(self._before, news)
-            if todo[0] not in self._studies.pending():
-                finished += 1
-                continue
-            tried = (list_state, stamp(todo[0]))  # before it is read: it may be in the middle of being copied
-            if reason := self._segment(todo[0], news, tried[1]):
-                self._failed[todo[0]] = (tried, reason)
-            finished += 1
+            room = self._engine.width - len(running) if todo else 0
+            still = set(self._studies.pending()) if room > 0 else set()
+            for image_id in [image_id for image_id in todo if image_id in still][: max(room, 0)]:
+                tried = (list_state, stamp(image_id))  # before it is read: it may be in the middle of being copied
+                running[self._engine.submit(partial(self._segment, image_id, news, tried[1]))] = (image_id, tried)
+            finished += self._collect(running, FIRST_COMPLETED) if running else 1
+
+    def _collect(self, running: Running, until: str) -> int:
+        """Wait for studies that are under way, and note why some failed; returns how many were done.
+
+        Raises:
+            ConnectionError, ClusterError: what all studies need is away; none is under way then.
+        """
+        done, _ = futures.wait(running, return_when=until)
+        for future in done:
+            if isinstance(future.exception(), requests.ConnectionError | ClusterError):
+                futures.wait(running)
+            image_id, tried = running.pop(future)
+            if reason := future.result():
+                self._failed[image_id] = (tried, reason)
+        return len(done)
 
     def _aside(self, act: Aside, news: int) -> None:
         """What goes with a run beside its masks; should it fail, the masks are made all the same."""
@@ -255,8 +284,8 @@ class Propagation:
             if self._studies.automatic(image_id, image):
                 return None  # nobody had looked at the study, so its mask might have been out of date
             fingerprint = self._studies.fingerprint_now(image_id, image)
-            with self._priority_lock.background():
-                prediction = self._studies.segment(image_id, image, control=_JobControl(self._priority_lock, in_vain))
+            control = _JobControl(self._priority_lock, in_vain)
+            prediction = self._studies.segment(image_id, image, control=control, engine=self._engine.segmenter)
             with self._storing:
                 if self._cancelled:
                     raise Cancelled("cancelled")
@@ -264,8 +293,8 @@ class Propagation:
         except (Cancelled, NotFound) as error:
             changed = isinstance(error, Cancelled) and not self._cancelled
             logger.info("%s is left: %s", image_id, "its templates changed" if changed else error)
-        except requests.ConnectionError:
-            raise  # the server of all studies is away: nothing of this is the study's fault
+        except (requests.ConnectionError, ClusterError):
+            raise  # the server of all studies, or all workers, are away: nothing of this is the study's fault
         except Exception as error:  # whatever one study brings must not stop the others
             if image_id not in self._studies.store.list_images():
                 logger.info("%s was removed while it was being segmented", image_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import Any
 
 import torch
 
+from lib.cluster.segmenting import Recipe
 from lib.imaging.image import Image
 from lib.inference.control import Control
 from lib.inference.templates import Summary, Template, TemplateBank, study_descriptor
-from lib.networks.checkpoints import load_network, weights_hash
-from lib.quality.estimator import SUFFIX, Estimator
+from lib.quality.estimator import Estimator
 from lib.segmenters.fingerprints import digest
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
@@ -31,23 +30,17 @@ class ByTemplates:
     """Makes the method in a worker; picklable.
 
     Attributes:
-        weights: content of the weights file.
-        estimator: content of the file of the quality's estimator; None where there is none.
+        recipe: of the segmenter.
         bank: pickled templates.
         labels: {structure: value in masks}.
         most: templates of each structure, at most.
-        device: of PyTorch, or auto.
-        threads: of PyTorch in each worker.
-        fingerprint: of all of this but device and threads.
+        fingerprint: of all of this.
     """
 
-    weights: bytes
-    estimator: bytes | None
+    recipe: Recipe
     bank: bytes
     labels: Mapping[str, int]
     most: int
-    device: str
-    threads: int
     fingerprint: str
 
     @classmethod
@@ -60,33 +53,19 @@ class ByTemplates:
         device: str = "auto",
         threads: int = 1,
     ) -> ByTemplates:
-        """From a weights file and templates. Raises CheckpointError."""
-        segmenter = _segmenter(weights, "cpu", most)
-        fitted = weights.with_suffix(SUFFIX)
-        checksums = {template.id: template.checksum for template in templates}
-        return cls(
-            weights.read_bytes(),
-            fitted.read_bytes() if fitted.exists() else None,
-            pickle.dumps(list(templates)),
-            dict(labels),
-            most,
-            device,
-            threads,
-            digest([segmenter.fingerprint, dict(labels), checksums, most]),
-        )
+        """From a weights file and templates; `device` and `threads` are the workers'. Raises CheckpointError."""
+        settings = SegmenterSettings(templates_per_query=most)
+        segmenter = SliceSegmenter.load(weights, "cpu", settings)
+        estimator = Estimator.valid_for(segmenter.weights_hash, weights)
+        recipe = Recipe(weights.read_bytes(), estimator, settings, segmenter.fingerprint, device, threads)
+        fingerprint = _fingerprint(segmenter.fingerprint, templates, labels, most)
+        return cls(recipe, pickle.dumps(list(templates)), dict(labels), most, fingerprint)
 
     def __call__(self) -> TemplateMethod:
         """The method, its network on the device."""
-        torch.set_num_threads(self.threads)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        with tempfile.TemporaryDirectory(prefix="oneprompt-weights-") as folder:
-            path = Path(folder) / "weights.safetensors"
-            path.write_bytes(self.weights)
-            if self.estimator is not None:
-                path.with_suffix(SUFFIX).write_bytes(self.estimator)
-            clocks = _NetworkClock(device)
-            segmenter = _segmenter(path, device, self.most, clocks)
-        return TemplateMethod(segmenter, pickle.loads(self.bank), self.labels, self.most, clocks)
+        clock = _NetworkClock()
+        segmenter = self.recipe.segmenter(clock.watch)
+        return TemplateMethod(segmenter, pickle.loads(self.bank), self.labels, self.most, clock)
 
 
 class TemplateMethod:
@@ -112,9 +91,8 @@ class TemplateMethod:
         self._templates = {template.id: template for template in templates}
         self._images = {template.image.checksum for template in templates}
         self._bank = TemplateBank(self._templates.__getitem__, self._summary)
-        checksums = {template.id: template.checksum for template in templates}
-        self._bank.refresh(checksums)
-        self.fingerprint = digest([segmenter.fingerprint, dict(labels), checksums, most])
+        self._bank.refresh({template.id: template.checksum for template in templates})
+        self.fingerprint = _fingerprint(segmenter.fingerprint, templates, labels, most)
 
     def segment(self, study: str, image: Image, clock: Clock) -> Answer:
         """See `scripts.archive.work.Method`. Raises TemplateError, ImageError, Labelled."""
@@ -143,8 +121,8 @@ class TemplateMethod:
 class _NetworkClock:
     """Seconds in a network's two halves."""
 
-    def __init__(self, device: str) -> None:
-        self._cuda = device.startswith("cuda")
+    def __init__(self) -> None:
+        self._cuda = False
         self.reset()
 
     def reset(self) -> None:
@@ -156,8 +134,9 @@ class _NetworkClock:
         """Of both."""
         return sum(self.seconds.values())
 
-    def watch(self, network: Any) -> None:
-        """Time this network from now on."""
+    def watch(self, network: Any, device: str) -> None:
+        """Time this network, which is on that device, from now on."""
+        self._cuda = device.startswith("cuda")
         for name in self.seconds:
             setattr(network, name, self._timed(name, getattr(network, name)))
 
@@ -186,9 +165,5 @@ class _QualityClock(Control):
             self.began, self.network = time.perf_counter(), self._clock.total
 
 
-def _segmenter(weights: Path, device: str, most: int, clock: _NetworkClock | None = None) -> SliceSegmenter:
-    network = load_network(weights, device)
-    estimator = Estimator.valid_for(weights_hash(network), weights)
-    if clock is not None:
-        clock.watch(network)
-    return SliceSegmenter(network, device, SegmenterSettings(templates_per_query=most), estimator)
+def _fingerprint(segmenter: str, templates: Sequence[Template], labels: Mapping[str, int], most: int) -> str:
+    return digest([segmenter, dict(labels), {template.id: template.checksum for template in templates}, most])

@@ -33,6 +33,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "image_mb": "60",
         "memory": "70",
         "hosts": "Ward.example., 10.0.0.7,[::1]",
+        "engine": "ray://head:10001",
     }
     config = AppConfig.from_conf(conf)
     assert set(conf) == {field.name for field in dataclasses.fields(AppConfig)}
@@ -42,6 +43,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
     assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
     assert (config.auto_finetune, config.specialist, config.versions, config.versions_mb) == (5, 6, 4, 100)
     assert (config.upload_mb, config.image_mb, config.memory) == (50, 60, 70)
+    assert config.engine == "ray://head:10001"
     assert config.hosts == ("ward.example", "10.0.0.7", "::1")
     assert (config.finetuning.epochs, config.finetuning.mode) == (2, "norms")
 
@@ -59,6 +61,7 @@ def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
         ("hosts", "http://ward.example", "without http://"),
         ("hosts", "*", "without http://"),
         ("hosts", "", "without http://"),
+        ("engine", "head", "ray://HOST:PORT"),
         ("labels", "liver,liver", "different names"),
         ("labels", "liver,Background", "background"),
         ("labels", "none.json", "readable JSON list"),

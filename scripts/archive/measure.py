@@ -1,0 +1,200 @@
+"""Measures what a run costs beside the segmenting itself, and how it grows with workers.
+
+    python -m scripts.archive.measure overhead [--studies N]    actors and Ray Data on studies that cost nothing
+    python -m scripts.archive.measure speedup ARCHIVE --template IMAGE --label LABEL    one worker and two
+    python -m scripts.archive.measure kills ARCHIVE --template IMAGE --label LABEL      the same run, workers killed
+
+Each prints the machine's load beside its figures: on a busy machine they say little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from lib.cluster.connection import cluster
+from lib.cluster.pool import Pool
+from lib.networks.checkpoints import SHIPPED_WEIGHTS
+from lib.segmenters.by_template import read_template
+from scripts.archive.by_templates import ByTemplates
+from scripts.archive.outputs import NiftiFiles
+from scripts.archive.rows import SEGMENTED, Row, content_digest
+from scripts.archive.run import Driver, Progress
+from scripts.archive.storage import Storage
+from scripts.archive.studies import Folder, Study
+from scripts.archive.work import Plan
+
+MB = 2**20
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A source of studies that are nothing but a number."""
+
+    count: int
+    address: str = "numbers"
+
+    def studies(self) -> Iterator[Study]:
+        """Numbered from 0."""
+        return (Study(f"study-{number:08d}") for number in range(self.count))
+
+    @contextmanager
+    def opened(self, study: Study) -> Iterator[Path]:
+        """Nothing to open."""
+        yield Path(study.id)
+
+
+class Nothing:
+    """Makes workers that answer at once."""
+
+    def __call__(self) -> Any:
+        """What works on a study."""
+        return row_of
+
+
+def row_of(study: Study) -> list[Row]:
+    """A row as a segmented study has it."""
+    return [Row(study.id, SEGMENTED, "organ", 1, 1000, 0.9, 0.8, 1.0, key=study.id, seconds=0.001)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a measurement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["overhead", "speedup", "kills"])
+    parser.add_argument("archive", nargs="?")
+    parser.add_argument("--studies", type=int, default=10_000)
+    parser.add_argument("--template", type=Path)
+    parser.add_argument("--label", type=Path)
+    options = parser.parse_args(arguments)
+    if options.what != "overhead" and not (options.archive and options.template and options.label):
+        parser.error(f"{options.what} needs ARCHIVE, --template and --label")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    with cluster(cpus=2, store_mb=200) as ray:
+        if options.what == "overhead":
+            _overhead(ray, options.studies)
+        else:
+            template = read_template(options.template, options.label)
+            labels = {name: template.names[name] for name in template.structures}
+            method = ByTemplates.of(SHIPPED_WEIGHTS, [template], labels, threads=1)
+            (_speedup if options.what == "speedup" else _kills)(ray, Folder(options.archive), method)
+    print(f"load after: {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+def _overhead(ray: Any, count: int) -> None:
+    process = psutil.Process()
+    sizes: list[tuple[int, int]] = []
+
+    def follow(progress: Progress) -> None:
+        if progress.done >= len(sizes) * count // 10:
+            sizes.append((progress.done, process.memory_info().rss))
+
+    with tempfile.TemporaryDirectory() as folder, closing(Pool[Study](ray, Nothing(), 2)) as pool:
+        while pool.prepared < 2:
+            pool.wait(1)
+        begin, cpu = time.perf_counter(), time.process_time()
+        Driver(Numbers(count), Storage(folder), pool, 60, follow).run(count)
+        wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    first, most = sizes[1][1] if len(sizes) > 1 else sizes[0][1], max(size for _, size in sizes)
+    print(
+        f"actors: {count} studies, {1000 * wall / count:.2f} ms a study by the clock, {1000 * cpu / count:.2f} ms of "
+        f"the driver's processor; memory of the driver {first / MB:.0f} MB after a tenth, {most / MB:.0f} MB at most"
+    )
+    begin, cpu = time.perf_counter(), time.process_time()
+    done = sum(1 for _ in _ray_data(ray, count))
+    wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
+    print(
+        f"Ray Data: {done} studies, {1000 * wall / count:.2f} ms a study by the clock, {1000 * cpu / count:.2f} ms of "
+        f"the driver's processor; memory of the driver {process.memory_info().rss / MB:.0f} MB at the end"
+    )
+
+
+class _Batch:
+    """The same work as Ray Data wants it."""
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        rows = [row_of(Study(str(name)))[0] for name in batch["item"]]
+        return {"study": np.array([row.study for row in rows]), "key": np.array([row.key for row in rows])}
+
+
+def _ray_data(ray: Any, count: int) -> Iterator[Any]:
+    """One study a batch, as one actor for each, so that a crash costs no other."""
+    import ray.data as data
+
+    data.DataContext.get_current().enable_progress_bars = False
+    studies = data.from_items([study.id for study in Numbers(count).studies()])
+    mapped = studies.map_batches(_Batch, batch_size=1, compute=data.ActorPoolStrategy(size=2), num_cpus=1)
+    yield from mapped.iter_rows()
+
+
+def _segment(ray: Any, source: Folder, method: ByTemplates, out: Path, workers: int) -> tuple[float, Driver]:
+    storage = Storage(str(out))
+    plan = Plan(method, source, NiftiFiles(storage), storage, method.fingerprint)
+    with closing(Pool[Study](ray, plan, workers)) as pool:
+        driver = Driver(source, storage, pool, 60)
+        driver.run(None)
+        return driver.seconds, driver
+
+
+def _digest_of(out: Path, driver: Driver) -> str:
+    """Of all masks and the manifest."""
+    files = sorted(path for path in (out / "masks").rglob("*") if path.is_file())
+    digest = hashlib.sha256(content_digest(driver.manifest.rows()).encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _speedup(ray: Any, source: Folder, method: ByTemplates) -> None:
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in (1, 2):
+            seconds[workers], driver = _segment(ray, source, method, Path(folder) / str(workers), workers)
+            digest = _digest_of(Path(folder) / str(workers), driver)
+            print(f"{workers} workers: {seconds[workers]:.1f} s, masks and manifest {digest}")
+    print(f"two workers are {seconds[1] / seconds[2]:.2f} times as fast as one")
+
+
+def _kills(ray: Any, source: Folder, method: ByTemplates) -> None:
+    """A worker process is killed whenever another third of the studies is done."""
+    with tempfile.TemporaryDirectory() as folder:
+        _, calm = _segment(ray, source, method, Path(folder) / "calm", 2)
+        ended = threading.Event()
+        threading.Thread(target=_kill_workers, args=(Path(folder) / "killed", ended), daemon=True).start()
+        _, killed = _segment(ray, source, method, Path(folder) / "killed", 2)
+        ended.set()
+        digests = [_digest_of(Path(folder) / name, driver) for name, driver in (("calm", calm), ("killed", killed))]
+    print(f"{killed.progress.crashes} workers killed; masks and manifests {digests[0]} and {digests[1]}")
+
+
+def _kill_workers(out: Path, ended: threading.Event, most: int = 2) -> None:
+    """Kill a busy worker whenever one more record is there."""
+    killed = 0
+    while not ended.wait(0.2) and killed < most:
+        records = len(list((out / "records").glob("*.json"))) if (out / "records").exists() else 0
+        workers = [
+            process
+            for process in psutil.Process().children(recursive=True)
+            if process.name().startswith("ray::Host") and process.is_running()
+        ]
+        if records > killed and workers:
+            workers[0].kill()
+            killed += 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

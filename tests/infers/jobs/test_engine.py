@@ -1,0 +1,106 @@
+"""The job on workers of a Ray cluster of this machine: the same masks, the same board, the same cancel."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infers.jobs.engine import RayEngine
+from infers.jobs.propagation import Propagation
+from infers.label_records import AUTOMATIC, FINAL
+from infers.serving.priority_lock import PriorityLock
+from infers.study_list.studies import Studies
+from lib.cluster.connection import cluster
+from lib.cluster.segmenting import Recipe
+from lib.segmenters.slice_segmenter import SliceSegmenter
+from tests.infers.fakes import make_studies, wait_until
+from tests.samples import organ_volume, write_nifti
+
+pytestmark = pytest.mark.needs("ray")
+SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[object]:
+    """Ray on two processors."""
+    with cluster(cpus=2, store_mb=100) as ray:
+        yield ray
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_weights: Path) -> SliceSegmenter:
+    return SliceSegmenter.load(tiny_weights)
+
+
+@pytest.fixture
+def studies(tmp_path: Path, segmenter: SliceSegmenter) -> Studies:
+    """Five studies, one of them a template."""
+    (tmp_path / "studies").mkdir()
+    for number in range(5):
+        write_nifti(tmp_path / "studies" / f"s{number}.nii.gz", organ_volume(number)[0])
+    label = write_nifti(tmp_path / "label.nii.gz", organ_volume(0)[1])
+    studies = make_studies(str(tmp_path / "studies"), segmenter)
+    studies.store.save_label("s0", str(label), FINAL, {"label_info": [{"name": "organ", "idx": 1}]})
+    return studies
+
+
+@pytest.fixture(scope="module")
+def engine(ray: object, tiny_weights: Path, segmenter: SliceSegmenter) -> Iterator[RayEngine]:
+    recipe = Recipe(tiny_weights.read_bytes(), segmenter._estimator, segmenter.settings, segmenter.fingerprint)
+    engine = RayEngine(None, PriorityLock(), lambda _: recipe)  # the cluster that this process is connected to
+    yield engine
+    engine.close()
+
+
+def masks(studies: Studies) -> dict[str, tuple[str, object]]:
+    """{study: checksum and weights of its automatic mask}."""
+    labels = {id: studies.store.label(id, AUTOMATIC) for id in studies.store.list_images()}
+    return {id: (label.checksum, label.record.provenance.weights) for id, label in labels.items() if label}
+
+
+def test_workers_make_the_same_masks_as_this_process(studies, segmenter, engine, tmp_path):
+    shutil.copytree(tmp_path / "studies", tmp_path / "other")
+    other = make_studies(str(tmp_path / "other"), segmenter)
+    for list_of_studies, own in ((studies, engine), (other, None)):
+        (tmp_path / f"state-{own}").mkdir()
+        job = Propagation(list_of_studies, PriorityLock(), tmp_path / f"state-{own}", engine=own)
+        job.start()
+        job.trigger()
+        assert job.wait(SECONDS)
+        status = job.status()
+        assert (status.state, status.done, status.total, status.failed) == ("done", 4, 4, {})
+    assert len(masks(studies)) == 4
+    assert masks(studies) == masks(other)
+
+
+def test_cancelling_and_undoing_a_run_on_workers_leaves_nothing_under_way(studies, engine, tmp_path):
+    job = Propagation(studies, PriorityLock(), tmp_path, engine=engine)
+    job.start()
+    job.trigger()
+    wait_until(lambda: job.status().state == "running")
+    job.undo()
+    assert job.wait(SECONDS)
+    assert job.status().state == "cancelled"
+    assert masks(studies) == {}
+    job.trigger()
+    assert job.wait(SECONDS)
+    assert len(masks(studies)) == 4
+
+
+def test_a_cluster_that_is_away_is_told_as_the_jobs_state(studies, tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.cluster.connection.load_ray", lambda: Unconnected())
+    job = Propagation(
+        studies, PriorityLock(), tmp_path, engine=RayEngine("127.0.0.1:9", PriorityLock(), lambda _: None)
+    )
+    job.start()
+    job.trigger()
+    wait_until(lambda: job.status().state == "failed")
+    assert "no Ray cluster answers at 127.0.0.1:9" in job.status().failed[""]
+
+
+class Unconnected:
+    """Ray before it is connected."""
+
+    def is_initialized(self) -> bool:
+        return False
