@@ -32,9 +32,9 @@ import torch
 from lib.finetuning.course import run
 from lib.finetuning.examination import Scores, template_dice
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, held_out_ids, parts_of
+from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, parts_of
 from lib.finetuning.oneprompt import FineTune, FineTuning
-from lib.finetuning.phases import Phase, phases_of
+from lib.finetuning.phases import Phase, held_out_ids, phases_of
 from lib.imaging.images import read_label
 from lib.imaging.metrics import dice
 from lib.inference.templates import Template

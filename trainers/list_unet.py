@@ -12,23 +12,21 @@ from typing import Any
 from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, held_out_ids, parts_of
+from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, parts_of
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.training_record import update_record
 from lib.finetuning.versions import CANDIDATE, PUBLISHED
 from lib.networks.checkpoints import load_network, weights_hash
-from trainers.course import CourseTrainer
+from trainers.network import NetworkTrainer
 
 logger = logging.getLogger(__name__)
 
 
-class ListUNetTrainer(CourseTrainer):
+class ListUNetTrainer(NetworkTrainer[ServedListUNet]):
     """Training of a list-specific U-Net as MONAI Label runs it.
 
     Args:
-        served: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
-        unlearnt: gives One-Prompt weights that learnt from none of the studies named, which must be better with it:
-            those that are served may know what is held out.
+        served, unlearnt: see `NetworkTrainer`; One-Prompt must be better with it.
         studies: gives the study list's final labels.
         settings: the numbers of a training.
     """
@@ -41,20 +39,7 @@ class ListUNetTrainer(CourseTrainer):
         settings: ListUNetSettings = ListUNetSettings(),
     ) -> None:
         description = "Trains a network for this study list alone, beside One-Prompt"
-        super().__init__(served.path.parent, description, studies, settings, {})
-        self._served = served
-        self._unlearnt: Callable[[Collection[str]], Path] | None = unlearnt
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the server's parts."""
-        return {**super().__getstate__(), "_unlearnt": None}
-
-    def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
-        """As in `CourseTrainer`; and which weights of One-Prompt the studies held out are new to."""
-        studies = super().pre_process(request, datastore)
-        assert self._unlearnt is not None
-        request["parent"] = str(self._unlearnt(held_out_ids(studies, request["settings"])))
-        return studies
+        super().__init__(served, unlearnt, description, studies, settings, {})
 
     def _prepared(self, request: dict[str, Any], settings: ListUNetSettings) -> ListUNetSettings:
         return dataclasses.replace(settings, rate=float(request.get("learning_rate", settings.rate)))

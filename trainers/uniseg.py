@@ -12,7 +12,6 @@ from typing import Any
 from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.list_unet_training import held_out_ids
 from lib.finetuning.training_record import update_record
 from lib.finetuning.uniseg.course import FEWEST, UniSegSettings, UniSegTraining
 from lib.finetuning.uniseg.lists import read_list
@@ -20,17 +19,16 @@ from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.finetuning.versions import CANDIDATE, PUBLISHED
 from lib.networks.checkpoints import load_network
 from lib.networks.uniseg import UniSegConfig
-from trainers.course import CourseTrainer
+from trainers.network import NetworkTrainer
 
 logger = logging.getLogger(__name__)
 
 
-class UniSegTrainer(CourseTrainer):
+class UniSegTrainer(NetworkTrainer[ServedUniSeg]):
     """Training of UniSeg as MONAI Label runs it.
 
     Args:
-        served: where it is offered; the folder of runs, statistics and the record is the one that it lies in.
-        unlearnt: gives One-Prompt weights that learnt from none of the studies named, which it must be better than.
+        served, unlearnt: see `NetworkTrainer`; it must be better than One-Prompt.
         studies: gives the study list's final labels.
         settings: the numbers of a training.
         sizes: of a network that begins at random.
@@ -48,20 +46,8 @@ class UniSegTrainer(CourseTrainer):
     ) -> None:
         options = {"apart": settings.apart, "keep": settings.keep}
         description = "Trains one 3-D network for all structures of the list"
-        super().__init__(served.path.parent, description, studies, settings, options)
-        self._served, self._sizes, self._lists = served, sizes, tuple(lists)
-        self._unlearnt: Callable[[Collection[str]], Path] | None = unlearnt
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the server's parts."""
-        return {**super().__getstate__(), "_unlearnt": None}
-
-    def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
-        """As in `CourseTrainer`; and which weights of One-Prompt the studies held out are new to."""
-        studies = super().pre_process(request, datastore)
-        assert self._unlearnt is not None
-        request["parent"] = str(self._unlearnt(held_out_ids(studies, request["settings"])))
-        return studies
+        super().__init__(served, unlearnt, description, studies, settings, options)
+        self._sizes, self._lists = sizes, tuple(lists)
 
     def _prepared(self, request: dict[str, Any], settings: UniSegSettings) -> UniSegSettings:
         return dataclasses.replace(

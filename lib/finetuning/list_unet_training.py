@@ -22,7 +22,7 @@ from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.network_course import NetworkCourse, NetworkSettings, TemplateExamination
 from lib.finetuning.patches import Material, Patch, augmentation, spread_evenly
-from lib.finetuning.phases import Phase, Settings, phases_of
+from lib.finetuning.phases import Phase
 from lib.imaging.metrics import label_map_dice
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt, list_unet
@@ -83,7 +83,7 @@ class ListUNetTraining(NetworkCourse):
     """One training of a list-specific U-Net under way.
 
     Args:
-        parent: One-Prompt, which has learnt from none of the studies that are asked about (`held_out_ids`).
+        parent: One-Prompt, which has learnt from none of what is held out (`lib.finetuning.phases.held_out_ids`).
         studies: labelled studies, as `parts_of` gives them.
         settings: every number.
         device: torch device.
@@ -205,8 +205,3 @@ class ListUNetTraining(NetworkCourse):
 def parts_of(studies: Sequence[LabelledStudy]) -> list[LabelledStudy]:
     """The studies that a course works on: of a single one its halves, which take turns, and the whole."""
     return [*studies[0].halves(), *studies] if len(studies) == 1 else list(studies)
-
-
-def held_out_ids(studies: Sequence[LabelledStudy], settings: Settings) -> set[str]:
-    """Names of the studies that are held out in some phase."""
-    return {studies[place].id for phase in phases_of(studies, settings) for place in phase.held_out}

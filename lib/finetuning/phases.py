@@ -78,6 +78,11 @@ def phases_of(studies: Sequence[LabelledStudy], settings: Settings) -> tuple[Pha
     return plan([study.manually_annotated for study in studies], settings)
 
 
+def held_out_ids(studies: Sequence[LabelledStudy], settings: Settings) -> set[str]:
+    """Ids of the studies that are held out in some phase."""
+    return {studies[place].id for phase in phases_of(studies, settings) for place in phase.held_out}
+
+
 def phase_epochs(manual: Sequence[bool], settings: Settings) -> int:
     """Epochs of each phase of `plan`."""
     return settings.epochs * (settings.longer if len(_fit(manual)) > settings.few else 1)
