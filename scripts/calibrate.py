@@ -34,16 +34,16 @@ def collect(options: argparse.Namespace) -> tuple[list[Record], str]:
     datasets = read_datasets(options.data, "train", options.terms) if options.data else []
     key = {"weights": hashed, "features": FEATURES, "lists": options.lists, "studies": options.studies}
     collection = Collection(options.records, {**key, "seed": options.seed})
-    predictor = SliceSegmenter(network, options.device, estimator=BLANK)
+    segmenter = SliceSegmenter(network, options.device, estimator=BLANK)
     if options.synthetic:
         tasks = synthetic_lists(options.synthetic, 3, options.seed)
-        collection.take(f"synthetic, {options.synthetic} tasks", predictor, tasks)
+        collection.take(f"synthetic, {options.synthetic} tasks", segmenter, tasks)
     if options.phantoms:
         volumes = phantom_lists(options.phantoms, 3, options.seed)
-        collection.take(f"phantoms, {options.phantoms} lists", predictor, volumes)
+        collection.take(f"phantoms, {options.phantoms} lists", segmenter, volumes)
     for dataset in datasets:
         one = of_dataset(dataset, dataset.name in AS_ONE_CLASS, TEMPLATES, options.lists, options.studies, options.seed)
-        collection.take(dataset.name, predictor, [one])
+        collection.take(dataset.name, segmenter, [one])
     return collection.records, hashed
 
 

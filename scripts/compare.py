@@ -1,6 +1,6 @@
 """What is each way of using the same weights worth? `python -m scripts.compare --data DIR --split dev [--json OUT]`.
 
-Every option answers the same pairs of templates and queries through the predictor, as it is served; the table gives
+Every option answers the same pairs of templates and queries through the segmenter, as it is served; the table gives
 its mean Dice, the paired difference to the option that it is an alternative to with a 95 % bootstrap interval, and how
 many times longer it computes. The defaults of `SegmenterSettings` follow from these tables in docs/experiments.md.
 Choose on `dev`, never on `eval`.
@@ -50,7 +50,7 @@ class Option:
 
     Attributes:
         against: name of the option that it is compared to.
-        settings: of the predictor.
+        settings: of the segmenter.
         templates: how many are there for each query; single ones are tried one by one.
         nearest: only so many of them are asked, those most like the query.
         kind: prompt on the templates.

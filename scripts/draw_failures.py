@@ -56,7 +56,7 @@ class Answer:
 
 def answers(network: OnePrompt, family: str, count: int, seed: int = FIRST) -> list[Answer]:
     """`count` answers on tasks of one family, the worst first."""
-    predictor = SliceSegmenter(network, "cpu", SegmenterSettings(quality_slices=0))
+    segmenter = SliceSegmenter(network, "cpu", SegmenterSettings(quality_slices=0))
     results: list[Answer] = []
     while len(results) < count:
         task, seed = synthetic_task(np.random.default_rng(seed), SIZE, subjects=2), seed + 1
@@ -68,7 +68,7 @@ def answers(network: OnePrompt, family: str, count: int, seed: int = FIRST) -> l
         value = shown[seed % len(shown)]
         template, query = (_case(f"{seed}/{n}", task.images[n], task.labels[n] == value) for n in (0, 1))
         templates = [template.template(NAMES, PromptType.SEGLAB, 0)]
-        mask = predictor.segment(query.image, templates, LABELS).mask == 1
+        mask = segmenter.segment(query.image, templates, LABELS).mask == 1
         results.append(Answer(template, query, mask, dice(mask, query.mask(1))))
     return sorted(results, key=lambda answer: answer.dice)
 

@@ -259,14 +259,14 @@ def _quality_pairs(
     """
     if estimator is None:
         return []
-    predictor, scores = SliceSegmenter(network, estimator=estimator), []
+    segmenter, scores = SliceSegmenter(network, estimator=estimator), []
     for query in queries:
         shown = {name for template in templates for name in template.structures}
         names = [name for name in query.structures if name in shown and name in unet.structures]
         labels = {name: value for value, name in enumerate(names, start=1)}
         if not labels or query.label is None:
             continue
-        prediction = predictor.segment(query.image, templates, labels, second=unet.opinion(query.image))
+        prediction = segmenter.segment(query.image, templates, labels, second=unet.opinion(query.image))
         for name, value in labels.items():
             true = dice(prediction.mask == value, query.label == query.names[name])
             scores.append((round(prediction.quality[name], 4), round(true, 4)))

@@ -65,11 +65,11 @@ def cost(network: OnePrompt, dataset: Dataset, device: str) -> dict[str, float]:
     others = [study for study in studies.studies if study.subject != first.subject][:3]
     seconds = {}
     for slices in (SegmenterSettings().quality_slices, 0):
-        predictor = SliceSegmenter(network, device, SegmenterSettings(quality_slices=slices))
-        predictor.segment(others[0].image, [template], names)
+        segmenter = SliceSegmenter(network, device, SegmenterSettings(quality_slices=slices))
+        segmenter.segment(others[0].image, [template], names)
         began = time.process_time() if device == "cpu" else time.monotonic()
         for study in others[1:]:
-            predictor.segment(study.image, [template], names)
+            segmenter.segment(study.image, [template], names)
         ended = time.process_time() if device == "cpu" else time.monotonic()
         seconds[slices] = (ended - began) / max(1, len(others) - 1)
     return {
@@ -87,12 +87,12 @@ def collect(options: argparse.Namespace) -> tuple[list[Record], dict[str, dict[s
         datasets = [dataset for dataset in datasets if dataset.name in options.sets.split(",")]
     made = {"lists": options.lists, "studies": options.studies, "templates": options.templates}
     collection = Collection(options.records, {"weights": weights_hash(network), "features": FEATURES, **made})
-    predictor = SliceSegmenter(network, options.device)
+    segmenter = SliceSegmenter(network, options.device)
     costs = {}
     for dataset in sorted(datasets, key=lambda one: one.dims):
         lists = options.lists if dataset.dims == 2 else max(1, options.lists // 3)
         collection.take(
-            dataset.name, predictor, [of_dataset(dataset, False, options.templates, lists, options.studies)]
+            dataset.name, segmenter, [of_dataset(dataset, False, options.templates, lists, options.studies)]
         )
         if options.cost:
             costs[dataset.name] = cost(network, dataset, options.device)

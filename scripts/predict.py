@@ -27,8 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         check_free(options.out, options.force)
         template = read_template(options.template, options.label, options.names)
         device = _device(options.device)
-        predictor = SliceSegmenter.load(options.weights, device)
-        record = segment_file(predictor, options.image, template, options.out, replace=options.force)
+        segmenter = SliceSegmenter.load(options.weights, device)
+        record = segment_file(segmenter, options.image, template, options.out, replace=options.force)
     except FileExistsError as error:
         print(f"error: {error} with --force", file=sys.stderr)
         return 1

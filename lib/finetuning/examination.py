@@ -94,17 +94,17 @@ def template_dice(
         most: templates that answer for one structure.
         seconds: a second opinion on each query, or None for none.
     """
-    predictor = SliceSegmenter(network, device, SegmenterSettings(templates_per_query=most, quality_slices=0))
+    segmenter = SliceSegmenter(network, device, SegmenterSettings(templates_per_query=most, quality_slices=0))
     dices: dict[str, list[float]] = {}
     for (templates, query), second in zip(pairs, seconds or [None] * len(pairs), strict=True):
-        [answered] = answers_dice(predictor, templates, query, [second])
+        [answered] = answers_dice(segmenter, templates, query, [second])
         for name, value in answered.items():
             dices.setdefault(name, []).append(value)
     return {name: tuple(values) for name, values in dices.items()}
 
 
 def answers_dice(
-    predictor: SliceSegmenter,
+    segmenter: SliceSegmenter,
     templates: Sequence[Template],
     query: Template,
     seconds: Sequence[SecondOpinion | None],
@@ -117,7 +117,7 @@ def answers_dice(
     truths = {name: query.label == query.names[name] for name in shared}
     return [
         {name: dice(mask == value, truths[name]) for name, value in labels.items()}
-        for mask in predictor.masks(query.image, templates, labels, seconds)
+        for mask in segmenter.masks(query.image, templates, labels, seconds)
     ]
 
 

@@ -38,7 +38,7 @@ def read_template(image: str | Path, label: str | Path, names: Sequence[str] = (
 
 
 def segment_file(
-    predictor: SliceSegmenter,
+    segmenter: SliceSegmenter,
     image: str | Path,
     template: Template,
     out: str | Path,
@@ -64,7 +64,7 @@ def segment_file(
     check_free(out, replace)
     picture = read_image(image)
     labels = {name: template.names[name] for name in template.structures}
-    prediction = predictor.segment(picture, [template], labels)
+    prediction = segmenter.segment(picture, [template], labels)
     record = {
         "labels": labels,
         **prediction.provenance,

@@ -121,7 +121,7 @@ def synthetic_lists(count: int, queries: int, seed: int, size: int = 160) -> Ite
         yield StudyList(f"synthetic {task.family}", names, studies, [range(templates)], queries, seed)
 
 
-def collect(predictor: SliceSegmenter, studies: StudyList) -> Iterator[Record]:
+def collect(segmenter: SliceSegmenter, studies: StudyList) -> Iterator[Record]:
     """Segment and score; a structure that a study does not have counts where something was found all the same."""
     for number, group in enumerate(studies.groups):
         templates = []
@@ -140,7 +140,7 @@ def collect(predictor: SliceSegmenter, studies: StudyList) -> Iterator[Record]:
         label = f"{studies.name} {number}: {','.join(template.id for template in templates)}"
         for place in sorted(rng.permutation(len(others))[: studies.most]):
             study = others[place]
-            prediction = predictor.segment(study.image, templates, labels)
+            prediction = segmenter.segment(study.image, templates, labels)
             truth = np.zeros(study.label.shape, np.uint16)
             for name, value in labels.items():
                 truth[study.label == studies.names[name]] = value
@@ -166,12 +166,12 @@ class Collection:
             if kept["key"] == self._key:
                 self._lists = kept["lists"]
 
-    def take(self, name: str, predictor: SliceSegmenter, studies: Sequence[StudyList] | Iterator[StudyList]) -> None:
+    def take(self, name: str, segmenter: SliceSegmenter, studies: Sequence[StudyList] | Iterator[StudyList]) -> None:
         """Make the records called `name`, unless they are there."""
         if name in self._lists:
             return
         began = time.monotonic()
-        records = [asdict(record) for one in studies for record in collect(predictor, one)]
+        records = [asdict(record) for one in studies for record in collect(segmenter, one)]
         self._lists[name] = records
         write_atomically(self.path, json.dumps({"key": self._key, "lists": self._lists}).encode())
         dices = [record["dice"] for record in records] or [0.0]
