@@ -68,7 +68,7 @@ def test_what_is_stopped_goes_on_and_what_is_finished_is_not_done_again(
 
 def test_a_list_with_too_few_subjects_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(data, "--labelled", "3") == 1
-    assert "balls has 3 subjects, 3 labelled and 1 asked ones are wanted" in capsys.readouterr().err
+    assert "balls has 3 subjects, wanted are 3 labelled and 1 others" in capsys.readouterr().err
 
 
 def test_the_table_is_of_means_over_seeds() -> None:
