@@ -185,7 +185,8 @@ def test_names_are_nouns_that_tell_the_type():
     assert private == []
 
 
-def test_monai_label_finds_exactly_one_app_in_the_entry_file():
+def test_monai_label_finds_exactly_one_app_in_the_entry_file(monkeypatch):
+    monkeypatch.setenv("MONAI_LABEL_RELOAD_APP_LIB", "false")  # other tests hold classes of `lib` already
     main = module_from_file("main", str(ROOT / "apps" / "oneprompt" / "main.py"))
     apps = [
         name
