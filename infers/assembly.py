@@ -32,7 +32,9 @@ from infers.jobs.training import Trainings
 from infers.label_records import PROMPTED
 from infers.limits import MB, Limits, Memory
 from infers.names import LabelMap
-from infers.operations.start import quiet_loggers, sweep_all
+from infers.operations.ending import end_in_order
+from infers.operations.exposure import exposure_now, log_once_listening
+from infers.operations.start import tidy
 from infers.patches.batch_infer import TolerantBatchInfer
 from infers.serving.model import BASE, PUBLISHED, ServedModel
 from infers.serving.priority_lock import PriorityLock
@@ -234,7 +236,7 @@ class Assembly:
     def board(self) -> Board:
         """The review board."""
         decided, pictures = self.changes.decided, self.memory.pictures
-        return Board(self.studies, self.job, self.acceptance, decided, self.template_check, pictures)
+        return Board(self.studies, self.job, self.acceptance, decided, self.template_check, pictures, exposure_now)
 
     @cached_property
     def engine(self) -> Engine:
@@ -320,9 +322,8 @@ class Assembly:
         """
         import monailabel.app
 
-        quiet_loggers()
-        sweep_all(self.state, self.models)
-        install(monailabel.app.app, self, sessions)
+        tidy(self.state, self.models)
+        lines = install(monailabel.app.app, self, sessions)
         for listener in (self._replace_prompts, self._describe_images, self._trigger_job, self._score, self._train):
             self.changes.listen(listener)
         self.datastore.on_change(self.changes.noticed)
@@ -332,6 +333,8 @@ class Assembly:
         self.acceptance.start()
         self.changes.noticed()
         self.trainings.resume()
+        end_in_order(lines.close, (self.job.end, self.trainings.end))
+        log_once_listening(self.board.warnings)
 
     def _replace_prompts(self, change: Change) -> None:
         """A final label takes the place of prompts."""

@@ -30,13 +30,25 @@ def disk_problem(error: OSError) -> tuple[int, str] | None:
         return None
     folder = _folder(error)
     if error.errno in FULL:
-        return 507, f"the disk of {folder} is full ({_free(folder)}): make room and send it again; {KEPT}"
+        return 507, f"the disk of {folder} is full ({_free(folder)}): make room and try again"
     if error.errno in CLOSED:
         return 503, (
             f"{folder} cannot be written ({error.strerror}): give the server's user the right to write there, or mount "
-            f"it writable, and send it again; {KEPT}"
+            "it writable, and try again"
         )
-    return 503, f"{folder} cannot be reached ({error.strerror}): see that its drive is there and try again; {KEPT}"
+    return 503, f"{folder} cannot be reached ({error.strerror}): see that its drive is there and try again"
+
+
+def is_closed(folder: Path) -> bool:
+    """Whether a folder that is there cannot be written by this user."""
+    effective = os.access in os.supports_effective_ids
+    return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises PermissionError for a folder that is there and cannot be written."""
+    if is_closed(folder):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder / "labels"))
 
 
 def _folder(error: OSError) -> Path:

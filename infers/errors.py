@@ -5,6 +5,8 @@ from __future__ import annotations
 import requests
 from monailabel.config import settings
 
+from infers.disks import disk_problem
+
 
 class ClientError(Exception):
     """A request that cannot be answered as it stands.
@@ -55,6 +57,8 @@ def reason_of(error: Exception) -> str:
     """An error in words for a person."""
     if isinstance(error, requests.RequestException):
         return dicomweb_problem(error)
+    if isinstance(error, OSError) and (problem := disk_problem(error)):
+        return problem[1]
     return str(error) or type(error).__name__
 
 

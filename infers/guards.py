@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ from monailabel.endpoints.user.auth import User
 
 from infers.errors import ClientError
 from infers.records import RecordError, parse_record
-from infers.temporary import prefix
+from lib.imaging.files import temporary_folder
 
 LONGEST_NAME = 240  # bytes; file systems allow 255, and a record is called NAME.oneprompt.json
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
@@ -121,7 +120,7 @@ def received(file: UploadFile) -> Iterator[Path]:
     machine can read it. A background task would not do: there are none after an error.
     """
     suffix = re.search(r"(\.nii\.gz|\.seg\.nrrd|\.[a-z0-9]{1,12})?$", (file.filename or "upload.nii.gz").lower())
-    with tempfile.TemporaryDirectory(prefix=prefix()) as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / f"upload{suffix[0] if suffix else ''}"
         with path.open("xb") as target:
             shutil.copyfileobj(file.file, target)

@@ -1,4 +1,4 @@
-"""Temporary files of requests, each named after its process, so that a later start can sweep away what a kill left."""
+"""Temporary files, each named after its process (`lib.imaging.files`): a start sweeps away what a kill left."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from pathlib import Path
 from lib.imaging.files import is_alive
 
 _OURS = re.compile(r"oneprompt-([0-9]+)-.*")
-
-
-def prefix() -> str:
-    """How names of this process's temporary files begin."""
-    return f"oneprompt-{os.getpid()}-"
 
 
 def sweep_temporary() -> list[str]:

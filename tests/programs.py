@@ -19,6 +19,7 @@ PACKAGES = {  # program: Debian packages
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
     "dciodvfy": "dicom3tools",
+    "caddy": "caddy",
 }
 OPTIONAL = {"ray": "pip install -r requirements-scale.txt"}  # Python package: how it is installed
 _left_out: dict[str, set[str]] = {}  # test files by missing program

@@ -33,6 +33,7 @@ from lib.finetuning.phases import Settings, phase_epochs, phases_of
 from lib.finetuning.training_record import FAILED, RUNNING, read_record, update_record, write_record
 from lib.learning.training import segmentation_loss
 from trainers.items import Items, OneItem, apart
+from trainers.reasons import no_memory, reason_of_end
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,9 @@ class CourseTrainer(BasicTrainTask):
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any]:
         """Train. Raises what went wrong, with what to do; the served weights are then as they were."""
         params = {key: value for key, value in request.items() if key in self._config}
-        write_record(self.models, state=RUNNING, started=round(time.time(), 3), params=params, reason="", curve=[])
+        run = request.get("run", "")  # by which the server knows its own: clocks are set back
+        write_record(self.models, state=RUNNING, run=run, started=round(time.time(), 3), params=params, reason="",
+                     curve=[])  # fmt: skip
         common = {"val_batch_size": 1, "pretrained": False}
         # The course knows when it is finished; 3D Slicer sends this number of MONAI Label's back all the same
         never = {"early_stop_patience": -1}
@@ -125,7 +128,7 @@ class CourseTrainer(BasicTrainTask):
             return stats
         except Exception as error:
             with suppress(OSError):  # a full disk takes no record either: what follows is what says why
-                update_record(self.models, state=FAILED, reason=_reason(error))
+                update_record(self.models, state=FAILED, reason=reason_of_end(error, self.models))
             raise
 
     # What is learnt
@@ -240,7 +243,7 @@ class CourseTrainer(BasicTrainTask):
             return self._train(rank, world_size, request, datalist)
         except (torch.OutOfMemoryError, MemoryError) as error:
             if request["multi_gpu"] or batch == 1:
-                raise MemoryError(_no_memory(batch)) from error
+                raise MemoryError(no_memory(batch)) from error
             logger.warning("memory ran out with %d items a step: once more with %d", batch, batch // 2)
         self._course = None
         if torch.cuda.is_available():
@@ -248,7 +251,7 @@ class CourseTrainer(BasicTrainTask):
         try:
             return self._train(rank, world_size, {**request, "train_batch_size": batch // 2}, datalist)
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise MemoryError(_no_memory(batch // 2)) from error
+            raise MemoryError(no_memory(batch // 2)) from error
 
     def _train(
         self, rank: int, world_size: int, request: dict[str, Any], datalist: Sequence[LabelledStudy]
@@ -307,7 +310,7 @@ class CourseTrainer(BasicTrainTask):
             "parent": parent,
             "studies": {study.id: study.checksum for study in course.studies},
             "epochs": course.epoch,
-            "seconds": round(time.time() - float(read_record(self.models)["started"])),
+            "seconds": max(0, round(time.time() - float(read_record(self.models)["started"]))),
             "examined_on": course.question_source,
             "before": course.before.brief(),
             "after": course.after.brief(),
@@ -328,16 +331,3 @@ class CourseTrainer(BasicTrainTask):
 
 def _mean_dice(output: Sequence[Mapping[str, float]]) -> float:
     return float(np.mean([query["dice"] for query in output]))
-
-
-def _no_memory(batch: int) -> str:
-    return (
-        f"training needs more memory than there is, also with {batch} items a step: free some (close other programs "
-        "on the GPU), or train on the processor with the parameter device=cpu"
-    )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == 28:
-        return f"the disk is full: free some room below {error.filename or 'the model folder'} and train again"
-    return str(error) or type(error).__name__

@@ -51,7 +51,7 @@ def add_annotation(router: APIRouter, desk: Desk, prompted: PromptedStudies) -> 
 def _add_page(router: APIRouter) -> None:
     # Open without a login, as the board's page is: there is nothing of the studies in it
     @router.get("/oneprompt/annotate", include_in_schema=False)
-    def page() -> FileResponse:
+    async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
     router.routes.append(Mount(f"{router.prefix}/oneprompt/annotate/static", StaticFiles(directory=STATIC)))

@@ -7,7 +7,6 @@ place.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from infers.prompts import parse_prompts
 from infers.store.datastore import StoredLabel
 from infers.study_list.labelled_studies import MASK_SUFFIX
 from infers.tasks.oneprompt import Engine
+from lib.imaging.files import temporary_folder
 from lib.imaging.images import write_label
 
 PAINTED = "it has a label already, which says more than prompts: correct it, or DELETE /datastore/label first"
@@ -64,7 +64,7 @@ class PromptedStudies:
         with self._engine.priority_lock.interactive():
             answer = self._engine.model.segmenter.interact(image, parsed, structures)
         record = LabelRecord(statement, user, structures, prompts={name: given[name] for name in parsed})
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             path = Path(folder) / f"answer{MASK_SUFFIX}"
             write_label(path, answer.mask, image)
             studies.store.save(image_id, path, PROMPTED, record)

@@ -63,6 +63,7 @@ class Publishes(Protocol):
 class Archives(Protocol):
     """A datastore of MONAI Label's, for what its own functions still do with it."""
 
+    def check_there(self) -> None: ...
     def get_dataset_archive(self, limit_cases: int | None) -> str: ...
 
 

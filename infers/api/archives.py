@@ -12,7 +12,6 @@ import gzip
 import lzma
 import shutil
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from fastapi import UploadFile
 from infers.errors import ClientError
 from infers.guards import received, safe_name
 from infers.limits import MB, Limits
-from infers.temporary import prefix
+from lib.imaging.files import temporary_folder
 
 GULP = 4 * MB  # contents are copied in smaller pieces: only a hostile header, or a list of too many files, is larger
 PACKED: dict[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -51,14 +50,14 @@ def received_image(files: Sequence[UploadFile], uncompress: bool, limits: Limits
     if uncompress:
         if len(files) > 1:
             raise ClientError(f"uncompress takes one archive, got {len(files)} files: send them without uncompress")
-        with tempfile.TemporaryDirectory(prefix=prefix()) as folder:
+        with temporary_folder() as folder:
             _unpack(files[0], Path(folder), limits)
             yield _only(Path(folder), files[0])
     elif len(files) == 1:
         with received(files[0]) as path:
             yield path
     else:
-        with tempfile.TemporaryDirectory(prefix=prefix()) as folder:
+        with temporary_folder() as folder:
             for file in files:
                 name = PurePosixPath((file.filename or "").replace("\\", "/")).name
                 _write(file.file, Path(folder) / safe_name("file name", name))

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from monailabel.config import settings
 
 from infers.api.app import App
+from infers.errors import reason_of
 from infers.guards import check_reader
 from infers.operations.health import health, writable
 from infers.operations.metrics import TEXT, Metrics
@@ -21,13 +22,21 @@ def health_router(app: App, metrics: Metrics) -> APIRouter:
         job = app.job.status()
         return "the background job stopped" if job.state == "failed" and job.failed.get("") else ""
 
+    def storage() -> str:
+        store = app.studies.store
+        try:
+            store.check_there()
+        except OSError as error:
+            return reason_of(error)
+        return writable(store.root)
+
     @router.get("/oneprompt/health/live", tags=["One-Prompt"])
     async def live() -> dict[str, bool]:
         return {"live": True}
 
     @router.get("/oneprompt/health", tags=["One-Prompt"])
     def ready() -> JSONResponse:
-        is_ready, states = health({"storage": lambda: writable(app.studies.store.state), "job": failed_job})
+        is_ready, states = health({"storage": storage, "job": failed_job})
         return JSONResponse(states, 200 if is_ready else 503)
 
     @router.get("/oneprompt/metrics", tags=["One-Prompt"])

@@ -45,6 +45,7 @@ class Line:
     ) -> None:
         self._at_once, self._most, self._each, self._longest, self._look = at_once, waiting, each, longest, look
         self.running = 0
+        self._closed = False
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._seconds = 1.0  # that a turn took lately
 
@@ -73,7 +74,17 @@ class Line:
             self._seconds += 0.2 * (time.monotonic() - started - self._seconds)
             self._leave()
 
+    def close(self) -> None:
+        """Send away who waits and who comes, with a 503; who has a turn may end it. Called on the event loop."""
+        self._closed = True
+        for queue in self._queues.values():
+            for future in queue:
+                future.set_exception(_ending())
+        self._queues.clear()
+
     async def _enter(self, client: str, gone: Callable[[], Awaitable[bool]]) -> None:
+        if self._closed:
+            raise _ending()
         if self.running < self._at_once and not self._queues:
             self.running += 1
             return
@@ -91,10 +102,11 @@ class Line:
                     raise ClientGone
                 if time.monotonic() > deadline:
                     raise self._busy(503, f"no turn within {self._longest:g} seconds")
+            future.result()
             if await gone():
                 raise ClientGone
         except BaseException:
-            if future.done() and not future.cancelled():
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self._leave()
             else:
                 self._forget(client, future)
@@ -125,12 +137,26 @@ class Line:
         return Busy(f"the server is busy ({why}): try again in a moment", status, min(max(wait, 1), 60))
 
 
-class Lines:
-    """The lines of one server: for answers of the network, and for what reads or writes files."""
+def _ending() -> Busy:
+    return Busy("the server ends: send this again when it is back; nothing of it was saved", 503, 30)
 
-    def __init__(self) -> None:
+
+class Lines:
+    """The lines of one server: for answers of the network, and for what reads or writes files.
+
+    Args:
+        check: called in the thread of a request when it is its turn; raises what keeps it from being answered.
+    """
+
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
         self.network = Line(at_once=2, waiting=100, each=60)
         self.files = Line(at_once=12, waiting=300, each=200)
+        self.check = check
+
+    def close(self) -> None:
+        """Send away who waits and who comes: the server ends. Called on the event loop."""
+        self.network.close()
+        self.files.close()
 
     def of(self, path: str, methods: typing.Collection[str]) -> Line | None:
         """The line of a route; None for what is answered from memory."""
@@ -140,8 +166,13 @@ class Lines:
         return None if path.endswith(light) and "GET" in methods else self.files
 
 
-def in_line(line: Line, endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """A coroutine function, as FastAPI takes it, that runs a plain endpoint in a thread when it is its turn."""
+def in_line(line: Line, endpoint: Callable[..., Any], check: Callable[[], None] = lambda: None) -> Callable[..., Any]:
+    """A coroutine function, as FastAPI takes it, that runs `check` and a plain endpoint in a thread when it is its
+    turn."""
+
+    def checked(**arguments: Any) -> Any:
+        check()
+        return endpoint(**arguments)
 
     hints = typing.get_type_hints(endpoint, include_extras=True)
     request_name = next((name for name, hint in hints.items() if hint is Request), None)  # FastAPI gives only one
@@ -155,7 +186,7 @@ def in_line(line: Line, endpoint: Callable[..., Any]) -> Callable[..., Any]:
             watch = asyncio.create_task(_watch(http, client))
             try:
                 with serving(client):
-                    return await run_in_threadpool(endpoint, **arguments)
+                    return await run_in_threadpool(checked, **arguments)
             except Cancelled as error:
                 raise ClientGone from error
             finally:

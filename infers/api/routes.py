@@ -21,7 +21,7 @@ from infers.api.endpoints import own_router
 from infers.api.health import health_router
 from infers.api.lines import Lines
 from infers.api.strict import route_class
-from infers.disks import disk_problem
+from infers.disks import KEPT, disk_problem
 from infers.errors import Busy, ClientError, ClientGone, ServerUnreachable, dicomweb_problem
 from infers.guards import check_names
 from infers.operations.logs import log_request
@@ -49,15 +49,15 @@ REFUSALS = (
 GONE = 499  # which nobody reads; proxies call it so
 
 
-def install(server: FastAPI, app: App, sessions: Sessions | None) -> None:
-    """Put this app's routes, error answers and allowed origins into MONAI Label's server.
+def install(server: FastAPI, app: App, sessions: Sessions | None) -> Lines:
+    """Put this app's routes, error answers and allowed origins into MONAI Label's server; gives its lines.
 
     Args:
         server: `monailabel.app.app`, already starting: its routes and middleware are exchanged as whole objects.
         app: what the routes speak to.
         sessions: MONAI Label's upload sessions; None where they are off.
     """
-    lines = Lines()
+    lines = Lines(app.datastore.check_there)
     stock = APIRouter(
         prefix=settings.MONAI_LABEL_API_STR, dependencies=[Depends(check_names)], route_class=route_class(lines)
     )
@@ -80,6 +80,7 @@ def install(server: FastAPI, app: App, sessions: Sessions | None) -> None:
         allow_local_pages_only(server)
     put_before(server, Door, hosts=app.config.hosts, limits=app.limits, answered=_counted(server, app, lines))
     raise_threads()
+    return lines
 
 
 def _counted(server: FastAPI, app: App, lines: Lines) -> Callable[[str, str, int, float, str], None]:
@@ -115,6 +116,7 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": dicomweb_problem(error)}, 502)
     if isinstance(error, OSError):
         status, detail = disk_problem(error) or (500, f"{type(error).__name__}: {error.strerror or error}")
+        detail = detail if status == 500 else f"{detail}; {KEPT}"
         logger.error("%s: %s", request.url.path, detail, exc_info=error)
         return JSONResponse({"detail": detail}, status)
     if isinstance(error, MONAILabelException):

@@ -34,7 +34,7 @@ class StrictRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         line = self.lines.of(path, options.get("methods") or ["GET"])
         if line is not None and not inspect.iscoroutinefunction(endpoint):
-            endpoint = in_line(line, endpoint)
+            endpoint = in_line(line, endpoint, self.lines.check)
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

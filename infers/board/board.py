@@ -18,6 +18,7 @@ from infers.study_list.rows import Page, Row, Wanted, make_rows, select
 from infers.study_list.studies import Studies
 from infers.study_list.template_check import TemplateCheck
 
+READ_ONLY = "{} cannot be written: images and labels are shown, and nothing can be saved or segmented"
 SHOWN = 100  # files that are left out: a page asks every second
 
 
@@ -31,6 +32,7 @@ class Board:
         changed: called after templates changed.
         check: of the templates.
         pictures: bytes of them to keep.
+        exposure: who can reach the server, where somebody should know of it.
     """
 
     def __init__(
@@ -41,9 +43,10 @@ class Board:
         changed: Callable[[], Any],
         check: TemplateCheck,
         pictures: int = 64 * MB,
+        exposure: Callable[[], list[str]] = list,
     ) -> None:
         self._studies, self._job, self._acceptance = studies, job, acceptance
-        self._template_check = check
+        self._template_check, self._exposure = check, exposure
         self._thumbnails = Thumbnails(studies, pictures)
         self.decisions = Decisions(studies, acceptance, changed, job.trigger)
 
@@ -74,6 +77,11 @@ class Board:
         """How many files of the study folder are left out, and the first of them with the reasons."""
         unreadable = self._studies.store.unreadable()
         return {"count": len(unreadable), "files": dict(sorted(unreadable.items())[:SHOWN])}
+
+    def warnings(self) -> list[str]:
+        """What whoever works here should know of the server: who else reaches it, and that nothing can be saved."""
+        store = self._studies.store
+        return [*self._exposure(), *([READ_ONLY.format(store.root)] if store.closed else [])]
 
     def files(self) -> list[dict[str, Any]]:
         """Every file of the study folder: taken as what, joined with what, or left out why."""

@@ -73,7 +73,7 @@ def add_board(router: APIRouter, board: Board, job: Propagation) -> None:
 def _add_page(router: APIRouter) -> None:
     # Open without a login, as a browser cannot send one when it opens a page: there is nothing of the studies in it
     @router.get("/oneprompt/", include_in_schema=False)
-    def page() -> FileResponse:
+    async def page() -> FileResponse:
         return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
     @router.get("/oneprompt", include_in_schema=False)
@@ -107,6 +107,7 @@ def _add_lists(router: APIRouter, board: Board, job: Propagation) -> None:
             "job": job.status().to_dict(),
             "ohif": board.ohif,
             "unreadable": board.unreadable(),
+            "warnings": board.warnings(),
             **board.quality(),
         }
 

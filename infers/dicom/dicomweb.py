@@ -41,6 +41,7 @@ from infers.store.datastore import StoredLabel, StudyStore, is_still
 from infers.store.dicom_files import NO_IMAGES
 from infers.store.watch import keep_looking
 from lib.imaging.dicom import arrange
+from lib.imaging.files import temporary_folder
 from lib.imaging.images import ImageError, read_image, read_label, write_image, write_label
 
 logger = logging.getLogger(__name__)
@@ -296,7 +297,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
         except ImageError as error:
             shutil.rmtree(folder)  # what is sent again is looked at again
             raise ImageError(f"series {image_id}: {error}") from None
-        with tempfile.TemporaryDirectory() as there:
+        with temporary_folder() as there:
             path = Path(there) / f"image{COPY_SUFFIX}"
             write_image(path, image)
             StudyStore.add_image(
@@ -341,7 +342,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
                 self.forget()
                 return
             label, names = label_and_names
-            with tempfile.TemporaryDirectory() as folder:
+            with temporary_folder() as folder:
                 path = Path(folder) / "label.nii.gz"
                 write_label(path, label, image)
                 statement = Statement(label_names=names, client_id="DICOMweb")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings
 
 from infers.store.datastore import StudyStore
+from infers.store.presence import private_state
 
 
 def open_study_list(studies: str, state: Path | None) -> Any:
@@ -17,9 +16,7 @@ def open_study_list(studies: str, state: Path | None) -> Any:
     if studies.startswith(("http://", "https://")):
         from infers.dicom.dicomweb import open_dicomweb  # its packages take a second to load
 
-        digest = hashlib.sha256(studies.rstrip("/").encode()).hexdigest()[:16]
-        data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-        return open_dicomweb(studies.rstrip("/"), state or data / "oneprompt" / digest)
+        return open_dicomweb(studies.rstrip("/"), state or private_state(studies.rstrip("/")))
     return StudyStore(
         studies,
         extensions=settings.MONAI_LABEL_DATASTORE_FILE_EXT,

@@ -9,6 +9,7 @@ twice. Only that a person cancelled it is noted in a file: no restart sets it go
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -23,6 +24,7 @@ from typing import Any
 import requests
 from filelock import FileLock, Timeout
 
+from infers.disks import check_writable, disk_problem
 from infers.errors import NotFound, reason_of
 from infers.jobs.engine import Engine, LocalEngine
 from infers.serving.priority_lock import PriorityLock
@@ -33,6 +35,7 @@ from lib.inference.control import Cancelled, Control
 logger = logging.getLogger(__name__)
 
 
+LAST_BATCH = 20.0  # seconds that the batch may take at which the server ends
 ANOTHER_LOOK = 10.0  # seconds
 TRY_AGAIN = 60.0  # seconds after which a job that stopped goes on: a drive or a server was away for a moment
 Aside = Callable[[Control], None]
@@ -107,6 +110,7 @@ class Propagation:
         self._wanted = False
         self._cancelled = False
         self._busy = False
+        self._ended = False
         self._news = 0  # counts triggers: a study that began before the newest one may have to begin again
         self._looked = 0  # the news that the status takes into account
         self._failed: dict[str, tuple[tuple[str, str], str]] = {}  # image id: ((list, image) it failed with, reason)
@@ -126,7 +130,7 @@ class Propagation:
                 nobody asked for, such as a new file.
         """
         with self._condition:
-            if resume or self._status.state not in ("cancelling", "cancelled"):
+            if not self._ended and (resume or self._status.state not in ("cancelling", "cancelled")):
                 self._wanted, self._cancelled = True, False
                 self._note.unlink(missing_ok=True)
                 self._failed = {} if resume else self._failed
@@ -145,6 +149,18 @@ class Propagation:
                 self._note.touch()
                 self._condition.notify_all()
             return replace(self._status, idle=self.idle())
+
+    def end(self, seconds: float = LAST_BATCH) -> bool:
+        """Stop after the batch it is at and stay so, for this process ends: the next one goes on.
+
+        Returns:
+            Whether it is idle within so many seconds.
+        """
+        with self._condition:
+            self._ended, self._wanted = True, False
+            self._cancelled = self._busy
+            self._condition.notify_all()
+        return self.wait(seconds)
 
     def undo(self) -> list[str]:
         """Take every mask away that this app made, stop, and stay so until somebody asks for the job again.
@@ -203,7 +219,7 @@ class Propagation:
 
     def _run(self) -> None:
         """Segment until nothing is left to do, or somebody cancels."""
-        finished, started = 0, time.time()
+        finished, started, began = 0, time.time(), time.monotonic()
         running: Running = {}
         while True:
             if self._cancelled and running:
@@ -213,6 +229,8 @@ class Propagation:
             list_state = self._studies.state()
             stamp = self._studies.store.image_stamp
             reasons = {id: reason for id, (at, reason) in self._failed.items() if at == (list_state, stamp(id))}
+            if not running:
+                self._studies.store.check_there()
             pending = self._studies.pending()
             underway = [image_id for image_id, _ in running.values()]
             todo = [image_id for image_id in pending if image_id not in reasons and image_id not in underway]
@@ -231,7 +249,9 @@ class Propagation:
                 self._aside(self._after, news)
                 return
             ahead = [*underway, *todo]
-            eta = round((time.time() - started) / finished * len(ahead), 1) if finished else None
+            if not running:
+                check_writable(self._studies.store.root)
+            eta = round((time.monotonic() - began) / finished * len(ahead), 1) if finished else None
             self._set(state="running", run=self._status.run + (not finished and not running), started=started,
                       done=done, total=done + len(pending), current=ahead[0], failed=reasons,
                       eta_seconds=eta)  # fmt: skip
@@ -247,11 +267,11 @@ class Propagation:
         """Wait for studies that are under way, and note why some failed; returns how many were done.
 
         Raises:
-            ConnectionError, ClusterError: what all studies need is away; none is under way then.
+            ConnectionError, ClusterError, OSError: what all studies need is away; none is under way then.
         """
         done, _ = futures.wait(running, return_when=until)
         for future in done:
-            if isinstance(future.exception(), requests.ConnectionError | ClusterError):
+            if future.exception() is not None:
                 futures.wait(running)
             image_id, tried = running.pop(future)
             if reason := future.result():
@@ -296,9 +316,12 @@ class Propagation:
         except (requests.ConnectionError, ClusterError):
             raise  # the server of all studies, or all workers, are away: nothing of this is the study's fault
         except Exception as error:  # whatever one study brings must not stop the others
+            self._studies.store.check_there()
             if image_id not in self._studies.store.list_images():
                 logger.info("%s was removed while it was being segmented", image_id)
                 return None
+            if isinstance(error, OSError) and error.errno != errno.ENOENT and disk_problem(error):
+                raise  # nor is it of a full disk
             logger.warning("%s was not segmented: %s", image_id, error, exc_info=not isinstance(error, ValueError))
             return reason_of(error)
         return None

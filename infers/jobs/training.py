@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -21,17 +22,22 @@ import psutil
 from monailabel.endpoints import train
 from monailabel.utils.async_tasks import utils as processes
 
-from infers.errors import ClientError, NotFound
+from infers.errors import Busy, ClientError, NotFound
 from infers.study_list.studies import LIST_UNET, MODEL, Studies
 from lib.finetuning.training_record import FAILED, RUNNING, STOPPED, read_record, update_record
 
 logger = logging.getLogger(__name__)
 
+TRY_AGAIN = 60  # seconds
 LEAST_ROOM = 200 * 2**20  # bytes: checkpoints, statistics and a version of the shipped weights
 WHERE = ("device", "gpus", "multi_gpu", "tracking")  # what the training that follows another one takes over
 INTERRUPTED = (
     "the training process ended without a word: it was killed, or the machine went down. What is served did not "
     "change; Train goes on after the last whole epoch."
+)
+FULL = (
+    "the training process ended on a full disk: {} has {} MB free. What is served did not change; make room, and Train "
+    "goes on after the last whole epoch."
 )
 SILENT = (
     "the training process ended before it began. What is served did not change; see the server's log, mend what it "
@@ -68,8 +74,9 @@ class Trainings:
 
         Raises:
             NotFound: no trainer has this name.
-            ClientError: 409 without labels, 429 while one runs and none is to wait, 409 on a full disk. One that
+            ClientError: 409 without labels, 429 while one runs and none is to wait. One that
                 outlived an earlier server is not waited for: two would write the same record and checkpoint.
+            Busy: 507 on a full disk.
         """
         if name not in self._folders:
             raise NotFound(f"the trainer must be one of {', '.join(self._folders)}, got {name!r}")
@@ -86,9 +93,10 @@ class Trainings:
                 raise ClientError(
                     "a train task is already running: wait for its end, stop it with DELETE, or say enqueue=true", 429
                 )
-            task = dict(self._run(name, params, enqueue=True))
+            task = dict(self._run(name, {**params, "run": uuid.uuid4().hex}, enqueue=True))
             if name == MODEL and self._beside and len(self._studies.painted()) >= self._beside:
-                self._run(LIST_UNET, {key: params[key] for key in WHERE if key in params}, enqueue=True)
+                beside = {key: params[key] for key in WHERE if key in params}
+                self._run(LIST_UNET, {**beside, "run": uuid.uuid4().hex}, enqueue=True)
             return task
 
     def stop(self) -> dict[str, Any] | None:
@@ -119,13 +127,24 @@ class Trainings:
                 update_record(folder, state=STOPPED, reason="stopped; Train goes on after the last whole epoch")
         return task
 
+    def end(self) -> None:
+        """End the training under way because this process ends: the next one lets it go on after its last epoch."""
+        with self._lock:
+            executor: Executor | None = processes.background_executors.pop("train", None)
+            if executor:
+                executor.shutdown(wait=False, cancel_futures=True)
+            for process in list(processes.processes("train").values()):
+                with suppress(psutil.Error):
+                    for each in (*psutil.Process(process.pid).children(recursive=True), process):
+                        each.kill()
+
     def status(self, name: str = MODEL) -> dict[str, Any]:
         """The newest training of one trainer: state (idle, running, published, candidate, failed, stopped), progress,
         curve, verdict, and how many wait."""
         record = {"state": "idle", **read_record(self._folders[name])}
         tasks = [task for task in processes.tasks("train") if task["request"].get("model", name) == name]
         newest = next((task for task in reversed(tasks) if _began(task)), None)
-        spoke = newest is None or record.get("started", 0) >= _beginning(newest)
+        spoke = newest is None or _spoke(record, newest)
         now = newest["status"] if newest else ""
         words = _last_words(newest) if newest and now == "ERROR" else ""
         unknown = {"curve": [], "epoch": 0}  # what the record tells of is the training before
@@ -137,7 +156,7 @@ class Trainings:
         elif not spoke and now == "ERROR":
             record = {**unknown, "state": FAILED, "reason": SILENT + words}
         elif record["state"] == RUNNING and not _alive(record.get("pid")):
-            record |= {"state": FAILED, "reason": INTERRUPTED + words}
+            record |= {"state": FAILED, "reason": self._interrupted(name) + words}
         waiting = sum(task["status"] == "SUBMITTED" for task in tasks)
         return {**record, "queued": waiting, "auto_finetune": self._every}
 
@@ -173,7 +192,7 @@ class Trainings:
         try:
             self.start(params, **options)
         except Exception as error:
-            expected = isinstance(error, (ClientError, OSError))
+            expected = isinstance(error, (Busy, ClientError, OSError))
             logger.warning("%s: %s", otherwise, error, exc_info=not expected)
             return False
         return True
@@ -189,22 +208,38 @@ class Trainings:
         records = map(read_record, self._folders.values())
         return not own and any(record.get("state") == RUNNING and _alive(record.get("pid")) for record in records)
 
+    def _interrupted(self, name: str) -> str:
+        """Why a process ended that could say nothing: a full disk takes no last words."""
+        with suppress(OSError):
+            if (free := shutil.disk_usage(self._folders[name]).free) < min(self._room, LEAST_ROOM):
+                return FULL.format(self._folders[name], free // 2**20)
+        return INTERRUPTED
+
     def _check(self, name: str) -> None:
         if not self._studies.painted():
             raise ClientError("there is no label to learn from yet: save one study first", status=409)
         models = self._folders[name]
         free = shutil.disk_usage(models).free
         if free < self._room:
-            raise ClientError(
+            raise Busy(
                 f"training needs {self._room // 2**20} MB of free disk for its checkpoints, and {models} has "
                 f"{free // 2**20} MB: free some",
-                409,
+                507,
+                TRY_AGAIN,
             )
 
 
 def _began(task: Mapping[str, Any]) -> bool:
     """Whether a task of MONAI Label's ever had a process: those that were dropped while they waited had none."""
     return task["status"] == "RUNNING" or "end_ts" in task
+
+
+def _spoke(record: Mapping[str, Any], task: Mapping[str, Any]) -> bool:
+    """Whether the record is of this task, or of one before it; by the clock only where the record is of an older
+    release."""
+    if record.get("run") and task["request"].get("run"):
+        return bool(record["run"] == task["request"]["run"])
+    return bool(record.get("started", 0) >= _beginning(task))
 
 
 def _beginning(task: Mapping[str, Any]) -> float:

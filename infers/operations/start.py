@@ -1,4 +1,4 @@
-"""What a start puts in order: temporary files of killed processes, and a log without patients' names."""
+"""What a start puts in order: temporary files of killed processes, and a log that ends and has no patients' names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,31 @@ LOUD = ("monailabel.endpoints.activelearning", "monailabel.endpoints.session", "
         "monailabel.datastore.dicom", "monailabel.utils.sessions")  # fmt: skip
 
 
+def tidy(state: Path, models: Path) -> None:
+    """All of it; the arguments are those of `sweep_all`."""
+    quiet_loggers()
+    share_log_files()
+    sweep_all(state, models)
+
+
 def quiet_loggers() -> None:
     """Leave only warnings of what would write patients' names."""
     for name in LOUD:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def share_log_files() -> None:
+    """Let loggers that write into one file do so through one handler: MONAI Label's configuration opens it several
+    times, and the file that one of them has put away as full is what the others go on writing to."""
+    first: dict[str, logging.Handler] = {}
+    known = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    for owner in (logging.getLogger(), *known):
+        for handler in [one for one in owner.handlers if isinstance(one, logging.FileHandler)]:
+            shared = first.setdefault(handler.baseFilename, handler)
+            if shared is not handler:
+                owner.removeHandler(handler)
+                owner.addHandler(shared)
+                handler.close()
 
 
 def sweep_all(state: Path, models: Path) -> None:

@@ -25,9 +25,8 @@ from infers.label_records import AUTOMATIC, FINAL, FORMER, WITHDRAWN, LabelRecor
 from infers.records import plain_record
 from infers.store.sidecars import checksum, read_sidecar, write_sidecar
 from infers.store.study_files import StudyFiles
-from infers.temporary import prefix
 from lib.imaging.detached import companions
-from lib.imaging.files import write_atomically
+from lib.imaging.files import temporary_prefix, write_atomically
 from lib.imaging.formats import DETACHED
 from lib.imaging.images import read_image
 
@@ -289,7 +288,7 @@ class StudyStore(StudyFiles):
         pairs = self.datalist()[: limit_cases or None]
         if not pairs:
             raise NotFound("there is no final label yet: save one study first")
-        with tempfile.NamedTemporaryFile(prefix=prefix(), suffix=".zip", delete=False) as target:
+        with tempfile.NamedTemporaryFile(prefix=temporary_prefix(), suffix=".zip", delete=False) as target:
             with zipfile.ZipFile(target, "w") as archive:
                 for kind, name in ((kind, pair[kind]) for pair in pairs for kind in ("image", "label")):
                     path = Path(name)

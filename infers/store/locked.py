@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,12 +19,15 @@ from typing import Any
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
 
+from infers.disks import CLOSED, is_closed
 from infers.errors import NotFound
+from infers.label_records import AUTOMATIC, FINAL
 from infers.records import plain_record, read_record, write_record
+from infers.store.presence import Presence
 
 logger = logging.getLogger(__name__)
 
-STATE_FOLDER = ".oneprompt"
+INDEX, LABELS = "datastore_v2.json", "labels"
 NO_IMAGE = "there is no image {!r} in the study list: GET /datastore/?output=all lists them"
 
 
@@ -39,15 +43,43 @@ def _locked(method: Callable[..., Any]) -> Callable[..., Any]:
 class LockedDatastore(LocalDatastore):
     """Readers see a whole index, writers lose nothing; `state` is a folder for what the app remembers of the list."""
 
-    def __init__(self, datastore_path: str, **options: Any) -> None:
-        self.state = Path(datastore_path) / STATE_FOLDER
-        self.state.mkdir(parents=True, exist_ok=True)
+    def __init__(self, datastore_path: str, *, extensions: list[str], read_only: bool = False) -> None:
+        # Does what LocalDatastore's does, also for a folder that cannot be written: what is in it can be served
+        self._presence = Presence(Path(datastore_path))
+        self.state = self._presence.state
         self._lock = threading.RLock()
         self._process_lock = FileLock(str(self.state / "datastore.lock"))
         self._config_ts: Any = 0
         self._together, self._changed = False, False  # within `at_once`; something changed since it began
-        _set_aside_if_broken(Path(datastore_path) / "datastore_v2.json")
-        super().__init__(datastore_path, auto_reload=False, **options)
+        self._auto_reload, self._extensions = False, extensions
+        self._datastore_path, self._datastore_config_path = datastore_path, os.path.join(datastore_path, INDEX)
+        self._datastore = LocalDatastoreModel(name="new-dataset", description="New Dataset", images_dir=".")
+        self._datastore.base_path = datastore_path
+        if not self.closed:
+            _set_aside_if_broken(Path(self._datastore_config_path))
+        self._init_from_datastore_file()
+        for tag in (FINAL, AUTOMATIC):
+            try:
+                Path(self._datastore.label_path(tag)).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                if error.errno not in CLOSED:
+                    raise
+        if not read_only:
+            self._reconcile_datastore()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the study folder cannot be written: images and labels are served, and nothing is saved."""
+        return is_closed(self.root)
+
+    @property
+    def root(self) -> Path:
+        """The study folder; the state folder of a DICOMweb server's list."""
+        return Path(self._datastore_path)
+
+    def check_there(self) -> None:
+        """Raises FileNotFoundError while the study folder is away."""
+        self._presence.check()
 
     get_image_uri = _locked(LocalDatastore.get_image_uri)
     get_image_info = _locked(LocalDatastore.get_image_info)
@@ -88,6 +120,7 @@ class LockedDatastore(LocalDatastore):
     @contextmanager
     def _exclusive(self, read: bool = True) -> Iterator[None]:
         """Nobody else changes the list meanwhile; begins with what others wrote."""
+        self.check_there()
         with self._lock, self._process_lock:
             if read:
                 self._init_from_datastore_file()
@@ -127,8 +160,17 @@ class LockedDatastore(LocalDatastore):
             if self._together:
                 self._changed = True
                 return
+            if self.closed:
+                return  # the index is only kept in memory: the files are the truth
             write_record(path, self._datastore.model_dump(exclude={"base_path"}))
             self._config_ts = _stamp(path)
+
+    def _reconcile_datastore(self) -> None:
+        if Path(self._datastore.label_path(None)).is_dir():
+            super()._reconcile_datastore()
+        else:  # in a folder that cannot be written
+            self._remove_non_existing()
+            self._add_non_existing_images()
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
 from infers.store.folders import NOT_UNICODE, is_unicode, shown
 from infers.store.inventory import Contents, ListedFile, listing
-from infers.store.locked import STATE_FOLDER, LockedDatastore
+from infers.store.locked import LockedDatastore
+from infers.store.presence import STATE_FOLDER
 from infers.store.series import Series, SeriesScanner
 from infers.store.sidecars import read_sidecar
 from infers.store.watch import FolderWatch
@@ -56,8 +58,6 @@ class StudyFiles(LockedDatastore):
         **unused: Any,
     ) -> None:
         root = Path(datastore_path)
-        views = root / STATE_FOLDER / "series"
-        self._scanner = SeriesScanner(root, views) if self.folders_are_series else None
         self._series: dict[str, Series] = {}
         self._stamps: dict[str, str] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -118,6 +118,10 @@ class StudyFiles(LockedDatastore):
             info.pop("path", None)
         return info
 
+    @cached_property
+    def _scanner(self) -> SeriesScanner | None:
+        return SeriesScanner(Path(self._datastore_path), self.state / "series") if self.folders_are_series else None
+
     # How LocalDatastore finds and names files
 
     def _to_id(self, file: str) -> tuple[str, str]:
@@ -147,7 +151,8 @@ class StudyFiles(LockedDatastore):
                     else:
                         files[name] = name
         except OSError as error:
-            self._note(Path(path), f"cannot be listed: {error.strerror}")
+            if not (self.closed and isinstance(error, FileNotFoundError)):  # whose folders for labels were not made
+                self._note(Path(path), f"cannot be listed: {error.strerror}")
         if path == self._datastore.image_path():
             files = self._marked(files) | {uid: uid for uid in self._series}
         return files

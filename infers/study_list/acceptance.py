@@ -8,7 +8,6 @@ one came for some quiet seconds, and never over a label that a person submitted.
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ from infers.errors import ClientError, NotFound, reason_of
 from infers.label_records import AS_RESULT, FINAL, LabelRecord, Provenance, Statement
 from infers.store.datastore import StoredLabel
 from infers.study_list.pending_results import PendingResult, PendingResults
+from lib.imaging.files import temporary_folder
 from lib.imaging.images import Image, ImageError, read_image, read_label, write_label
 from lib.segmenters.contract import Prediction
 
@@ -175,7 +175,7 @@ class Acceptance:
         if not label.any():
             logger.info("the result for %s is empty and does not become a template", image_id)
             return False
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             path = Path(folder) / "label.nii.gz"
             write_label(path, label, image)
             names = {name: value for name, value in names.items() if (label == value).any()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from infers.store.datastore import StoredLabel
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.store import Store
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.imaging.files import temporary_folder
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.images import LABEL_SUFFIXES, Image, ImageError, read_label, read_named_label, write_label
 from lib.imaging.label_maps import boxes_of
@@ -142,7 +142,7 @@ class LabelledStudies:
             return
         if names and not statement.naming:
             statement = replace(statement, label_names={name: value for value, name in names.items()})
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             plain = Path(folder) / f"label{MASK_SUFFIX}"
             write_label(plain, label, image)
             yield plain, statement

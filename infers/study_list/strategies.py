@@ -59,7 +59,7 @@ class RankedStrategy(Strategy):
         for image_id in ranked:
             served = self._studies.store.get_image_info(image_id).get("strategy", {})
             given[image_id] = max((entry.get("ts", 0) for entry in served.values()), default=0)
-            if time.time() - given[image_id] >= HANDED_OUT:
+            if not 0 <= time.time() - given[image_id] < HANDED_OUT:  # in the future: the clock was set back
                 return image_id
         return min(ranked, key=given.__getitem__)
 

@@ -7,7 +7,6 @@ this study, so a new template concerns only the studies that it is chosen for.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from infers.study_list.descriptors import Descriptors
 from infers.study_list.labelled_studies import MASK_SUFFIX, LabelledStudies
 from infers.study_list.predicted_quality import PredictedQuality
 from infers.study_list.store import Store
+from lib.imaging.files import temporary_folder
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.images import Image, write_label
 from lib.inference.control import Control
@@ -192,7 +192,7 @@ class Studies(LabelledStudies):
             image_id, image, prediction: the study and what was predicted for it.
             stamp: the image's in the store, as it was before the image was read; nothing where that is not known.
         """
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             path = Path(folder) / f"mask{MASK_SUFFIX}"
             write_label(path, prediction.mask, image)
             return self.store_result(image_id, path, result_params(prediction, self.labels.names), stamp)

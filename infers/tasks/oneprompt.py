@@ -31,7 +31,7 @@ from infers.study_list.recent_results import RecentResults
 from infers.study_list.store import Store
 from infers.study_list.studies import result_params
 from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
-from infers.temporary import prefix
+from lib.imaging.files import temporary_prefix
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.images import LABEL_SUFFIXES, Image, label_bytes, read_label
 from lib.imaging.label_maps import boxes_of
@@ -281,7 +281,7 @@ def _write(mask: np.ndarray, image: Image, extension: Any) -> Path:
     if not suffix.lower().endswith(LABEL_SUFFIXES) or "/" in suffix or len(suffix) > 10:
         raise ClientError(f"result_extension must be one of {', '.join(LABEL_SUFFIXES)}, got {suffix!r}")
     content = label_bytes(Path(suffix), mask, image, level=QUICK)
-    handle, path = tempfile.mkstemp(suffix=suffix, prefix=prefix())
+    handle, path = tempfile.mkstemp(suffix=suffix, prefix=temporary_prefix())
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

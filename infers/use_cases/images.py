@@ -12,7 +12,7 @@ from infers.errors import NotFound
 from infers.store.locked import NO_IMAGE
 from infers.study_list.changes import Changes
 from infers.study_list.store import Store
-from infers.temporary import prefix
+from lib.imaging.files import temporary_prefix
 from lib.imaging.images import read_image, write_image
 
 
@@ -39,7 +39,7 @@ class Images:
 
     def as_file(self, folder: Path) -> Path:
         """A DICOM series as one temporary NIfTI file, for clients that open only files."""
-        handle, path = tempfile.mkstemp(suffix=".nii.gz", prefix=prefix())
+        handle, path = tempfile.mkstemp(suffix=".nii.gz", prefix=temporary_prefix())
         os.close(handle)
         try:
             write_image(path, read_image(folder))

@@ -19,8 +19,8 @@ from infers.label_records import AUTOMATIC, FINAL
 from infers.study_list.studies import MODEL, Studies
 from infers.tasks.oneprompt import is_marked
 from infers.tasks.uniseg import UNISEG
-from infers.temporary import prefix
 from infers.use_cases.images import image_path
+from lib.imaging.files import temporary_prefix
 from lib.imaging.images import Image, read_label
 
 Task = Callable[[Mapping[str, Any]], tuple[str, dict[str, Any]]]  # to a mask file and what a client is told about it
@@ -114,6 +114,6 @@ class Inference:
 
 def _saved(instance: Dataset) -> str:
     """A DICOM instance as a temporary file."""
-    with tempfile.NamedTemporaryFile(suffix=".dcm", prefix=prefix(), delete=False) as target:
+    with tempfile.NamedTemporaryFile(suffix=".dcm", prefix=temporary_prefix(), delete=False) as target:
         instance.save_as(target.name)
     return target.name

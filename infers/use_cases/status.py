@@ -53,6 +53,7 @@ class Status:
             "studies": {row.id: row.brief() for row in self._board.rows()},
             "unreadable": self._board.unreadable(),
             "memory": self._held(),
+            "warnings": self._board.warnings(),
             **self._board.quality(),
         }
 

@@ -54,7 +54,9 @@ class Versions:
         name = weights_hash(network)
         if record.get("state") == CANDIDATE and self._file(name).exists():
             return name
-        save_network(self._file(name), network, {"created": round(time.time(), 3), **record})
+        newest = max((float(known.get("created", 0)) for known in self.all()), default=0.0)
+        created = max(round(time.time(), 3), newest + 0.001)  # the newest also where the clock was set back
+        save_network(self._file(name), network, {"created": created, **record})
         self._prune(name)
         return name
 

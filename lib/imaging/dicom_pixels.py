@@ -8,7 +8,6 @@ every value.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pydicom.pixel_data_handlers.util import apply_modality_lut
 
 from lib.imaging.dicom_headers import Frame, functional_group
 from lib.imaging.errors import ImageError
+from lib.imaging.files import temporary_folder
 from lib.imaging.raw import sitk
 
 TRANSFORMATION = "PixelValueTransformationSequence"
@@ -124,7 +124,7 @@ def _without_rules(path: Path) -> np.ndarray:
         for name in ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", TRANSFORMATION):
             if name in item:
                 delattr(item, name)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         copy = Path(folder) / path.name
         dataset.save_as(copy)
         return unpack(copy)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable
@@ -34,6 +35,16 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_prefix() -> str:
+    """How names of this process's files in the system's temporary folder begin, so that a later start knows them."""
+    return f"oneprompt-{os.getpid()}-"
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A private folder that is gone at the end of its context, or, after a kill, at the next start."""
+    return tempfile.TemporaryDirectory(prefix=temporary_prefix())
 
 
 def sweep(folders: Iterable[Path]) -> list[Path]:

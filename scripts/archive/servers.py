@@ -21,7 +21,7 @@ from infers.dicom.pacs_labels import AS_STORED
 from infers.names import LabelMap
 from infers.store.datastore import StudyStore
 from infers.store.dicom_files import NO_IMAGES
-from infers.store.locked import STATE_FOLDER
+from infers.store.presence import STATE_FOLDER
 from infers.study_list.descriptors import Descriptors
 from infers.study_list.labelled_studies import LabelledStudies
 from lib.cluster.host import Away

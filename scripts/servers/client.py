@@ -12,11 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 
@@ -26,6 +26,26 @@ APP = ROOT / "apps" / "oneprompt"
 
 class ServerError(RuntimeError):
     """The server did not start, died, or refused a request; the message has its own words."""
+
+
+class Process(Protocol):
+    """What is needed of a process that leads a group of its own; `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+Launch = Callable[[Sequence[str], Path | None, Path], Process]  # command, working directory, file for what it prints
+
+
+def launch(command: Sequence[str], cwd: Path | None, log: Path) -> Process:
+    """Start a process in a session of its own: a Ctrl-C meant for us must not stop it before we have done with it."""
+    with log.open("wb") as target:
+        return subprocess.Popen(
+            command, cwd=cwd, stdout=target, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
 
 
 class Server:
@@ -38,6 +58,8 @@ class Server:
         cwd: working directory of the process.
         port: 0 takes a free one.
         start_timeout: seconds until /info/ must answer.
+        app: the app's folder.
+        launch: starts the process.
     """
 
     def __init__(
@@ -49,13 +71,16 @@ class Server:
         cwd: Path | None = None,
         port: int = 0,
         start_timeout: float = 180,
+        app: Path = APP,
+        launch: Launch = launch,
     ) -> None:
-        self._command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(APP)]
+        self._command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
         self._command += ["--studies", str(studies.resolve())]
         for key, value in (conf or {}).items():
             self._command += ["--conf", key, value]
         self._log, self._cwd, self._port, self._start_timeout = log, cwd, port, start_timeout
-        self._process: subprocess.Popen[bytes] | None = None
+        self._launch = launch
+        self._process: Process | None = None
 
     @property
     def url(self) -> str:
@@ -64,16 +89,7 @@ class Server:
     def __enter__(self) -> "Server":
         self._port = self._port or _free_port()
         command = [*self._command, "--host", "127.0.0.1", "--port", str(self._port)]
-        with self._log.open("wb") as log:
-            # A session of its own: a Ctrl-C meant for us must not stop the server before we have done with it
-            self._process = subprocess.Popen(
-                command,
-                cwd=self._cwd,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+        self._process = self._launch(command, self._cwd, self._log)
         try:
             self._wait_until_it_answers()
         except BaseException:
@@ -284,7 +300,7 @@ def _free_port() -> int:
         return port
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal_group(process: Process, number: signal.Signals) -> None:
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:

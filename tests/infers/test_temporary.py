@@ -3,7 +3,8 @@ import subprocess
 import sys
 import tempfile
 
-from infers.temporary import prefix, sweep_temporary
+from infers.temporary import sweep_temporary
+from lib.imaging.files import temporary_prefix
 
 
 def test_what_killed_processes_left_is_swept_away_and_what_lives_stays(tmp_path, monkeypatch):
@@ -23,4 +24,4 @@ def test_what_killed_processes_left_is_swept_away_and_what_lives_stays(tmp_path,
         path.write_bytes(b"x")
     assert sorted(sweep_temporary()) == [path.name for path in left]
     assert sorted(tmp_path.iterdir()) == sorted(others)
-    assert prefix() == f"oneprompt-{os.getpid()}-"
+    assert temporary_prefix() == f"oneprompt-{os.getpid()}-"

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import save_network
 from tests.samples import TINY, organ_volume, write_nifti
+from tests.server.caddy import Proxy, caddy
 from tests.server.conftest import Server
 
 SHAPE = (24, 20, 8)
@@ -39,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path, start_server: Callable[..., Server]) -> Server:
     """A server whose structures are fixed and whose job starts only when asked."""
-    return start_server(folder / "studies", labels="organ,lesion", auto_propagate="false")
+    return start_server(folder / "studies", labels="organ,lesion", auto_propagate="false", hosts="ward.example")
 
 
 def files_below(folder: Path) -> set[Path]:
@@ -63,6 +65,7 @@ def test_what_nobody_can_read_is_told_and_the_list_is_served(server: Server) -> 
     assert "cannot be read as DICOM" in told["unreadable"]["files"]["broken/slice.dcm"]
     assert "no plain file" in told["unreadable"]["files"]["pipe.nii.gz"]
     assert server.get("/oneprompt/studies")["unreadable"] == told["unreadable"]
+    assert told["warnings"] == server.get("/oneprompt/studies")["warnings"] == []  # it listens on this machine only
 
 
 @pytest.mark.parametrize(
@@ -321,3 +324,44 @@ def test_fitting_weights_are_served_at_once_and_can_be_taken_back(server: Server
     assert server.request("DELETE", "/model/oneprompt").status_code == 200
     assert server.status()["weights"] == before
     assert server.request("DELETE", "/model/oneprompt").status_code == 404  # never the configured ones
+
+
+@pytest.mark.needs("caddy")
+def test_behind_the_documented_proxy_everybody_logs_in_and_everything_works(
+    server: Server, folder: Path, tmp_path: Path
+) -> None:
+    login = ("annotator", "a pass word")
+    with caddy(tmp_path, server.port, "ward.example", *login) as proxy:
+        pages = {"/oneprompt/": "review board", "/oneprompt/annotate": "script", "/ohif/": "OHIF", "/info/": "models"}
+        for path, word in pages.items():
+            refused = proxy.ask("GET", path)
+            assert (refused.status_code, refused.headers["www-authenticate"].split()[0]) == (401, "Basic")  # it asks
+            assert proxy.ask("GET", path, auth=("annotator", "guessed")).status_code == 401
+            assert word in proxy.ask("GET", path, auth=login).text
+        # As a page of the site sends it, through the server's own check of Host and Origin
+        own = {"Origin": proxy.origin, "Sec-Fetch-Site": "same-origin"}
+        label = {"label": ("label1.nii.gz", (folder / "label1.nii.gz").read_bytes())}
+        params = {"params": json.dumps({"label_info": [{"name": "organ", "idx": 1}]})}
+        saved = {"params": {"image": "s1", "tag": "draft"}, "data": params, "files": label, "headers": own}
+        assert proxy.ask("PUT", "/datastore/label", **saved).status_code == 401
+        assert proxy.ask("PUT", "/datastore/label", **saved, auth=login).status_code == 200
+        strange = {**saved, "headers": {"Origin": "https://evil.example"}}
+        assert proxy.ask("PUT", "/datastore/label", **strange, auth=login).status_code == 403
+        _log_in_as_slicer_does(proxy, login)
+
+
+def _log_in_as_slicer_does(proxy: Proxy, login: tuple[str, str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it parses answers with `cgi`
+        warnings.simplefilter("ignore", ResourceWarning)  # and closes no connection
+        from monailabel.client.client import MONAILabelClient, MONAILabelClientException
+
+        slicer = MONAILabelClient(f"https://localhost:{proxy.port}")  # which 3D Slicer's module brings
+        assert slicer.auth_enabled()
+        with pytest.raises(MONAILabelClientException):
+            slicer.info()
+        slicer.update_auth(slicer.auth_token(*login))
+        assert slicer.auth_valid_token()
+        assert "oneprompt" in slicer.info()["models"]
+        slicer.update_auth(slicer.auth_token("annotator", "guessed"))
+        assert not slicer.auth_valid_token()

@@ -13,6 +13,7 @@ const START = { status: "", search: "", sort: "worst", page: 1 };
 const state = {
   query: { ...START }, studies: [], counts: {}, pages: 1, total: 0, colours: {}, ohif: false,
   job: { state: "…", done: 0, total: 0, failed: {} }, health: {}, corrections: {}, unreadable: { count: 0, files: {} },
+  warnings: [],
   bound: { value: 0.85, count: null }, selected: new Set(), current: null, large: null,
   login: false, error: "", message: "", training: null, trainingOpen: false, files: null,
 };
@@ -47,8 +48,8 @@ async function load(show = "") {
   if (!state.login) timer = setTimeout(load, busy ? BUSY_MS : IDLE_MS);
 }
 
-const pick = ({ studies, counts, pages, total, colours, ohif, job, health, corrections, unreadable }) =>
-  ({ studies, counts, pages, total, colours, ohif, job, health, corrections, unreadable });
+const pick = ({ studies, counts, pages, total, colours, ohif, job, health, corrections, unreadable, warnings }) =>
+  ({ studies, counts, pages, total, colours, ohif, job, health, corrections, unreadable, warnings });
 
 async function countAbove() {
   const { value } = state.bound;

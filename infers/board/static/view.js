@@ -63,7 +63,7 @@ function beginning(counts) {
     <a class="button accept" id="begin" href="annotate">Annotate the first study</a> The others follow by themselves.</p>`;
 }
 
-function header({ job, counts, health, unreadable, files }, act) {
+function header({ job, counts, health, unreadable, warnings, files }, act) {
   const masks = counts.automatic || counts.rejected;
   const busy = ["running", "cancelling"].includes(job.state);
   const failures = Object.keys(job.failed ?? {}).length;
@@ -86,6 +86,7 @@ function header({ job, counts, health, unreadable, files }, act) {
       </div>
     </header>
     ${job.failed?.[""] ? html`<p class="error" role="alert">${job.failed[""]}</p>` : nothing}
+    ${warnings.map((text) => html`<p class="warning open" role="status">${text}.</p>`)}
     ${health.warnings?.length ? html`<p class="warning" role="status" id="health">About the templates:
       ${health.warnings.join(". ")}.</p>` : nothing}
     ${unreadable.count ? html`<details class="warning" id="unreadable">

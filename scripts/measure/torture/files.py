@@ -73,7 +73,7 @@ def torture_files(count: int, seed: int = 0) -> dict[str, Any]:
         How many were read, refused with words, or failed in another way (error, hang, crash), and examples of those.
     """
     outcomes: Counter[str] = Counter()
-    failures: list[str] = []
+    wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         sources = originals(Path(folder))
         context = multiprocessing.get_context("forkserver")  # which imports everything once
@@ -91,13 +91,13 @@ def torture_files(count: int, seed: int = 0) -> dict[str, Any]:
                     break
                 outcomes[outcome] += 1
                 done = number + 1
-                failures += [f"{number}: {message}"] if outcome not in ("read", "refused") else []
+                wrong += [f"{number}: {message}"] if outcome not in ("read", "refused") else []
             process.join()
             if process.exitcode:
                 outcomes["crash"] += 1
-                failures.append(f"{done}: the process ended with {process.exitcode}")
+                wrong.append(f"{done}: the process ended with {process.exitcode}")
                 done += 1
-    return {"files": count, "outcomes": dict(outcomes), "failures": failures[:20]}
+    return {"files": count, "outcomes": dict(outcomes), "wrong": wrong[:20]}
 
 
 def _work(pipe: Any, sources: list[Path], seed: int, first: int, last: int) -> None:

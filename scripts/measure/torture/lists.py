@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import requests
 import torch
 
 from lib.networks import NetworkConfig, OnePrompt
@@ -35,11 +38,10 @@ def write_studies(folder: Path, count: int) -> list[str]:
     return [f"s{number}" for number in range(count)]
 
 
-def write_label(path: Path, number: int, seed: int) -> np.ndarray:
-    """A label map of study `number` that no other seed gives; its voxels."""
+def label_file(number: int, seed: int) -> tuple[bytes, np.ndarray]:
+    """A label map of study `number` that no other seed gives, as the bytes of a `.nii.gz`, and its voxels."""
     mask = (np.random.default_rng(seed).random(shape_of(number)) > 0.5).astype(np.uint8)
-    nibabel.save(nibabel.Nifti1Image(mask, AFFINE), path)
-    return mask
+    return gzip.compress(nibabel.Nifti1Image(mask, AFFINE).to_bytes(), 1), mask
 
 
 def write_weights(path: Path) -> Path:
@@ -47,3 +49,11 @@ def write_weights(path: Path) -> Path:
     torch.manual_seed(0)
     save_network(path, OnePrompt(TINY), {"command": "scripts.torture"})
     return path
+
+
+def click(url: str, number: int, timeout: float = 150) -> requests.Response:
+    """A click into the middle of study `number`, answered with an NRRD mask."""
+    params = {"foreground": [[side // 2 for side in shape_of(number)]], "label": "organ",
+              "result_extension": ".nrrd", "result_compress": False}  # fmt: skip
+    return requests.post(f"{url}/infer/oneprompt_click", params={"image": f"s{number}", "output": "image"},
+                         data={"params": json.dumps(params)}, timeout=timeout)  # fmt: skip

@@ -115,6 +115,9 @@ class FakeArchives:
 
     archive: Path = Path("none.zip")
 
+    def check_there(self) -> None:
+        pass
+
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         return str(self.archive)
 

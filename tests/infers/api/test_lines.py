@@ -83,6 +83,23 @@ def test_a_full_line_says_so_and_when_to_try_again():
     asyncio.run(run())
 
 
+def test_when_the_server_ends_who_waits_and_who_comes_is_sent_away_and_who_has_a_turn_ends_it():
+    async def run():
+        visitors = Visitors(Line(at_once=1, waiting=9, each=9))
+        for name in ("a1", "a2", "a3"):
+            visitors.come(name)
+        await settled()
+        visitors.line.close()
+        for task in (visitors.tasks["a2"], visitors.tasks["a3"], visitors.come("a4")):
+            with pytest.raises(Busy, match="the server ends") as sent_away:
+                await task
+            assert sent_away.value.status == 503
+        await visitors.leave("a1")
+        assert (visitors.order, visitors.line.running, visitors.line.waiting) == (["a1"], 0, 0)
+
+    asyncio.run(run())
+
+
 def test_who_hung_up_loses_its_place_and_nobody_else_does():
     async def run():
         visitors = Visitors(Line(at_once=1, waiting=9, each=9, look=0.01))

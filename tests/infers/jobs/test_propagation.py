@@ -1,3 +1,4 @@
+import errno
 import threading
 from pathlib import Path
 
@@ -463,3 +464,70 @@ def test_a_run_does_not_fail_with_what_goes_with_it(studies, predictor, tmp_path
     job.trigger()
     assert job.wait(SECONDS)
     assert (job.status().state, job.status().done) == ("done", COUNT - 1)
+
+
+def test_when_the_server_ends_the_job_stops_after_its_batch_and_the_next_server_goes_on(studies, predictor, tmp_path):
+    batch, may_go_on = threading.Event(), threading.Event()
+
+    def between():
+        batch.set()
+        may_go_on.wait(SECONDS)
+
+    predictor.between_batches = between
+    save(studies, 0)
+    job = Propagation(studies, PriorityLock(), tmp_path)
+    job.start()
+    job.trigger()
+    assert batch.wait(SECONDS)
+    assert not job.end(0.01)
+    may_go_on.set()
+    assert job.end(SECONDS)
+    job.trigger()
+    assert job.idle()
+    assert len(predictor.asked) == 1
+    following = Propagation(studies, PriorityLock(), tmp_path)
+    assert following.status().state == "idle"  # it ended, and nobody cancelled it
+    following.start()
+    following.trigger(resume=False)
+    assert following.wait(SECONDS)
+    assert studies.pending() == []
+
+
+def test_a_folder_that_goes_and_comes_back_stops_the_job_and_spoils_no_study(job, studies, predictor, monkeypatch):
+    monkeypatch.setattr(infers.jobs.propagation, "TRY_AGAIN", 0.05)
+    save(studies, 0)
+    folder = studies.store.root
+    away = folder.with_name("away")
+
+    def unplug():
+        if len(predictor.asked) == 2 and folder.exists():
+            folder.rename(away)
+
+    predictor.between_batches = unplug
+    job.trigger()
+    wait_until(lambda: job.status().state == "failed")
+    assert "cannot be reached" in job.status().failed[""]
+    predictor.between_batches = lambda: None
+    away.rename(folder)
+    wait_until(lambda: job.status().state == "done")
+    assert (studies.pending(), job.status().failed) == ([], {})
+
+
+def test_a_full_disk_stops_the_job_and_spoils_no_study(job, studies, monkeypatch):
+    monkeypatch.setattr(infers.jobs.propagation, "TRY_AGAIN", 0.05)
+    save(studies, 0)
+    store, full = studies.store_automatic, threading.Event()
+    full.set()
+
+    def store_where_there_is_room(image_id, *rest):
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device", str(studies.store.root / "labels"))
+        return store(image_id, *rest)
+
+    monkeypatch.setattr(studies, "store_automatic", store_where_there_is_room)
+    job.trigger()
+    wait_until(lambda: job.status().state == "failed")
+    assert "is full" in job.status().failed[""]
+    full.clear()
+    wait_until(lambda: job.status().state == "done")
+    assert (studies.pending(), job.status().failed) == ([], {})

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -11,7 +12,7 @@ import requests
 from monailabel.utils.async_tasks import utils as processes
 
 import infers.jobs.training
-from infers.errors import ClientError, NotFound
+from infers.errors import Busy, ClientError, NotFound
 from infers.jobs.training import Trainings
 from infers.study_list.studies import LIST_UNET
 from lib.finetuning.training_record import RUNNING, read_record, write_record
@@ -40,7 +41,7 @@ class Bench:
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             request = {**params, "model": model}
             task = {"id": str(len(self.asked)), "status": "SUBMITTED", "request": request, "start_ts": now}
-            self.asked.append(params)
+            self.asked.append({key: value for key, value in params.items() if key != "run"})
             self.models_asked.append(model)
             processes.background_tasks.setdefault("train", []).append(task)
             return task
@@ -89,8 +90,9 @@ def test_without_a_label_or_without_room_training_is_refused(bench):
     with pytest.raises(ClientError, match="save one study first"):
         bench.trainings().start({})
     bench.submit("s0")
-    with pytest.raises(ClientError, match="free some"):
+    with pytest.raises(Busy, match="free some") as full:
         bench.trainings(room=2**62).start({})
+    assert full.value.status == 507
     assert bench.asked == []
 
 
@@ -189,6 +191,44 @@ def test_a_training_whose_process_is_gone_has_failed_and_says_what_to_do(bench):
     assert "was killed" in told["reason"]
     write_record(bench.models, state=RUNNING, pid=os.getpid())  # the number was given to another program
     assert bench.trainings().status()["state"] == "failed"
+
+
+def test_a_training_that_a_full_disk_ended_without_a_word_says_so(bench, monkeypatch):
+    write_record(bench.models, state=RUNNING, pid=GONE, epoch=3)
+    monkeypatch.setattr(infers.jobs.training.shutil, "disk_usage", lambda _: SimpleNamespace(free=3 * 2**20))
+    told = bench.trainings().status()
+    assert told["state"] == "failed"
+    assert f"{bench.models} has 3 MB free" in told["reason"]
+    assert "make room" in told["reason"]
+
+
+def test_a_clock_that_is_set_back_takes_no_training_for_another(bench):
+    bench.submit("s0")
+    trainings = bench.trainings()
+    trainings.start({})
+    [task] = processes.background_tasks["train"]
+    task |= {"status": "DONE", "end_ts": minutes_ago(0)}
+    yesterday = time.time() - 86_400
+    write_record(bench.models, state="published", run=task["request"]["run"], started=yesterday, reason="better")
+    assert (trainings.status()["state"], trainings.status()["reason"]) == ("published", "better")
+    task["status"] = "ERROR"
+    write_record(bench.models, state="published", run="of another", started=time.time() + 86_400)
+    assert trainings.status()["state"] == "failed"
+
+
+def test_when_the_server_ends_a_training_ends_too_and_the_next_server_lets_it_go_on(bench):
+    bench.submit("s0")
+    trainings = bench.trainings()
+    trainings.start({"max_epochs": 7})
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "train"]) as process:
+        processes.background_processes["train"] = {"0": process}
+        write_record(bench.models, state=RUNNING, pid=process.pid, params={"max_epochs": 7})
+        trainings.end()
+        assert process.wait(60) != 0
+    processes.background_tasks["train"].clear()
+    processes.background_processes["train"].clear()
+    assert bench.trainings().resume()
+    assert bench.asked == [{"max_epochs": 7}] * 2
 
 
 def minutes_ago(minutes):

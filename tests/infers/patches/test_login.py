@@ -120,6 +120,8 @@ def test_a_realm_that_is_away_is_named(server: FastAPI, realm: Realm) -> None:
     assert (status, "the OpenID realm http://realm/" in answer["detail"]) == (502, True)
 
 
-def test_where_no_login_is_asked_for_there_is_none(server: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_proxy_asks_the_token_is_what_it_takes(server: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "MONAI_LABEL_AUTH_ENABLE", False)
-    assert log_in(server, "right")[0] == 404
+    status, answer = log_in(server, "right")
+    assert (status, answer["token_type"]) == (200, "Basic")
+    assert base64.b64decode(answer["access_token"]) == b"anna:right"

@@ -72,9 +72,9 @@ def test_two_annotators_are_given_two_studies(studies, monkeypatch):
     everyone = [given(studies, "oneprompt_next") for _ in range(COUNT)]
     assert sorted(everyone) == [f"s{number}" for number in range(COUNT)]
     assert given(studies, "oneprompt_next") in everyone  # more annotators than studies: better twice than nothing
-    later = time.time() + HANDED_OUT
-    monkeypatch.setattr("infers.study_list.strategies.time.time", lambda: later)
-    assert given(studies, "oneprompt_next") == everyone[0]
+    for other_time in (time.time() + HANDED_OUT, time.time() - 86_400):  # the second where the clock was set back
+        monkeypatch.setattr("infers.study_list.strategies.time.time", lambda now=other_time: now)
+        assert given(studies, "oneprompt_next") == everyone[0]
 
 
 @pytest.mark.parametrize("name", ["oneprompt_next", "oneprompt_first", "random", "first"])

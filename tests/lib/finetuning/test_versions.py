@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import lib.finetuning.versions
 from lib.finetuning.versions import CANDIDATE, PUBLISHED, UPLOADED, VersionError, Versions
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, save_network, weights_hash
@@ -47,6 +48,14 @@ def test_candidates_go_before_versions_that_were_published(versions):
     assert {record["hash"] for record in versions.all()} == {first, *names}
     with pytest.raises(VersionError, match=candidate):
         versions.path(candidate)
+
+
+def test_what_was_added_last_is_the_newest_also_where_the_clock_was_set_back(versions, monkeypatch):
+    monkeypatch.setattr(lib.finetuning.versions.time, "time", lambda: 2e9)
+    first = versions.add(network(1), {"state": PUBLISHED})
+    monkeypatch.setattr(lib.finetuning.versions.time, "time", lambda: 1e9)
+    second = versions.add(network(2), {"state": PUBLISHED})
+    assert [record["hash"] for record in versions.all()] == [second, first]
 
 
 def test_versions_stay_within_the_disk_budget(tmp_path):
