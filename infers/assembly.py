@@ -2,6 +2,8 @@
 
 Every process of MONAI Label's loads the app: the server, each training, each batch. A part is built when it is first
 asked for, so a training builds neither board nor network, and a batch no board.
+
+Longer than most because every part is built here and nowhere else.
 """
 
 from __future__ import annotations
