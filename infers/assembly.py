@@ -27,8 +27,7 @@ from infers.api.routes import install
 from infers.board.board import Board
 from infers.dicom.study_lists import open_study_list
 from infers.errors import NotFound
-from infers.jobs.engine import Engine as JobEngine
-from infers.jobs.engine import LocalEngine, RayEngine
+from infers.jobs.engine import engine_at
 from infers.jobs.propagation import Propagation
 from infers.jobs.training import Trainings
 from infers.label_records import PROMPTED
@@ -61,7 +60,6 @@ from infers.use_cases.inference import Inference
 from infers.use_cases.labels import Labels
 from infers.use_cases.publishing import Publishing
 from infers.use_cases.status import Status
-from lib.cluster.segmenting import Recipe
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.uniseg.course import UniSegSettings
@@ -224,7 +222,12 @@ class Assembly:
             self.template_check.examine(control)
 
         return Propagation(
-            self.studies, self.lock, self.state, prepare, corrections.check_templates, self._job_engine()
+            self.studies,
+            self.lock,
+            self.state,
+            prepare,
+            corrections.check_templates,
+            engine_at(self.config.engine, self.lock, self.model.recipe),
         )
 
     @cached_property
@@ -257,18 +260,6 @@ class Assembly:
     def prompted(self) -> PromptedStudies:
         """Studies that are templates by prompts alone."""
         return PromptedStudies(self.engine, self.changes.decided)
-
-    def _job_engine(self) -> JobEngine:
-        if self.config.engine is None:
-            return LocalEngine(self.lock)
-        return RayEngine(self.config.engine, self.lock, self._recipe)
-
-    def _recipe(self, segmenter: Segmenter) -> Recipe | None:
-        """What makes a model in another process; those that learnt from the list's own labels stay in this one."""
-        if not isinstance(segmenter, SliceSegmenter) or segmenter is not self.model.segmenter:
-            return None
-        weights = self.model.path.read_bytes()
-        return Recipe(weights, self.model.estimator, segmenter.settings, segmenter.fingerprint)
 
     def _segmenter(self) -> Segmenter:
         """What segments the list now."""

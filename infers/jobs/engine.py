@@ -125,6 +125,11 @@ class RayEngine:
             return self._workers
 
 
+def engine_at(address: str | None, priority_lock: PriorityLock, recipe: Callable[[Segmenter], Recipe | None]) -> Engine:
+    """The engine of a setting: this process where no address is given."""
+    return LocalEngine(priority_lock) if address is None else RayEngine(address, priority_lock, recipe)
+
+
 class _Workers:
     """The actors of one connection."""
 

@@ -16,12 +16,14 @@ from pathlib import Path
 import torch
 
 from infers.settings import ConfigError
+from lib.cluster.segmenting import Recipe
 from lib.finetuning.versions import UPLOADED, Versions
 from lib.imaging.files import stamp_of
 from lib.imaging.reloading import Reloading
 from lib.networks import NetworkConfig, OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
 from lib.quality.estimator import Estimator
+from lib.segmenters.contract import Segmenter
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,12 @@ class ServedModel:
         if self._served.loaded is not None:
             return self._served.current(wait=False)[1]
         return self.published if self.published.exists() and self._descends(self.published) else self.base
+
+    def recipe(self, segmenter: Segmenter) -> Recipe | None:
+        """What makes a model in another process; None for those that learnt from the list's own labels."""
+        if not isinstance(segmenter, SliceSegmenter) or segmenter is not self.segmenter:
+            return None
+        return Recipe(self.path.read_bytes(), self.estimator, segmenter.settings, segmenter.fingerprint)
 
     def publish(self, path: Path, versions: Versions) -> None:
         """Serve uploaded weights from the next request on. Raises CheckpointError where they do not fit."""
