@@ -221,14 +221,8 @@ class Assembly:
             corrections.learn(control)
             self.template_check.examine(control)
 
-        return Propagation(
-            self.studies,
-            self.lock,
-            self.state,
-            prepare,
-            corrections.check_templates,
-            engine_at(self.config.engine, self.lock, self.model.recipe),
-        )
+        engine = engine_at(self.config.engine, self.lock, self.model.recipe)
+        return Propagation(self.studies, self.lock, self.state, prepare, corrections.check_templates, engine)
 
     @cached_property
     def acceptance(self) -> Acceptance:
