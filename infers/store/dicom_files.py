@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.errors import InvalidDicomError
 
 from infers.errors import reason_of
 from infers.records import plain_record
+from lib.imaging.dicom_headers import read_dataset
 from lib.imaging.dicom_sizes import check_deflated
 
 UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # as DICOM has them
@@ -62,7 +62,7 @@ class DicomFile:
         if path.name.upper() == "DICOMDIR":  # as the standard calls it
             raise NoImage(DIRECTORY)
         check_deflated(path)
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*SHOWN, *FURTHER])
+        header = read_dataset(path, stop_before_pixels=True, specific_tags=[*SHOWN, *FURTHER])
         tags = {
             tag: plain_record(str(header.get(tag) if header.get(tag) is not None else "")) for tag in (*SHOWN, *FURTHER)
         }
@@ -104,6 +104,8 @@ def says_dicom(path: Path) -> bool:
 
 def why_unreadable(path: Path, error: Exception) -> str | None:
     """What to tell of a file that pydicom stumbled over; None for one that never claimed to be DICOM."""
+    if path.suffix and isinstance(error, InvalidDicomError):
+        return "cannot be read as DICOM: it does not begin as DICOM does: copy it again, or rename it"
     if path.suffix or not isinstance(error, InvalidDicomError | OSError):
         return f"cannot be read as DICOM: {reason_of(error)[:200]}"
     return None

@@ -19,7 +19,7 @@ from infers.environment import IMAGE_PATTERNS, SEGMENTATION_EXTENSIONS
 from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
 from infers.store.folders import NOT_UNICODE, is_unicode, shown
-from infers.store.inventory import Contents, ListedFile, listing
+from infers.store.inventory import DANGLING, Contents, ListedFile, listing
 from infers.store.locked import LockedDatastore
 from infers.store.presence import STATE_FOLDER
 from infers.store.series import Series, SeriesScanner
@@ -179,7 +179,9 @@ class StudyFiles(LockedDatastore):
             safe_name("the name", self._to_id(name)[0])
         except ClientError as error:
             return f"{error.detail}: rename it"
-        return None if (folder / name).is_file() else "it is no plain file"  # a pipe would never end
+        if (folder / name).is_file():
+            return None
+        return DANGLING if (folder / name).is_symlink() else "it is no plain file"  # a pipe would never end
 
     def _note(self, path: Path, reason: str) -> None:
         root = Path(self._datastore_path)

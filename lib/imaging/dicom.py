@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 
-from lib.imaging.dicom_headers import Frame, frames_of, functional_group, read_header
+from lib.imaging.dicom_headers import Frame, frames_of, functional_group, read_dataset, read_header
 from lib.imaging.dicom_pixels import read_pixels
 from lib.imaging.dicom_sizes import check_series
 from lib.imaging.errors import ImageError
@@ -159,7 +158,7 @@ def without_repeats(read: Sequence[tuple[Path, Dataset]]) -> list[tuple[Path, Da
 
 def _checksum(path: Path) -> str:
     """Of an instance's pixels, whatever its headers say."""
-    dataset = pydicom.dcmread(path)
+    dataset = read_dataset(path)
     names = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
     return hashlib.sha256(b"".join(dataset[name].value for name in names if name in dataset)).hexdigest()
 

@@ -6,6 +6,7 @@ Classic objects say so once an instance, enhanced ones in functional groups, for
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
 
 from lib.imaging.dicom_sizes import check_deflated
 from lib.imaging.errors import ImageError
@@ -40,11 +42,25 @@ class Frame:
     order: tuple[float, ...] = ()
 
 
+def read_dataset(path: Path, **options: Any) -> Dataset:
+    """A file as pydicom reads it, with pydicom's options, whether it begins as DICOM files do or, as older archives
+    keep them, with the data set itself. Raises whatever pydicom raises on a broken one."""
+    try:
+        return pydicom.dcmread(path, **options)
+    except InvalidDicomError:
+        if path.name.lower().endswith(".dcm"):
+            with suppress(Exception):  # bytes of any kind
+                dataset = pydicom.dcmread(path, force=True, **options)
+                if dataset.get("SOPClassUID") and "Rows" in dataset:
+                    return dataset
+        raise
+
+
 def read_header(path: Path) -> Dataset:
     """A file's header without its pixels. Raises ImageError."""
     check_deflated(path)
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        return read_dataset(path, stop_before_pixels=True)
     except Exception as error:  # a broken header fails in as many ways as there are bytes
         raise ImageError(f"{path.name}: cannot be read as DICOM ({error}): send or copy it again") from error
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.pixel_data_handlers.util import apply_modality_lut
 
-from lib.imaging.dicom_headers import Frame, functional_group
+from lib.imaging.dicom_headers import Frame, functional_group, read_dataset
 from lib.imaging.errors import ImageError
 from lib.imaging.files import temporary_folder
 from lib.imaging.raw import sitk
@@ -117,7 +116,7 @@ def unpack(path: Path) -> np.ndarray:
 
 def _without_rules(path: Path) -> np.ndarray:
     """The stored values: a copy of the file without any rule is what GDCM reads."""
-    dataset = pydicom.dcmread(path)
+    dataset = read_dataset(path)
     groups = (*(dataset.get("SharedFunctionalGroupsSequence") or []), *(
         dataset.get("PerFrameFunctionalGroupsSequence") or []))  # fmt: skip
     for item in (dataset, *groups):
@@ -135,18 +134,18 @@ def _has_real_numbers(path: Path, header: Dataset) -> bool:
     return (
         "PixelRepresentation" not in header
         and header.get("BitsAllocated") in (32, 64)
-        and any(name in pydicom.dcmread(path) for name in REAL_NUMBERS)
+        and any(name in read_dataset(path) for name in REAL_NUMBERS)
     )
 
 
 def _real_numbers(path: Path) -> np.ndarray:
-    array: Any = pydicom.dcmread(path).pixel_array
+    array: Any = read_dataset(path).pixel_array
     return array.T[:, :, None] if array.ndim == 2 else array.T
 
 
 def _why_unreadable(path: Path) -> str:
     try:
-        dataset = pydicom.dcmread(path)
+        dataset = read_dataset(path)
     except Exception as error:  # pydicom stumbles over a broken file in many ways
         return f"the instance is broken ({error}): send or copy it again"
     if not any(name in dataset for name in ("PixelData", *REAL_NUMBERS)):

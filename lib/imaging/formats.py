@@ -17,12 +17,22 @@ import nibabel
 import numpy as np
 import PIL.Image
 
-from lib.imaging.detached import companions
+from lib.imaging.detached import META_HEADER, companions
 from lib.imaging.dicom import read_instances
 from lib.imaging.errors import ImageError
 from lib.imaging.nifti import compressed_nifti_bytes, nifti_bytes, nifti_head, read_nifti
 from lib.imaging.nrrd_files import nrrd_bytes, nrrd_head, read_nrrd
-from lib.imaging.raw import CONTRADICTION, LPS_TO_RAS, SAME_PLACE, Raw, affine_of, sitk, voxels_apart
+from lib.imaging.raw import (
+    CONTRADICTION,
+    LPS_TO_RAS,
+    SAME_PLACE,
+    Raw,
+    affine_of,
+    itk_header,
+    picture_affine,
+    sitk,
+    voxels_apart,
+)
 from lib.imaging.sizes import check_size
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -112,9 +122,7 @@ def _read_pair(path: Path, frame: int = 0) -> Raw:
 
 
 def _read_itk(path: Path, frame: int = 0) -> Raw:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    reader = itk_header(path, "MetaImageIO" if path.name.lower().endswith(META_HEADER) else "")
     shape = [*reader.GetSize(), reader.GetNumberOfComponents()]
     check_size(path, shape, ITK_SIZES.get(reader.GetPixelID(), 8), [path, *companions(path)])
     image = reader.Execute()
@@ -133,19 +141,32 @@ def _read_itk(path: Path, frame: int = 0) -> Raw:
 
 
 def _read_picture(path: Path, frame: int = 0) -> Raw:
+    """A picture, or the pages of a TIFF as the slices of a volume, as microscopes write them."""
     with PIL.Image.open(path) as picture:
-        check_size(path, [*picture.size, len(picture.getbands())], 4 if picture.mode in "IF" else 2)
-        if (count := getattr(picture, "n_frames", 1)) > 1:
-            raise ImageError(f"{path.name}: allowed is one picture a file, got {count}: split them")
-        # ITK, and with it the viewers, give a picture the identity in LPS for want of a place in a patient.
-        if picture.mode == "P":
-            colours = np.asarray(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
-            palette = np.zeros((256, 3), np.uint8)
-            palette[: len(colours)] = colours
-            return Raw(np.asarray(picture).T, LPS_TO_RAS, palette=palette)
-        if picture.mode in ("1", "L", "F") or picture.mode.startswith("I"):
-            return Raw(np.asarray(picture).T, LPS_TO_RAS)
-        return Raw(np.asarray(picture.convert("RGB")).swapaxes(0, 1), LPS_TO_RAS, channels=3)
+        count = getattr(picture, "n_frames", 1)
+        check_size(path, [*picture.size, count, len(picture.getbands())], 4 if picture.mode in "IF" else 2)
+        if count > 1 and picture.format != "TIFF":
+            raise ImageError(f"{path.name}: allowed is one picture a file, but for TIFF, got {count}: split them")
+        pages = []
+        for number in range(count):
+            if count > 1:
+                picture.seek(number)
+            pages.append(_page(picture))
+    if len(forms := {(page.array.shape, page.channels, page.palette is None) for page in pages}) > 1:
+        raise ImageError(f"{path.name}: the pages of a TIFF must be alike, got {len(forms)} kinds: split them")
+    array = pages[0].array if count == 1 else np.stack([page.array for page in pages], axis=2)
+    return replace(pages[0], array=array, affine=picture_affine(path))
+
+
+def _page(picture: Any) -> Raw:
+    if picture.mode == "P":
+        colours = np.asarray(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(colours)] = colours
+        return Raw(np.asarray(picture).T, LPS_TO_RAS, palette=palette)
+    if picture.mode in ("1", "L", "F") or picture.mode.startswith("I"):
+        return Raw(np.asarray(picture).T, LPS_TO_RAS)
+    return Raw(np.asarray(picture.convert("RGB")).swapaxes(0, 1), LPS_TO_RAS, channels=3)
 
 
 def _read_series(folder: Path, frame: int = 0) -> Raw:

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 
-from lib.imaging.dicom_headers import read_header
+from lib.imaging.dicom_headers import read_dataset, read_header
 from lib.imaging.dicom_seg import is_seg, read_seg
 from lib.imaging.errors import ImageError
 from lib.imaging.files import write_atomically
@@ -162,7 +161,7 @@ def _segmentation(path: Path) -> Dataset | None:
     """A file as DICOM SEG, if it is one."""
     if not path.name.lower().endswith(DICOM_SUFFIXES) or not is_seg(read_header(path)):
         return None
-    return pydicom.dcmread(path)
+    return read_dataset(path)
 
 
 def _at_most_3d(array: np.ndarray) -> np.ndarray:

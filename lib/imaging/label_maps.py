@@ -57,8 +57,10 @@ def centre_of(label: np.ndarray, value: int, box: Box) -> tuple[float, ...]:
 def whole_labels(label: np.ndarray) -> np.ndarray:
     """Label values as uint8, or uint16 where they need it. Raises ImageError where they are no labels."""
     if label.dtype.kind == "f":
+        if lost := int(label.size - np.isfinite(label).sum()):
+            raise ImageError(f"labels must be whole numbers, got {lost} voxels that are no numbers: save them as 0")
         whole = np.rint(label)
-        if not np.isfinite(label).all() or np.abs(whole - label).max(initial=0) > ALMOST_WHOLE:
+        if np.abs(whole - label).max(initial=0) > ALMOST_WHOLE:
             raise ImageError(f"labels must be whole numbers, got {label.dtype} with fractions: save a label map")
         label = whole
     elif label.dtype.kind not in "bui":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import tempfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,12 +18,26 @@ from lib.imaging.raw import Raw, place_of
 from lib.imaging.sizes import MB, check_size
 
 ITK_IO = "NiftiImageIO"
+GZIP = b"\x1f\x8b"
+MISNAMED = "it is {}gzipped, whatever its name says, and not every program will open it: rename it"
 VERSION_1, VERSION_2 = 348, 540  # bytes of a header, which it begins with
 LONGEST_EXTENSIONS = 16 * MB
 
 
 def read_nifti(path: Path, frame: int = 0) -> Raw:
     """One volume of a NIfTI file, or of a pair by its .hdr. Raises ImageError, and what nibabel raises."""
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP
+    if packed == path.name.lower().endswith(".gz"):
+        return _read(path, frame)
+    with tempfile.TemporaryDirectory() as there:  # nibabel goes by the name, ITK by the bytes
+        link = Path(there) / (f"{path.name}.gz" if packed else path.name[: -len(".gz")])
+        link.symlink_to(path.resolve())
+        raw = _read(link, frame)
+    return replace(raw, note="; ".join(filter(None, [raw.note, MISNAMED.format("" if packed else "not ")])))
+
+
+def _read(path: Path, frame: int) -> Raw:
     _check_extensions(path)
     file: Any = nibabel.load(path)
     if not isinstance(file, nibabel.Nifti1Pair):
@@ -92,6 +108,8 @@ def _check_extensions(path: Path) -> None:
     """Refuse a header whose extensions, which nibabel reads whole, are packed zeros. Raises ImageError."""
     with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
         start = stream.read(VERSION_2)
+    if len(start) < VERSION_1:
+        raise ImageError(f"{path.name}: cannot be read (it ends within its header): copy it again")
     size = int.from_bytes(start[:4], "little")
     order = "<" if size in (VERSION_1, VERSION_2) else ">"
     place, form = (168, "i8") if VERSION_2 in (size, int.from_bytes(start[:4], "big")) else (108, "f4")

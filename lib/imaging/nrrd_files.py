@@ -31,6 +31,7 @@ SPACES = {  # to RAS; a file that names no space means LPS in practice
     "left-anterior-superior": np.diag([-1.0, 1.0, 1.0, 1.0]),
     "las": np.diag([-1.0, 1.0, 1.0, 1.0]),
 }
+WITH_TIME = {"lpst": "lps", "rast": "ras", "last": "las"}
 SPATIAL_KINDS = ("domain", "space", "none", "???")
 UNPACK: dict[str, Any] = {"gzip": gzip.open, "gz": gzip.open, "bzip2": bz2.open, "bz2": bz2.open}
 LARGEST_NUMBER = 8  # bytes
@@ -42,6 +43,8 @@ def read_nrrd(path: Path, frame: int = 0) -> Raw:
     """One volume of a NRRD file, or a segmentation with its layers last. Raises ImageError, and what pynrrd raises."""
     array, header = _read(path)
     in_space = _axes_in_space(header, array.ndim)
+    times = np.flatnonzero(in_space)[3:]  # ITK keeps volumes along a fourth axis of space
+    in_space[times] = False
     others = np.flatnonzero(~in_space).tolist()
     if len(others) > 1:
         raise ImageError(f"{path.name}: allowed are scalar or colour images, got axes of kinds {header.get('kinds')}")
@@ -50,7 +53,7 @@ def read_nrrd(path: Path, frame: int = 0) -> Raw:
     common: dict[str, Any] = {"others": place.others, "note": place.note}
     if segments := _segments(header, path):
         return Raw(array, place.affine, channels=array.shape[-1] if others else 0, segments=segments, **common)
-    if others and str(header.get("kinds", ["?"] * array.ndim)[others[0]]).lower() in SERIES_KINDS:
+    if len(times) or (others and str(header.get("kinds", ["?"] * array.ndim)[others[0]]).lower() in SERIES_KINDS):
         count = array.shape[-1]
         if not 0 <= frame < count:
             raise ImageError(f"{path.name}: frame must be 0 to {count - 1}, for it holds {count} volumes; got {frame}")
@@ -116,18 +119,19 @@ def _axes_in_space(header: dict[str, Any], count: int) -> np.ndarray:
 
 
 def _affine(header: dict[str, Any], in_space: np.ndarray, path: Path) -> np.ndarray:
-    space = str(header.get("space", "lps")).lower()
+    space = str(header.get("space", "lps")).lower().removesuffix("-time")
+    space = WITH_TIME.get(space, space)
     if space not in SPACES:
         raise ImageError(f"{path.name}: NRRD space must be one of {list(SPACES)}, got {space!r}: convert the file")
     affine = np.eye(4)
     if "space directions" in header:
         columns = np.asarray(header["space directions"], float)[in_space].T
-        affine[: columns.shape[0], : columns.shape[1]] = columns
+        affine[: min(len(columns), 3), : columns.shape[1]] = columns[:3]
     elif "spacings" in header:
         spacings = np.asarray(header["spacings"], float)[in_space]
         affine[range(len(spacings)), range(len(spacings))] = np.where(np.isnan(spacings), 1.0, spacings)
     if "space origin" in header:
-        origin = np.asarray(header["space origin"], float)
+        origin = np.asarray(header["space origin"], float)[:3]
         affine[: len(origin), 3] = origin
     return SPACES[space] @ affine
 

@@ -93,7 +93,8 @@ def place_of(path: Path, io: str, affine: np.ndarray, shape: Sequence[int]) -> P
     try:
         seen = itk_affine(path, io)
     except RuntimeError:
-        directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        with np.errstate(all="ignore"):  # an axis without a length is refused later
+            directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
         sheared = np.abs(directions.T @ directions - np.eye(3)).max() > AT_RIGHT_ANGLES
         return Place(affine, note=SHEARED if sheared else UNKNOWN)
     if seen is None or (apart := voxels_apart(affine, seen, shape)) <= SAME_PLACE:
@@ -103,6 +104,21 @@ def place_of(path: Path, io: str, affine: np.ndarray, shape: Sequence[int]) -> P
 
 def itk_affine(path: Path, io: str) -> np.ndarray | None:
     """(4, 4) voxel indices to RAS mm as ITK reads a header; None for a flat one. Raises RuntimeError."""
+    return affine_of(itk_header(path, io))
+
+
+def picture_affine(path: Path) -> np.ndarray:
+    """(4, 4) indices of a picture, or of a stack of them, to RAS mm, as ITK and with it the viewers lay it: in LPS from
+    the origin, with pixels as large as the file says; of 1 mm where only other programs open it."""
+    try:
+        spacing = itk_header(path).GetSpacing()
+    except RuntimeError:
+        spacing = ()
+    return LPS_TO_RAS @ np.diag([*(*spacing, 1.0, 1.0, 1.0)[:3], 1.0])
+
+
+def itk_header(path: Path, io: str = "") -> Any:
+    """A reader of ITK's, by its name or else the one that fits, that has read a file's header. Raises RuntimeError."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO(io)
     reader.SetFileName(str(path))
@@ -112,7 +128,7 @@ def itk_affine(path: Path, io: str) -> np.ndarray | None:
         reader.ReadImageInformation()
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
-    return affine_of(reader)
+    return reader
 
 
 def affine_of(image: Any) -> np.ndarray | None:

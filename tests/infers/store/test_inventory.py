@@ -69,7 +69,7 @@ def test_what_is_left_out_has_its_reason(root):
     reasons = {path: one.note for path, one in found.items() if one.taken == "left out"}
     for path, part in {
         "sub/s2.nii.gz": "sub-folder",
-        "gone.nii.gz": "no plain file",
+        "gone.nii.gz": "a link to nothing",
         "brain.mgz": "no format that is read",
         "s1.seg.nrrd": "labels/final",
         "labels/final/s1-label.nii.gz": "name it s1.nii.gz",

@@ -7,9 +7,12 @@ import random
 import numpy as np
 import pydicom
 import pytest
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
 from infers.label_records import FINAL
 from infers.store.datastore import StudyStore
+from lib.imaging.images import read_image
 from scripts.phantoms.dicom_series import write_series
 from tests.samples import organ_volume, write_nifti
 
@@ -89,8 +92,9 @@ def test_pipes_and_links_to_nowhere_are_left_out_and_wait_for_nobody(folder):
     store = StudyStore(str(folder))
     assert store.list_images() == ["s0"]
     assert {name for name, reason in store.unreadable().items() if "no plain file" in reason} == {
-        "series/a.dcm", "image.nii.gz", "gone.nii.gz"
+        "series/a.dcm", "image.nii.gz"
     }  # fmt: skip
+    assert "a link to nothing" in store.unreadable()["gone.nii.gz"]
 
 
 def test_names_of_any_bytes_are_left_out_and_told(folder):
@@ -183,3 +187,17 @@ def test_what_could_not_be_written_is_not_remembered_either(folder, monkeypatch)
     assert "seen" not in store.get_image_info("s0")
     store.save_label("s0", label_of(folder), FINAL, {})
     assert "seen" not in json.loads((folder / "datastore_v2.json").read_text())["objects"]["s0"]["image"]["info"]
+
+
+def test_dicom_without_a_preamble_is_listed_and_other_bytes_are_told_what_they_lack(folder):
+    for path in dicom(folder / "old"):
+        dataset = pydicom.dcmread(path)
+        plain = DicomBytesIO()
+        plain.is_little_endian, plain.is_implicit_VR = True, True
+        write_dataset(plain, dataset)
+        path.write_bytes(plain.getvalue())
+    (folder / "old" / "x.dcm").write_bytes(bytes(range(256)) * 20)
+    store = StudyStore(str(folder))
+    assert set(store.list_images()) == {"s0", "1.2.3"}
+    assert "does not begin as DICOM" in store.unreadable()["old/x.dcm"]
+    assert read_image(store.get_image_uri("1.2.3")).array.shape == (6, 5, 3)

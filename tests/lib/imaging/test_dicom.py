@@ -11,6 +11,8 @@ import pydicom
 import pytest
 import SimpleITK
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.pixel_data_handlers.util import apply_modality_lut
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -447,3 +449,25 @@ def test_colours_side_by_side_or_one_after_the_other_are_the_same_grey(tmp_path,
 
     expected = colours @ (0.299, 0.587, 0.114)
     np.testing.assert_allclose(read_image(change(folder, edit)).array[:, :, 0], expected, atol=1e-4)
+
+
+def without_preamble(folder):
+    """As older archives keep instances: nothing before the data set, which says not how it is packed."""
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        plain = DicomBytesIO()
+        plain.is_little_endian, plain.is_implicit_VR = True, True
+        write_dataset(plain, dataset)
+        path.write_bytes(plain.getvalue())
+    return folder
+
+
+@pytest.mark.parametrize("slope", [1, 0.5])
+def test_instances_without_a_preamble_are_read(tmp_path, slope):
+    folder = change(write(tmp_path / "s"), lambda d, k: setattr(d, "RescaleSlope", slope))
+    image = read_image(without_preamble(folder))
+    np.testing.assert_array_equal(image.array, volume() * slope)
+    np.testing.assert_allclose(image.affine, AXIAL, atol=1e-6)
+    (tmp_path / "x.dcm").write_bytes(b"\0" * 3000)
+    with pytest.raises(ImageError, match=r"x\.dcm: cannot be read"):
+        read_image(tmp_path / "x.dcm")

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import nibabel
 import nrrd
 import numpy as np
+import PIL.Image
 import pytest
 import SimpleITK
 
@@ -282,3 +283,58 @@ def test_a_header_without_its_voxels_says_which_file_to_copy(tmp_path):
     (tmp_path / "a.raw").unlink()
     with pytest.raises(ImageError, match=r"copy a\.raw beside it"):
         read_image(tmp_path / "a.mhd")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
+def test_pictures_lie_where_itk_lays_them_by_their_resolution(tmp_path, suffix):
+    path = tmp_path / f"image{suffix}"
+    PIL.Image.fromarray(values()[:, :, 0].T.astype(np.uint8)).save(path, dpi=(300, 150))
+    image, seen = read_image(path), SimpleITK.ReadImage(str(path))
+    assert image.spacing == pytest.approx(seen.GetSpacing()[:2])
+    label = some_label()[:, :, 0]
+    write_label(tmp_path / "answer.nrrd", label, image)
+    answer = SimpleITK.ReadImage(str(tmp_path / "answer.nrrd"))
+    assert answer.GetSpacing()[:2] == pytest.approx(seen.GetSpacing()[:2])
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(answer)[0].transpose(), label)
+
+
+def test_pages_of_a_tiff_are_slices_where_itk_lays_them_unless_they_differ(tmp_path):
+    pages = [PIL.Image.fromarray(values()[:, :, k].T.astype(np.uint8)) for k in range(SHAPE[2])]
+    pages[0].save(tmp_path / "image.tif", save_all=True, append_images=pages[1:], dpi=(300, 150))
+    check_everyone_agrees(tmp_path / "image.tif", tmp_path)
+    pages[0].save(tmp_path / "pyramid.tif", save_all=True, append_images=[pages[1].resize((2, 3))])
+    with pytest.raises(ImageError, match="must be alike"):
+        read_image(tmp_path / "pyramid.tif")
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nhdr", "a.mha", "a.nii.gz"])
+def test_volumes_that_itk_keeps_along_a_fourth_axis_are_a_series(tmp_path, name):
+    array = np.stack([values(), values() + 1, values() + 2], axis=-1)
+    written = SimpleITK.GetImageFromArray(array.transpose(), isVector=False)
+    written.SetSpacing((0.7, 0.9, 3.1, 5.0))
+    written.SetOrigin((1.0, 2.0, 3.0, 4.0))
+    SimpleITK.WriteImage(written, str(tmp_path / name))
+    image = read_image(tmp_path / name, frame=1)
+    np.testing.assert_array_equal(image.array, values() + 1)
+    assert image.spacing == pytest.approx((0.7, 0.9, 3.1))
+    np.testing.assert_allclose(image.affine[:3, 3], (-1, -2, 3), atol=1e-6)
+    assert "3 volumes" in read_image(tmp_path / name).note
+
+
+@pytest.mark.parametrize("space", ["left-posterior-superior-time", "LPST"])
+def test_a_space_with_time_in_it_is_that_space(tmp_path, space):
+    array = np.stack([values(), values() + 1], axis=-1)
+    header = {"space": space, "space directions": np.diag([2.0, 3, 4, 1]), "space origin": [5.0, 6, 7, 0],
+              "kinds": ["domain"] * 3 + ["time"]}  # fmt: skip
+    nrrd.write(str(tmp_path / "a.nrrd"), array, header, index_order="F")
+    image = read_image(tmp_path / "a.nrrd", frame=1)
+    np.testing.assert_array_equal(image.array, values() + 1)
+    np.testing.assert_array_equal(image.affine, RAS_TO_LPS @ [[2, 0, 0, 5], [0, 3, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("content", [b"", b"short", gzip.compress(b"")])
+def test_a_file_that_ends_within_its_header_says_so(tmp_path, content):
+    for name in ("a.nii", "a.nii.gz"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImageError, match="ends within its header"):
+            read_image(tmp_path / name)

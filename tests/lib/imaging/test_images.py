@@ -269,6 +269,9 @@ def test_labels_that_are_almost_whole_numbers_are_rounded_and_others_refused(tmp
     np.testing.assert_array_equal(found, label)
     with pytest.raises(ImageError, match="fractions"):
         read_label(tmp_path / "far.nii")
+    nibabel.save(nibabel.Nifti1Image(np.where(label == 1, np.nan, 0).astype(np.float32), np.eye(4)), tmp_path / "x.nii")
+    with pytest.raises(ImageError, match=f"{(label == 1).sum()} voxels that are no numbers"):
+        read_label(tmp_path / "x.nii")
 
 
 @pytest.mark.parametrize("shape", [(9,), (9, 1), (1, 9), (9, 1, 1)])
