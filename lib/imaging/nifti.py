@@ -33,7 +33,13 @@ def read_nifti(path: Path, frame: int = 0) -> Raw:
     with tempfile.TemporaryDirectory() as there:  # nibabel goes by the name, ITK by the bytes
         link = Path(there) / (f"{path.name}.gz" if packed else path.name[: -len(".gz")])
         link.symlink_to(path.resolve())
-        raw = _read(link, frame)
+        try:
+            raw = _read(link, frame)
+        except Exception as error:
+            words = str(error).replace(str(link), path.name).replace(link.name, path.name)
+            raise ImageError(
+                words if isinstance(error, ImageError) else f"{path.name}: cannot be read ({words})"
+            ) from error
     return replace(raw, note="; ".join(filter(None, [raw.note, MISNAMED.format("" if packed else "not ")])))
 
 
