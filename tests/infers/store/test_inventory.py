@@ -186,7 +186,7 @@ def test_links_in_a_circle_and_links_to_what_is_shown_already_end(root, tmp_path
 def test_a_folder_that_may_not_be_looked_into_is_told(root, monkeypatch):
     (root / "private").mkdir()
     allowed = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "private" and allowed(path, mode))
+    monkeypatch.setattr(os, "access", lambda path, *how, **more: path.name != "private" and allowed(path, *how, **more))
     assert "permissions" in listed(root)[0].unreadable()["private"]
 
 
