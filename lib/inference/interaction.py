@@ -4,6 +4,9 @@ A query that is its own template is ordinary interactive segmentation. In a volu
 of the next, which also gets the accepted mask as its previous answer, since neighbours differ little; nearby, the slice
 that the annotator prompted answers as well, so that errors add up more slowly. The mask stops where it vanishes or no
 longer leads back to the prompted slice: leading back to its neighbour says little, for both are wrong together.
+
+A correction of a mask is answered on those prompted slices where the mask disagrees with it, and carried to the slices
+around them (`lib.inference.carrying`). Painted slices and slices that agree already stand as they are.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from lib.imaging.metrics import dice
 from lib.imaging.prompts import BBOX, PREVIOUS, Prompt, PromptError, rasterise
-from lib.imaging.transforms import resize_mask
+from lib.imaging.transforms import resize_logits, resize_mask
 from lib.imaging.volumes import Stack
+from lib.inference.carrying import CarrySettings, carried_slices, disagreeing, inside_of
 from lib.inference.control import Control
 from lib.inference.probabilities import box_reaching_threshold, to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
@@ -33,10 +38,12 @@ class InteractionSettings:
     Attributes:
         least_agreement: reverse Dice (0..1) with the prompted slice, below which a mask goes no further.
         anchor_slices: up to so many slices from it, the prompted slice answers beside the neighbour.
+        carry: how far corrections carry.
     """
 
     least_agreement: float = 0.5
     anchor_slices: int = 8
+    carry: CarrySettings = field(default_factory=CarrySettings)
 
 
 @dataclass
@@ -56,12 +63,7 @@ class Answer:
 
 def is_refinement(prompt: Prompt) -> bool:
     """Whether the prompt corrects an answer that segmented something."""
-    return prompt.previous is not None and bool(_inside(prompt.previous).any())
-
-
-def _inside(mask: np.ndarray) -> np.ndarray:
-    """A bool mask or probabilities as a bool mask; of the former no copy."""
-    return mask if mask.dtype == bool else mask > 0.5
+    return prompt.previous is not None and bool(inside_of(prompt.previous).any())
 
 
 def seeds_of(prompt: Prompt, axis: int) -> list[int]:
@@ -137,6 +139,7 @@ class Interaction:
     ) -> None:
         self.network, self.stack, self.prompts, self.settings = network, stack, prompts, settings
         self.answers = {name: Answer() for name in prompts}
+        self._carried: dict[str, dict[int, np.ndarray]] = {name: {} for name in prompts}
 
     def run(self, only_slice: bool, control: Control = Control()) -> dict[str, Answer]:
         """Answer the prompted slices, and unless `only_slice` the rest of the volume where it is not answered yet.
@@ -156,27 +159,56 @@ class Interaction:
                     f"{'background only' if prompted else 'nothing'}: add one"
                 )
             direct[name] = prompted if known or only_slice else seeds
+            if self._carries(name, only_slice):
+                direct[name] = disagreeing(prompt, self.stack.axis)
+                self._carry(name)
             if not known and not only_slice:
                 fronts.append(name)
-        self._keep_what_stands(only_slice)
+        self._keep_what_stands(direct, only_slice)
         self._answer_prompted(direct, control)
+        self._insist_on_clicks()
         if not only_slice:
             self._pass_outward({name: direct[name] for name in fronts}, control)
         return self.answers
 
-    def _keep_what_stands(self, only_slice: bool) -> None:
-        """Painted slices, and in a refinement everything that the new prompts do not touch."""
+    def _carries(self, name: str, only_slice: bool) -> bool:
+        """Whether the prompt is a correction of a mask in a volume."""
+        return is_refinement(self.prompts[name]) and not only_slice and len(self.stack) > 1
+
+    def _carry(self, name: str) -> None:
+        """What the correction makes of the mask before the network is asked."""
+        prompt, axis = self.prompts[name], self.stack.axis
+        low, high = reach(prompt, axis, len(self.stack))
+        carried = carried_slices(prompt, axis, self.stack.proportions, self.settings.carry)
+        self._carried[name] = {index: mask for index, mask in carried.items() if low <= index < high}
+
+    def _insist_on_clicks(self) -> None:
+        """Where the network did not take up what was clicked, the carried correction stands, which does."""
+        for name, answer in self.answers.items():
+            for index, mask in self._carried[name].items():
+                if index in answer.logits and not self._takes_up(name, index):
+                    answer.trusted[index] = mask
+
+    def _takes_up(self, name: str, index: int) -> bool:
+        """Whether the network's answer on a slice is as every click there says."""
+        logits = self.answers[name].logits[index]
+        mask = resize_logits(torch.from_numpy(logits)[None, None], self.stack.slice(index).shape)[0, 0].numpy() > 0
+        flat = self.prompts[name].on_slice(self.stack.axis, index)
+        return all(mask[point] for point in flat.foreground) and not any(mask[point] for point in flat.background)
+
+    def _keep_what_stands(self, direct: Mapping[str, Sequence[int]], only_slice: bool) -> None:
+        """Painted slices, and in a refinement everything that the new prompts do not change."""
         axis = self.stack.axis
         for name, prompt in self.prompts.items():
             trusted = self.answers[name].trusted
+            if is_refinement(prompt) and not only_slice:
+                assert prompt.previous is not None
+                before = np.moveaxis(inside_of(prompt.previous), axis, 0)
+                untouched = set(range(len(self.stack))) - set(direct[name])
+                trusted.update({index: self._carried[name].get(index, before[index]) for index in untouched})
             if prompt.mask is not None:
                 painted = np.moveaxis(prompt.mask, axis, 0)
                 trusted.update({index: painted[index] for index in np.flatnonzero(painted.any(axis=(1, 2))).tolist()})
-            if is_refinement(prompt) and not only_slice:
-                assert prompt.previous is not None
-                before = np.moveaxis(_inside(prompt.previous), axis, 0)
-                untouched = set(range(len(self.stack))) - set(prompt.slices(axis))
-                trusted.update({index: before[index] for index in untouched})
 
     def _answer_prompted(self, direct: Mapping[str, Sequence[int]], control: Control) -> None:
         targets = [
@@ -259,6 +291,8 @@ class Interaction:
 
     def _maps(self, name: str, index: int) -> np.ndarray:
         flat = on_slice(self.prompts[name], self.stack.axis, index)
+        if index in self._carried[name]:
+            flat = flat.replace(previous=self._carried[name][index])
         return rasterise(flat, self.stack.slice(index).shape, self.network.size)
 
     def _low_resolution(self, name: str, index: int) -> np.ndarray:

@@ -137,9 +137,9 @@ class SliceSegmenter:
     ) -> Prediction:
         """See `Segmenter`.
 
-        In a volume the prompted slices answer and the mask passes outward; a prompt with a previous mask changes only
-        the slices it touches, and so does one that says what an earlier one said and more (`kept_answers`). Only
-        prompted structures are in the result.
+        In a volume the prompted slices answer and the mask passes outward; a prompt with a previous mask corrects it
+        where it disagrees and carries that to the slices around, and so does one that says what an earlier one said and
+        more (`kept_answers`). Only prompted structures are in the result.
         """
         self.capabilities.check_channels(len(image.channels))
         prompts, labels = _prompted(prompts, labels)

@@ -446,14 +446,62 @@ def test_doodle_passes_outward_and_a_painted_slice_stays_as_painted():
     np.testing.assert_array_equal(mask[..., 4] == 1, truth[..., 4] == 1)
 
 
-def test_refinement_changes_only_the_slices_it_touches():
+def test_a_correction_changes_its_neighbours_in_its_direction_and_leaves_far_slices():
+    image, truth = study(anatomy())
+    previous = np.zeros(truth.shape, bool)
+    previous[6:14, 8:14, 2:9] = True  # too short on one side, on every slice
+    mask = predictor().interact(image, clicked((10, 15, 3), previous=previous), LABELS).mask
+    assert (mask[..., 3] == 1)[truth[..., 3] == 1].all()
+    for index in (2, 4):
+        wanted, before, after = truth[..., index] == 1, previous[..., index], mask[..., index] == 1
+        assert after[before].all()
+        assert dice(after, wanted) > dice(before, wanted)
+    np.testing.assert_array_equal(mask[..., 9:] == 1, previous[..., 9:])
+
+
+def test_slices_that_agree_with_their_clicks_stand_as_they_are():
     image, truth = study(anatomy())
     previous = np.zeros(truth.shape, bool)
     previous[5:9, 5:9, 2:9] = True
-    mask = predictor().interact(image, clicked((10, 12, 5), previous=previous), LABELS).mask
-    untouched = np.arange(DEPTH) != 5
-    np.testing.assert_array_equal(mask[..., untouched] == 1, previous[..., untouched])
-    assert (mask[..., 5] == 1)[truth[..., 5] == 1].all()
+    tool = predictor()
+    mask = tool.interact(image, clicked((6, 6, 5), (7, 7, 3), previous=previous), LABELS).mask
+    np.testing.assert_array_equal(mask == 1, previous)
+
+
+def test_a_correction_never_changes_painted_slices():
+    image, truth = study(anatomy())
+    painted = np.zeros(truth.shape, bool)
+    painted[7:12, 9:13, 4] = True
+    previous = np.zeros(truth.shape, bool)
+    previous[6:14, 8:14, 2:9] = True
+    prompts = {"bright": Prompt(foreground=((10, 15, 3), (10, 15, 5)), mask=painted, previous=previous)}
+    mask = predictor().interact(image, prompts, LABELS).mask
+    np.testing.assert_array_equal(mask[..., 4] == 1, painted[..., 4])
+    assert (mask[..., 6] == 1).sum() > previous[..., 6].sum()
+
+
+def test_undoing_a_click_brings_back_the_mask_before_to_the_voxel():
+    image, truth = study(anatomy())
+    previous = np.zeros(truth.shape, bool)
+    previous[6:14, 8:14, 2:9] = True
+    tool = predictor()
+    before = tool.interact(image, clicked((10, 15, 3), previous=previous), LABELS).mask.copy()
+    after = tool.interact(image, clicked((10, 15, 3), (10, 4, 6), previous=before == 1), LABELS).mask
+    assert (after != before).any()
+    again = tool.interact(image, clicked((10, 15, 3), previous=previous), LABELS).mask
+    np.testing.assert_array_equal(again, before)
+
+
+def test_contradictory_clicks_and_a_mask_that_is_clicked_away_have_answers():
+    image, truth = study(anatomy())
+    previous = np.zeros(truth.shape, bool)
+    previous[9:11, 11:13, 5] = True
+    both = {"bright": Prompt(foreground=((9, 11, 5),), background=((9, 11, 5),), previous=previous)}
+    assert predictor().interact(image, both, LABELS).mask.shape == truth.shape
+    away = {"bright": Prompt(background=((9, 11, 5), (10, 12, 5)), previous=previous)}
+    mask = predictor().interact(image, away, LABELS).mask
+    assert not mask[9, 11, 5]
+    assert not mask[10, 12, 5]
 
 
 def test_empty_previous_mask_is_a_first_answer():
