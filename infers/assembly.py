@@ -9,7 +9,7 @@ Longer than most because every part is built here and nowhere else.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -346,7 +346,7 @@ class Assembly:
             self.trainings.label_saved()
 
     @cached_property
-    def _look_at_weights(self) -> Any:
+    def _look_at_weights(self) -> Callable[[], None]:
         # Training writes into the watched folders all the time: only other weights are news for the list
         return if_other(
             lambda: (self.model.weights_on_disk(), self.list_unet.hash, self.uniseg.fingerprint), self.changes.noticed

@@ -8,29 +8,22 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request, UploadFile
 from monailabel.config import settings
 from monailabel.endpoints.user.auth import User
+from pydantic import BaseModel
 
 from infers.errors import ClientError
 from infers.records import RecordError, parse_record
 from lib.imaging.files import temporary_folder
+from lib.parsing import ParseError, parse
 
 LONGEST_NAME = 240  # bytes; file systems allow 255, and a record is called NAME.oneprompt.json
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 
-# What a client may say about a training run. MONAI Label passes everything on, paths and Python paths included.
-TRAIN_PARAMS = frozenset(
-    "apart client_id dataloader dataset device early_stop_patience gpus keep learning_rate max_epochs mode model "
-    "multi_gpu name pretrained steps_per_epoch tracking tracking_experiment_name tracking_run_name train_batch_size "
-    "val_batch_size val_split".split()
-)
-COUNTS = ("max_epochs", "steps_per_epoch", "train_batch_size")
-BATCH_PARAMS = frozenset(
-    "client_id device gpus images label_tag logging max_batch_size max_workers multi_gpu save_label".split()
-)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def safe_name(kind: str, name: str) -> str:
@@ -85,20 +78,16 @@ def check_role(user: User, role: str, doing: str) -> None:
         raise ClientError(f"{doing} needs the role {role}, which {user.username} does not have", 403)
 
 
-def check_params(params: Mapping[str, Any], allowed: frozenset[str]) -> None:
-    """Refuse parameters of a subprocess that are not on its list, run names that are paths, and counts of nothing.
+def checked(model: type[Model], values: Mapping[str, Any] | None, what: str = "params") -> Model:
+    """What a client said, as a model's object.
 
     Raises:
-        ClientError: which are allowed and which were given.
+        ClientError: which keys, or what value of a key, are allowed, and which were given.
     """
-    if unknown := sorted(set(params) - allowed):
-        raise ClientError(f"params must be among {', '.join(sorted(allowed))}; got {', '.join(unknown)}")
-    for key in ("name", "tracking_experiment_name", "tracking_run_name", "label_tag"):
-        if params.get(key):
-            safe_name(key, str(params[key]))
-    for key in COUNTS:
-        if key in params and not re.fullmatch(r"[1-9][0-9]*", str(params[key])):
-            raise ClientError(f"{key} must be a whole number from 1 on, got {params[key]!r}")
+    try:
+        return parse(model, values or {}, what)
+    except ParseError as error:
+        raise ClientError(str(error)) from error
 
 
 def json_object(text: str, what: str) -> dict[str, Any]:

@@ -8,24 +8,42 @@ client that remembers an index stays right. Names that differ in capitals or bla
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
 from filelock import FileLock
+from pydantic import Field, StrictInt
 
 from infers.errors import ClientError
-from infers.records import RecordError, read_record, write_record
-
-logger = logging.getLogger(__name__)
+from infers.guards import checked
+from infers.records import RecordError, read_record, record_bytes
+from lib.imaging.files import KeptFile
+from lib.imaging.stamps import Stamp, stamp_of
+from lib.parsing import Part, shown
 
 LARGEST_INDEX = 254  # OHIF takes masks as bytes and keeps 255 for "leave this voxel as it is"
 GENERIC = re.compile(r"label_\d+")  # the name of a structure that nobody named
+Number = Annotated[StrictInt | None, Field(description="a whole number in label_info")]
 NO_STRUCTURES = frozenset({"background", "foreground_scribbles", "background_scribbles"})
+
+
+class LabelEntry(Part):
+    """One structure of `label_info`: 3D Slicer's submit numbers it by `idx`, its scribbles by `id`."""
+
+    name: Annotated[
+        str, Field(min_length=1, coerce_numbers_to_str=True, description="the name of a structure in label_info")
+    ]
+    idx: Number = None
+    id: Number = None
+
+    @property
+    def index(self) -> int | None:
+        """The structure's value in the label."""
+        return self.idx if "idx" in self.model_fields_set else self.id
 
 
 def names_by_value(values: Iterable[int], params: Mapping[str, Any], configured: Sequence[str]) -> dict[int, str]:
@@ -132,15 +150,10 @@ def _entries(params: Mapping[str, Any]) -> list[tuple[str, int | None]]:
         info = [{"name": name, "idx": index} for name, index in names.items()]
     if not info:
         return []
-    if not isinstance(info, list) or not all(isinstance(entry, Mapping) and entry.get("name") for entry in info):
-        raise ClientError(f"label_info must be a list of {{'name', 'idx'}}, got {info!r}")
-    entries = []
-    for entry in info:
-        index = entry.get("idx", entry.get("id"))
-        if not isinstance(index, int | None):
-            raise ClientError(f"each idx of label_info must be a whole number, got {index!r}")
-        entries.append((str(entry["name"]).strip(), index))
-    return entries
+    if not isinstance(info, list) or not all(isinstance(entry, Mapping) for entry in info):
+        raise ClientError(f"label_info must be a list of {{'name', 'idx'}}, got {shown(info)}")
+    entries = [checked(LabelEntry, entry, "each entry of label_info") for entry in info]
+    return [(entry.name.strip(), entry.index) for entry in entries]
 
 
 class LabelMap:
@@ -153,7 +166,8 @@ class LabelMap:
         self.path = path
         self.configured = tuple(configured)
         self._lock = Lock()
-        self._read_stamp: tuple[int, int] | None = None
+        self._file = KeptFile(path, lambda file: _indices(read_record(file)), record_bytes)
+        self._stamp: Stamp | None = None
         self._all: dict[str, int] = {}
         if configured:
             self._add(configured)
@@ -233,23 +247,17 @@ class LabelMap:
                 grown.setdefault(name, next(index for index in count(1) if index not in grown.values()))
             if max(grown.values(), default=0) > LARGEST_INDEX:
                 raise ClientError(f"a study list has at most {LARGEST_INDEX} structures, {len(grown)} are named")
-            write_record(self.path, grown)
+            self._file.write(grown)
             self._read()
 
     def _read(self) -> None:
-        try:
-            stat = self.path.stat()
-            if self._read_stamp != (stat.st_mtime_ns, stat.st_ino):
-                self._all = _indices(read_record(self.path))
-                self._read_stamp = (stat.st_mtime_ns, stat.st_ino)
-        except FileNotFoundError:
-            self._all, self._read_stamp = {}, None
-        except RecordError as error:
-            # Saved labels say their own names, so the map grows again; of an index nothing stored depends on it
-            aside = self.path.with_name(f"{self.path.name}.broken")
-            logger.error("%s is broken, it is kept as %s and made anew: %s", self.path, aside.name, error)
-            self.path.replace(aside)
-            self._all, self._read_stamp = dict(self._all), None
+        stamp = stamp_of(self.path)
+        if stamp != self._stamp or stamp is None:
+            indices = self._file.read()
+            # Where it is broken, saved labels say their own names, so it grows again from what this process knows
+            broken = stamp is not None and indices is None
+            self._all = dict(self._all) if broken else indices or {}
+            self._stamp = None if broken else stamp
 
 
 def _folded(name: str) -> str:

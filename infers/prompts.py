@@ -10,15 +10,38 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, Field
 
 from infers.errors import ClientError
+from infers.guards import checked
 from lib.imaging.prompts import Prompt, PromptError
+from lib.parsing import Options, listed, shown
 
 FOREGROUND_STROKES, BACKGROUND_STROKES = "foreground_scribbles", "background_scribbles"
-PROMPT_PARTS = ("foreground", "background", "roi", FOREGROUND_STROKES, BACKGROUND_STROKES)
+
+Index = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Indices = Annotated[tuple[Index, ...], BeforeValidator(listed)]
+Points = Annotated[
+    tuple[Indices, ...], BeforeValidator(listed), Field(description="a list of points in voxel indices (i, j[, k])")
+]
+Bounds = Annotated[Indices, Field(description="a list of the first and the last of the voxel indices on each axis")]
+
+
+class StructurePrompts(Options):
+    """The prompts of one structure."""
+
+    foreground: Points = ()
+    background: Points = ()
+    roi: Bounds = ()
+    foreground_scribbles: Points = ()
+    background_scribbles: Points = ()
+
+
+PROMPT_PARTS = tuple(StructurePrompts.model_fields)
 
 
 def parse_prompts(
@@ -35,28 +58,24 @@ def parse_prompts(
         ClientError: another form, voxels outside the image, or nothing that shows where a structure is.
     """
     if isinstance(value, str):
-        try:
+        with suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except ValueError:
-            value = None
     if not isinstance(value, Mapping) or not all(isinstance(parts, Mapping) for parts in value.values()):
         raise ClientError(
-            f"prompts must be {{structure: {{{', '.join(PROMPT_PARTS)}}}}}, each optional; got {str(value)[:80]!r}"
+            f"prompts must be {{structure: {{{', '.join(PROMPT_PARTS)}}}}}, each optional; got {shown(value)}"
         )
     prompts = {}
-    for name, parts in value.items():
-        if unknown := sorted(set(parts) - set(PROMPT_PARTS)):
-            raise ClientError(f"prompts of {name!r} may be {', '.join(PROMPT_PARTS)}; got {unknown[0]!r}")
-        foreground, background = (points_of(parts.get(key), key, len(shape)) for key in ("foreground", "background"))
-        strokes, others = (_strokes(parts.get(key), key, shape) for key in (FOREGROUND_STROKES, BACKGROUND_STROKES))
-        prompts[str(name).strip()] = checked_prompt(
+    for key, own in value.items():
+        name, parts = str(key).strip(), checked(StructurePrompts, own, f"prompts of {key!r}")
+        strokes, others = parts.foreground_scribbles, parts.background_scribbles
+        prompts[name] = checked_prompt(
             shape,
-            foreground=foreground,
-            background=background,
-            box=box_of(parts.get("roi"), shape),
-            doodle=strokes,
-            background_doodle=others,
-            previous=(previous or {}).get(str(name).strip()),
+            foreground=voxels(parts.foreground, "foreground", len(shape)),
+            background=voxels(parts.background, "background", len(shape)),
+            box=box_of(parts.roi, shape),
+            doodle=_strokes(strokes, FOREGROUND_STROKES, shape),
+            background_doodle=_strokes(others, BACKGROUND_STROKES, shape),
+            previous=(previous or {}).get(name),
         )
     return useful(prompts)
 
@@ -88,67 +107,45 @@ def useful(prompts: dict[str, Prompt]) -> dict[str, Prompt]:
     return localising
 
 
-def points_of(value: Any, key: str, dimensions: int) -> tuple[tuple[int, ...], ...]:
-    """Points rounded to whole voxels; a 2-D image's points may carry k = 0, because Slicer's always do."""
-    points = []
-    for point in list_of(value, key):
-        numbers = [number_of(n, key) for n in list_of(point, key)]
-        if dimensions == 2 and len(numbers) == 3 and round(numbers[2]) == 0:
-            numbers = numbers[:2]
+def voxels(points: Points, key: str, dimensions: int) -> tuple[tuple[int, ...], ...]:
+    """Points rounded to whole voxels; a 2-D image's points may carry k = 0, because Slicer's always do.
+
+    Raises:
+        ClientError: points of another number of dimensions, with the key that they came under.
+    """
+    rounded = []
+    for point in points:
+        numbers = point[:2] if dimensions == 2 and len(point) == 3 and round(point[2]) == 0 else point
         if len(numbers) != dimensions:
-            raise ClientError(f"{key} must be points of {dimensions} voxel indices like the image, got {point!r}")
-        points.append(tuple(math.floor(n + 0.5) for n in numbers))
-    return tuple(points)
+            raise ClientError(f"{key} must be points of {dimensions} voxel indices like the image, got {[*point]!r}")
+        rounded.append(tuple(math.floor(n + 0.5) for n in numbers))
+    return tuple(rounded)
 
 
-def box_of(value: Any, shape: Sequence[int]) -> tuple[int, ...] | None:
-    """Half-open bounds from [i, i, j, j, k, k] in any order within each pair; what sticks out is cut off."""
-    numbers = [number_of(n, "roi") for n in list_of(value, "roi")]
-    if not numbers:
+def box_of(bounds: Bounds, shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Half-open bounds from (i, i, j, j, k, k) in any order within each pair; what sticks out is cut off."""
+    if not bounds:
         return None
-    if len(shape) == 2:
-        numbers = numbers[:4]
+    numbers = bounds[:4] if len(shape) == 2 else bounds
     if len(numbers) != 2 * len(shape):
-        raise ClientError(f"roi must be a first and last voxel on each of {len(shape)} axes, got {value!r}")
-    bounds: list[int] = []
+        raise ClientError(f"roi must be a first and last voxel on each of {len(shape)} axes, got {[*bounds]!r}")
+    box: list[int] = []
     for axis, size in enumerate(shape):
         low, high = sorted(math.floor(n + 0.5) for n in numbers[2 * axis : 2 * axis + 2])
         low, high = max(low, 0), min(high + 1, size)
         if low >= high:
-            raise ClientError(f"roi {value!r} lies outside the image of shape {tuple(shape)}: draw it on the image")
-        bounds += [low, high]
-    return tuple(bounds)
+            raise ClientError(f"roi {[*bounds]!r} lies outside the image of shape {tuple(shape)}: draw it on the image")
+        box += [low, high]
+    return tuple(box)
 
 
-def _strokes(value: Any, key: str, shape: Sequence[int]) -> np.ndarray | None:
+def _strokes(points: Points, key: str, shape: Sequence[int]) -> np.ndarray | None:
     """A bool array of the image's shape with the voxels of strokes; None where there are none."""
-    points = points_of(value, key, len(shape))
     if not points:
         return None
-    places = np.array(points)
+    places = np.array(voxels(points, key, len(shape)))
     if (places < 0).any() or (places >= np.array(shape)).any():
         raise ClientError(f"{key} must lie inside the image of shape {tuple(shape)}: draw on the image")
     strokes = np.zeros(shape, bool)
     strokes[tuple(places.T)] = True
     return strokes
-
-
-def list_of(value: Any, key: str) -> list[Any]:
-    """A list, or one in JSON; empty where there is nothing. Raises ClientError."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "[]")
-        except ValueError:
-            raise ClientError(f"{key} must be a list, got {value!r}") from None
-    if value is None:
-        return []
-    if not isinstance(value, (list, tuple)):
-        raise ClientError(f"{key} must be a list, got {value!r}")
-    return list(value)
-
-
-def number_of(value: Any, key: str) -> float:
-    """A finite number. Raises ClientError."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ClientError(f"{key} must hold voxel indices, got {value!r}")
-    return float(value)

@@ -79,7 +79,12 @@ def read_record(path: Path) -> Any:
 
 def write_record(path: Path, value: Any) -> None:
     """Write a JSON file that `read_record` takes back, whole or not at all."""
-    write_atomically(path, json.dumps(plain_record(value), indent=1, allow_nan=False).encode())
+    write_atomically(path, record_bytes(value))
+
+
+def record_bytes(value: Any) -> bytes:
+    """A file's content that `read_record` takes back."""
+    return json.dumps(plain_record(value), indent=1, allow_nan=False).encode()
 
 
 def _parse(text: str | bytes) -> Any:

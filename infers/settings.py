@@ -8,20 +8,92 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, FilePath
 
 from lib.finetuning.oneprompt import FineTuning
+from lib.parsing import AnyCount, Count, CountOrNone, Options, ParseError, Switch, parse
 
 
 class ConfigError(ValueError):
     """An unknown key or a value that does not fit its key."""
 
 
-@dataclass(frozen=True)
-class AppConfig:
+def _names(value: object) -> object:
+    names: Any = value
+    if isinstance(value, str) and value.endswith(".json"):
+        try:
+            names = json.loads(Path(value).expanduser().read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"must name a readable JSON list of names, got {value}: {error}") from error
+        if not isinstance(names, list):
+            raise ValueError(f"file must hold a JSON list of names, got {type(names).__name__} in {value}")
+    elif isinstance(value, str):
+        names = value.split(",")
+    names = tuple(str(name).strip() for name in names)
+    if not all(names) or len(set(names)) < len(names) or "background" in (name.lower() for name in names):
+        raise ValueError(
+            "must be different names separated by commas, without `background` (every voxel outside the structures), "
+            f"got {value!r}"
+        )
+    return names
+
+
+def _hosts(value: object) -> object:
+    names = value.split(",") if isinstance(value, str) else value
+    assert isinstance(names, list | tuple)
+    names = tuple(name.strip().rstrip(".").lower() for name in names)
+    if wrong := [name for name in names if not re.fullmatch(r"[a-z0-9_.-]+|\[?[0-9a-f:.]+\]?", name)]:
+        raise ValueError(f"must be names or addresses with commas between, without http:// and port, got {wrong[0]!r}")
+    return tuple(name.strip("[]") for name in names)
+
+
+def _absolute(value: object) -> object:
+    return Path(value).expanduser().resolve() if isinstance(value, str) else value
+
+
+def _folder(path: Path | None) -> Path | None:
+    if path and path.exists() and not path.is_dir():
+        raise ValueError(f"must be a folder (it is made where missing), got the file {path}")
+    return path
+
+
+def _folders(value: object) -> object:
+    paths = [_absolute(name.strip()) for name in value.split(",")] if isinstance(value, str) else value
+    assert isinstance(paths, list | tuple)
+    if missing := [path for path in paths if not path.is_dir()]:
+        raise ValueError(f"must be existing folders with commas between, got {missing[0]}")
+    if len({path.name for path in paths}) < len(paths):
+        raise ValueError(f"must be folders of different names, which their tasks get, got {value}")
+    return tuple(paths)
+
+
+def _finetuning(value: object) -> object:
+    return FineTuning.parse(value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts)]
+ExistingFile = Annotated[
+    FilePath | None, BeforeValidator(_absolute), Field(description="the full path of an existing file")
+]
+Folder = Annotated[Path | None, BeforeValidator(_absolute), AfterValidator(_folder), Field(description="a folder")]
+Folders = Annotated[tuple[Path, ...], BeforeValidator(_folders)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$", description="auto, cpu, cuda or cuda:N")]
+Cluster = Annotated[
+    str | None,
+    Field(
+        pattern=r"^(ray://)?[A-Za-z0-9_.-]+:[0-9]+$",
+        description="ray://HOST:PORT of a Ray cluster (HOST:PORT on one of its machines)",
+    ),
+]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number of seconds, 0 or more")]
+
+
+class AppConfig(Options):
     """Settings of one running app.
 
     Attributes:
@@ -48,26 +120,26 @@ class AppConfig:
         engine: `ray://HOST:PORT`, a Ray cluster whose workers segment the list; None: this process does.
     """
 
-    labels: tuple[str, ...] = ()
-    weights: Path | None = None
-    models: Path | None = None
-    device: str = "auto"
-    templates: int = 4
-    auto_propagate: bool = True
-    quiet_seconds: float = 20.0
-    state: Path | None = None
-    auto_finetune: int = 0
-    specialist: int = 1
-    finetuning: FineTuning = field(default_factory=FineTuning)
-    uniseg: Path | None = None
-    uniseg_lists: tuple[Path, ...] = ()
-    versions: int = 10
-    versions_mb: int = 1024
-    upload_mb: int = 2048
-    image_mb: int = 2048
-    memory: int | None = None
-    hosts: tuple[str, ...] = ()
-    engine: str | None = None
+    labels: Names = ()
+    weights: ExistingFile = None
+    models: Folder = None
+    device: Device = "auto"
+    templates: Count = 4
+    auto_propagate: Switch = True
+    quiet_seconds: Seconds = 20.0
+    state: Folder = None
+    auto_finetune: CountOrNone = 0
+    specialist: CountOrNone = 1
+    finetuning: Annotated[FineTuning, BeforeValidator(_finetuning)] = FineTuning()
+    uniseg: ExistingFile = None
+    uniseg_lists: Folders = ()
+    versions: Count = 10
+    versions_mb: Count = 1024
+    upload_mb: Count = 2048
+    image_mb: Count = 2048
+    memory: AnyCount = None
+    hosts: Hosts = ()
+    engine: Cluster = None
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str]) -> AppConfig:
@@ -76,130 +148,8 @@ class AppConfig:
         Raises:
             ConfigError: unknown key, or a value that does not fit; the message says what is allowed.
         """
-        allowed = [entry.name for entry in fields(cls)]
-        if unknown := sorted(set(conf) - set(allowed) - {"server_mode"}):
-            raise ConfigError(f"--conf keys must be among {', '.join(allowed)}; got {', '.join(unknown)}")
-        return cls(**{key: _PARSERS[key](key, str(conf[key])) for key in allowed if key in conf})
-
-
-def _names(key: str, text: str) -> tuple[str, ...]:
-    names: Any = text.split(",")
-    if text.endswith(".json"):
+        own = {key: str(value) for key, value in conf.items() if key != "server_mode"}
         try:
-            names = json.loads(Path(text).expanduser().read_text())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--conf {key} must name a readable JSON list of names, got {text}: {error}") from error
-        if not isinstance(names, list):
-            raise ConfigError(f"--conf {key} file must hold a JSON list of names, got {type(names).__name__} in {text}")
-    names = tuple(str(name).strip() for name in names)
-    if not all(names) or len(set(names)) < len(names) or "background" in (name.lower() for name in names):
-        raise ConfigError(
-            f"--conf {key} must be different names separated by commas, without `background` (every voxel outside "
-            f"the structures), got {text!r}"
-        )
-    return names
-
-
-def _hosts(key: str, text: str) -> tuple[str, ...]:
-    names = tuple(name.strip().rstrip(".").lower() for name in text.split(","))
-    if wrong := [name for name in names if not re.fullmatch(r"[a-z0-9_.-]+|\[?[0-9a-f:.]+\]?", name)]:
-        raise ConfigError(
-            f"--conf {key} must be names or addresses with commas between, without http:// and port, got {wrong[0]!r}"
-        )
-    return tuple(name.strip("[]") for name in names)
-
-
-def _engine(key: str, text: str) -> str:
-    if not re.fullmatch(r"(ray://)?[A-Za-z0-9_.-]+:[0-9]+", text):
-        raise ConfigError(
-            f"--conf {key} must be ray://HOST:PORT of a Ray cluster (HOST:PORT on one of its machines), got {text!r}"
-        )
-    return text
-
-
-def _file(key: str, text: str) -> Path:
-    path = Path(text).expanduser().resolve()
-    if not path.is_file():
-        raise ConfigError(f"--conf {key} must be an existing file, got {text}: give its full path")
-    return path
-
-
-def _folder(key: str, text: str) -> Path:
-    path = Path(text).expanduser().resolve()
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"--conf {key} must be a folder (it is made where missing), got the file {text}")
-    return path
-
-
-def _folders(key: str, text: str) -> tuple[Path, ...]:
-    paths = tuple(Path(name.strip()).expanduser().resolve() for name in text.split(","))
-    if missing := [path for path in paths if not path.is_dir()]:
-        raise ConfigError(f"--conf {key} must be existing folders with commas between, got {missing[0]}")
-    if len({path.name for path in paths}) < len(paths):
-        raise ConfigError(f"--conf {key} must be folders of different names, which their tasks get, got {text}")
-    return paths
-
-
-def _device(key: str, text: str) -> str:
-    name, _, number = text.partition(":")
-    if name not in ("auto", "cpu", "cuda") or (number and not (name == "cuda" and number.isdigit())):
-        raise ConfigError(f"--conf {key} must be auto, cpu, cuda or cuda:N, got {text!r}")
-    return text
-
-
-def _count(key: str, text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"--conf {key} must be a whole number from 1 on, got {text!r}")
-    return int(text)
-
-
-def _count_or_none(key: str, text: str) -> int:
-    return 0 if text == "0" else _count(key, text)
-
-
-def _finetuning(key: str, text: str) -> FineTuning:
-    try:
-        return FineTuning.parse(text)
-    except ValueError as error:
-        raise ConfigError(f"--conf {key}: {error}") from error
-
-
-def _seconds(key: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ConfigError(f"--conf {key} must be a number of seconds, 0 or more, got {text!r}")
-    return seconds
-
-
-def _switch(key: str, text: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if text.lower() not in words:
-        raise ConfigError(f"--conf {key} must be true or false, got {text!r}")
-    return words[text.lower()]
-
-
-_PARSERS: dict[str, Callable[[str, str], Any]] = {
-    "labels": _names,
-    "weights": _file,
-    "models": _folder,
-    "device": _device,
-    "templates": _count,
-    "auto_propagate": _switch,
-    "quiet_seconds": _seconds,
-    "state": _folder,
-    "auto_finetune": _count_or_none,
-    "specialist": _count_or_none,
-    "finetuning": _finetuning,
-    "uniseg": _file,
-    "uniseg_lists": _folders,
-    "versions": _count,
-    "versions_mb": _count,
-    "upload_mb": _count,
-    "image_mb": _count,
-    "memory": _count,
-    "hosts": _hosts,
-    "engine": _engine,
-}
+            return parse(cls, own, "--conf keys", before="--conf ")
+        except ParseError as error:
+            raise ConfigError(str(error)) from error

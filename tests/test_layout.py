@@ -29,9 +29,9 @@ ALSO_IMPORT = {  # they look at study folders and DICOM with the server's own ey
 # The rooms of each package, from the ground up: one imports those of lower floors, and of its own where that makes no
 # circle. What is not named here stands on the top floor.
 FLOORS = {
-    "lib": ["imaging", "networks", "learning", "inference", "quality", "segmenters", "cluster finetuning"],
+    "lib": ["parsing", "imaging", "networks", "learning", "inference", "quality", "segmenters", "cluster finetuning"],
     "infers": [
-        "disks environment errors guards label_records limits names prompts records settings temporary",
+        "disks environment errors guards label_records limits names params prompts records settings temporary",
         "patches",
         "store",
         "dicom study_list",

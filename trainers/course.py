@@ -29,9 +29,11 @@ from torch.nn.parallel import DistributedDataParallel
 from lib.finetuning.course import Course
 from lib.finetuning.course_checkpoint import load_progress, save_progress
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.options import TrainingOptions
 from lib.finetuning.phases import Settings, phase_epochs, phases_of
 from lib.finetuning.training_record import FAILED, RUNNING, read_record, update_record, write_record
 from lib.learning.training import segmentation_loss
+from lib.parsing import parse
 from trainers.items import Items, OneItem, apart
 from trainers.reasons import no_memory, reason_of_end
 
@@ -95,8 +97,8 @@ class CourseTrainer(BasicTrainTask):
     # What a subclass says
 
     @abstractmethod
-    def _prepared(self, request: dict[str, Any], settings: Any) -> Any:
-        """The settings as the request changes them; what else the course needs goes into `request`.
+    def _prepared(self, request: dict[str, Any], options: TrainingOptions, settings: Any) -> Any:
+        """The settings as a request's options change them; what else the course needs goes into `request`.
 
         Raises:
             ValueError: it cannot work so.
@@ -137,9 +139,11 @@ class CourseTrainer(BasicTrainTask):
         """The labelled studies. Raises ValueError where there are none, or what a parameter may be."""
         assert self._studies is not None
         studies = self._parts(self._studies())
+        options = parse(TrainingOptions, request, "parameters")
+        request.update(options.given())
         changed: Any = self._settings
-        changed = dataclasses.replace(changed, epochs=int(request["max_epochs"]), steps=int(request["steps_per_epoch"]))
-        settings, manual = self._prepared(request, changed), [study.manually_annotated for study in studies]
+        changed = dataclasses.replace(changed, epochs=request["max_epochs"], steps=request["steps_per_epoch"])
+        settings, manual = self._prepared(request, options, changed), [study.manually_annotated for study in studies]
         request["max_epochs"] = phase_epochs(manual, settings) * len(phases_of(studies, settings))
         request["settings"] = settings
         request["distributed_backend"] = "nccl" if torch.cuda.is_available() else "gloo"
@@ -169,7 +173,7 @@ class CourseTrainer(BasicTrainTask):
     def _dataset(
         self, context: Context, datalist: Sequence[LabelledStudy], is_train: bool, replace_rate: float = 0.0
     ) -> tuple[Any, Sequence[LabelledStudy]]:
-        count = int(context.request["steps_per_epoch"]) * int(context.train_batch_size)
+        count = context.request["steps_per_epoch"] * context.train_batch_size
         return (Items(self.course, count) if is_train else OneItem()), datalist
 
     # How it is learnt
@@ -238,7 +242,7 @@ class CourseTrainer(BasicTrainTask):
         Raises:
             MemoryError: it was not enough either; says what to do.
         """
-        batch = int(request["train_batch_size"])
+        batch = request["train_batch_size"]
         try:
             return self._train(rank, world_size, request, datalist)
         except (torch.OutOfMemoryError, MemoryError) as error:

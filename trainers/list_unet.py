@@ -13,6 +13,7 @@ from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, parts_of
+from lib.finetuning.options import TrainingOptions
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.training_record import update_record
 from lib.finetuning.versions import CANDIDATE, PUBLISHED
@@ -41,8 +42,10 @@ class ListUNetTrainer(NetworkTrainer[ServedListUNet]):
         description = "Trains a network for this study list alone, beside One-Prompt"
         super().__init__(served, unlearnt, description, studies, settings, {})
 
-    def _prepared(self, request: dict[str, Any], settings: ListUNetSettings) -> ListUNetSettings:
-        return dataclasses.replace(settings, rate=float(request.get("learning_rate", settings.rate)))
+    def _prepared(
+        self, request: dict[str, Any], options: TrainingOptions, settings: ListUNetSettings
+    ) -> ListUNetSettings:
+        return dataclasses.replace(settings, rate=options.rate(settings.rate))
 
     def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
         return parts_of(studies)
@@ -72,5 +75,5 @@ class ListUNetTrainer(NetworkTrainer[ServedListUNet]):
 
     def _usual(self, request: Mapping[str, Any]) -> bool:
         """Whether the training had the numbers that it has unless a client says others."""
-        batch = int(request["train_batch_size"])
+        batch = request["train_batch_size"]
         return bool(request["settings"] == self._settings and batch == self._settings.batch)

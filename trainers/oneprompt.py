@@ -15,6 +15,7 @@ from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.oneprompt import FineTune, FineTuning
+from lib.finetuning.options import TrainingOptions
 from lib.finetuning.training_record import update_record
 from lib.finetuning.versions import CANDIDATE, PUBLISHED, Versions
 from lib.learning.adapters import MODES
@@ -55,12 +56,9 @@ class OnePromptTrainer(CourseTrainer):
         """Without the server's parts."""
         return {**super().__getstate__(), "_served": None, "_provenance": None}
 
-    def _prepared(self, request: dict[str, Any], settings: FineTuning) -> FineTuning:
-        mode = request["mode"][0] if isinstance(request["mode"], list) else request["mode"]
-        if mode not in MODES:
-            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-        rates = dict(settings.rates)
-        rates[mode] = float(request.get("learning_rate", rates[mode]))
+    def _prepared(self, request: dict[str, Any], options: TrainingOptions, settings: FineTuning) -> FineTuning:
+        mode = options.mode or settings.mode
+        rates = {**settings.rates, mode: options.rate(settings.rates[mode])}
         assert self._served is not None
         assert self._provenance is not None
         request["parent"], request["provenance"] = str(self._served()), dict(self._provenance())

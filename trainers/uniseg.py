@@ -12,6 +12,7 @@ from typing import Any
 from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.options import TrainingOptions
 from lib.finetuning.training_record import update_record
 from lib.finetuning.uniseg.course import FEWEST, UniSegSettings, UniSegTraining
 from lib.finetuning.uniseg.lists import read_list
@@ -49,14 +50,10 @@ class UniSegTrainer(NetworkTrainer[ServedUniSeg]):
         super().__init__(served, unlearnt, description, studies, settings, options)
         self._sizes, self._lists = sizes, tuple(lists)
 
-    def _prepared(self, request: dict[str, Any], settings: UniSegSettings) -> UniSegSettings:
-        return dataclasses.replace(
-            settings,
-            rate=float(request.get("learning_rate", settings.rate)),
-            batch=int(request["train_batch_size"]),
-            apart=bool(request.get("apart", settings.apart)),
-            keep=bool(request.get("keep", settings.keep)),
-        )
+    def _prepared(self, request: dict[str, Any], options: TrainingOptions, settings: UniSegSettings) -> UniSegSettings:
+        flags = options.model_dump(include={"apart", "keep"}, exclude_none=True)
+        rate = options.rate(settings.rate)
+        return dataclasses.replace(settings, rate=rate, batch=request["train_batch_size"], **flags)
 
     def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
         if len(studies) < FEWEST:
@@ -69,7 +66,7 @@ class UniSegTrainer(NetworkTrainer[ServedUniSeg]):
     def _made(self, context: Context, share: tuple[int, int]) -> UniSegTraining:
         request: Mapping[str, Any] = context.request
         # Where memory ran out, MONAI Label's loader joins fewer patches to a step than was asked for
-        settings = dataclasses.replace(request["settings"], batch=int(request["train_batch_size"]))
+        settings = dataclasses.replace(request["settings"], batch=request["train_batch_size"])
         studies: Sequence[LabelledStudy] = context.datalist
         return UniSegTraining(
             studies,

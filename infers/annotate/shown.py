@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel
 import numpy as np
+from cachetools import LRUCache, cached
 from skimage.measure import block_reduce
 
 from lib.imaging.formats import read_raw
+from lib.imaging.image_cache import stamp_of_image
 from lib.imaging.images import Image, image_of
 from lib.imaging.pictures import grey_window
 from lib.imaging.raw import Raw
@@ -102,33 +102,20 @@ class ShownStudies:
     """
 
     def __init__(self, capacity: int = 512 * 2**20) -> None:
-        self._capacity, self._lock = capacity, threading.Lock()
-        self._kept: OrderedDict[tuple[Any, ...], Shown] = OrderedDict()
-        self._reading: dict[tuple[Any, ...], threading.Lock] = {}
+        # Who asks for what is being read waits for it; a study larger than the room is the only one in it
+        self._room: LRUCache[object, Shown] = LRUCache(capacity, getsizeof=lambda shown: min(_size(shown), capacity))
+        self._read = cached(self._room, condition=threading.Condition())(lambda path, stamp: _read(path))
 
     def of(self, path: Path) -> Shown:
         """The study in a file or a folder. Raises ImageError."""
-        key = _stamp(path)
-        with self._lock:
-            turn = self._reading.setdefault(key, threading.Lock())
-        with turn:  # who asks for the same waits for it instead of reading it too
-            with self._lock:
-                if key in self._kept:
-                    self._kept.move_to_end(key)
-                    return self._kept[key]
-            shown = _read(path)
-            with self._lock:
-                self._kept[key] = shown
-                while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._capacity:
-                    self._kept.popitem(last=False)
-                self._reading.pop(key, None)
+        stamp = stamp_of_image(path)
+        shown: Shown = _read(path) if stamp is None else self._read(path, stamp)
         return shown
 
     @property
     def held(self) -> int:
         """Bytes of voxels."""
-        with self._lock:
-            return sum(map(_size, self._kept.values()))
+        return int(self._room.currsize)
 
 
 def compressed(parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -202,8 +189,3 @@ def _coarser(array: np.ndarray, steps: Sequence[int]) -> np.ndarray:
 
 def _size(shown: Shown) -> int:
     return shown.image.array.nbytes + (0 if shown.colours is None else shown.colours.nbytes)
-
-
-def _stamp(path: Path) -> tuple[Any, ...]:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return (path, *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))

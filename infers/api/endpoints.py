@@ -22,22 +22,14 @@ from infers.api.lines import Lines
 from infers.api.strict import route_class
 from infers.board.endpoints import add_board
 from infers.errors import ClientError, NotFound
-from infers.guards import (
-    BATCH_PARAMS,
-    TRAIN_PARAMS,
-    check_names,
-    check_params,
-    check_role,
-    json_object,
-    received,
-    stem,
-)
+from infers.guards import check_names, check_role, checked, json_object, received, stem
 from infers.label_records import FINAL, Statement
+from infers.params import BatchParams, TrainParams
 from infers.patches.login import add_login
 from infers.patches.ohif import add_ohif
 from infers.patches.proxy import add_proxy
 from infers.study_list.studies import MODEL
-from infers.tasks.oneprompt import USE_AS_TEMPLATE, is_marked
+from infers.tasks.request import USE_AS_TEMPLATE, is_marked
 from infers.tasks.submit import SUBMIT
 
 Output = Literal["image", "json", "all", "dicom_seg", "rtstruct"]  # MONAI Label's own, and the last
@@ -177,11 +169,11 @@ def _add_inference(router: APIRouter, app: App, sessions: Sessions | None) -> No
         params: dict[str, Any] | None = None,
         user: User = ADMIN,
     ) -> Any:
-        check_params(params or {}, BATCH_PARAMS)
-        app.inference.check_batch(model, params or {})
+        given = checked(BatchParams, params).given()
+        app.inference.check_batch(model, given)
         with _starting:
             _refuse_second("batch_infer")
-            return batch_infer.run(model, images, dict(params or {}))
+            return batch_infer.run(model, images, given)
 
 
 def _add_studies(router: APIRouter, app: App, sessions: Sessions | None) -> None:
@@ -261,13 +253,12 @@ def _add_training(router: APIRouter, app: App) -> None:
     def train_all(params: dict[str, Any] | None = None, user: User = ADMIN) -> Any:
         common = {key: value for key, value in (params or {}).items() if not isinstance(value, dict)}
         own = (params or {}).get(MODEL) or {}
-        check_params({**common, **own}, TRAIN_PARAMS)
-        return {MODEL: {"result": app.trainings.start({**common, **own}, enqueue=True), "detail": None}}
+        given = checked(TrainParams, {**common, **own}).given()
+        return {MODEL: {"result": app.trainings.start(given, enqueue=True), "detail": None}}
 
     @router.post("/train/{model}", tags=["Train"])
     def train_one(model: str, params: dict[str, Any] | None = None, enqueue: bool = False, user: User = ADMIN) -> Any:
-        check_params(params or {}, TRAIN_PARAMS)
-        return app.trainings.start(params or {}, enqueue, model)
+        return app.trainings.start(checked(TrainParams, params).given(), enqueue, model)
 
     @router.get("/train/", tags=["Train"])
     def train_status(all: bool = False, check_if_running: bool = False, user: User = USER) -> Any:
@@ -285,8 +276,7 @@ def _add_training(router: APIRouter, app: App) -> None:
 
     @router.post("/oneprompt/training", status_code=202, tags=["One-Prompt"])
     def start_own(params: dict[str, Any] | None = None, user: User = ADMIN) -> dict[str, Any]:
-        check_params(params or {}, TRAIN_PARAMS)
-        app.trainings.start(params or {}, enqueue=True)
+        app.trainings.start(checked(TrainParams, params).given(), enqueue=True)
         return app.status.of_training()
 
     @router.delete("/oneprompt/training", status_code=202, tags=["One-Prompt"])

@@ -6,11 +6,13 @@ Of every request names are checked, and errors of the client become answers with
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import requests
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from monailabel.config import settings
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
@@ -35,6 +37,7 @@ from lib.imaging.prompts import PromptError
 from lib.inference.templates import TemplateError
 from lib.networks.answers import AnswerError
 from lib.networks.checkpoints import CheckpointError
+from lib.parsing import shown
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,7 @@ def install(server: FastAPI, app: App, sessions: Sessions | None) -> Lines:
     put_first(server, [*own_router(app, sessions, lines).routes, *stock.routes])
     for kind in (
         ClientError,
+        RequestValidationError,
         *REFUSALS,
         VersionError,
         ServerUnreachable,
@@ -102,6 +106,8 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
     """The error as JSON with a `detail`."""
     if isinstance(error, ClientError):
         return JSONResponse({"detail": error.detail}, error.status)
+    if isinstance(error, RequestValidationError):
+        return JSONResponse({"detail": "; ".join(map(_refused, error.errors()))}, 422)
     if isinstance(error, Busy):
         return JSONResponse({"detail": error.detail}, error.status, {"Retry-After": str(error.retry_after)})
     if isinstance(error, ClientGone):
@@ -128,3 +134,11 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
         }
         return JSONResponse({"detail": str(error.msg)}, statuses.get(error.error, 500))
     return JSONResponse({"detail": str(error)}, 400)
+
+
+def _refused(error: Mapping[str, Any]) -> str:
+    """What FastAPI says of one value of a request, in a sentence."""
+    place = ".".join(map(str, error["loc"][1:])) or f"the {error['loc'][0]}"
+    if error["type"] == "missing":
+        return f"{place} is missing: send it in the request's {error['loc'][0]}"
+    return f"{place}: {error['msg'][0].lower()}{error['msg'][1:]}, got {shown(error['input'])}"

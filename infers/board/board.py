@@ -85,7 +85,7 @@ class Board:
 
     def files(self) -> list[dict[str, Any]]:
         """Every file of the study folder: taken as what, joined with what, or left out why."""
-        store: Any = self._studies.store
+        store = self._studies.store
         of_studies = store.notes()
         files = []
         for one in store.listing():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+from cachetools import LRUCache, cached
 from PIL import Image as Pillow
 
 from infers.label_records import AUTOMATIC, FINAL, PROMPTED
@@ -15,6 +15,7 @@ from infers.store.datastore import StoredLabel
 from infers.study_list.studies import Studies
 from lib.imaging.images import Image, read_label
 from lib.imaging.pictures import colour_of, hexadecimal, overlay
+from lib.imaging.stamps import stamp_of
 
 SIZES = (192, 640)  # pixels of the longer side: in the list, and large
 AT_ONCE = 2  # drawn at the same time: a page of large volumes must not take every core and all the memory
@@ -29,9 +30,10 @@ class Thumbnails:
     """
 
     def __init__(self, studies: Studies, capacity: int) -> None:
-        self._studies, self._capacity = studies, capacity
-        self._lock, self._turns = threading.Lock(), threading.Semaphore(AT_ONCE)
-        self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+        self._studies, self._turns = studies, threading.Semaphore(AT_ONCE)
+        # Who asks for what is being drawn waits for it; a picture larger than the room is the only one in it
+        self._room: LRUCache[object, bytes] = LRUCache(capacity, getsizeof=lambda png: min(len(png), capacity))
+        self._pictures = cached(self._room, key=lambda key, *_: key, condition=threading.Condition())(self._draw)
 
     def png(self, image_id: str, size: int) -> bytes:
         """The most telling slice of a study as PNG, with its final label or else its automatic mask drawn in.
@@ -43,36 +45,22 @@ class Thumbnails:
         path = Path(self._studies.store.get_image_uri(image_id))
         label = shown_label(self._studies, image_id)
         numbers = self._studies.labels.names
-        key = (image_id, path.stat().st_mtime_ns, label and label.checksum, tuple(numbers.items()), size)
-        if (known := self._recall(key)) is not None:
-            return known
+        key = (image_id, stamp_of(path), label and label.checksum, tuple(numbers.items()), size)
+        picture: bytes = self._pictures(key, image_id, label, numbers, size)
+        return picture
+
+    def _draw(self, key: object, image_id: str, label: StoredLabel | None, numbers: dict[str, int], size: int) -> bytes:
         with self._turns:
-            if (known := self._recall(key)) is not None:  # two asked for the same
-                return known
             image = self._studies.image(image_id)
             mask = None if label is None else _by_name(label, image, numbers)
             file = io.BytesIO()
             Pillow.fromarray(overlay(image, mask, size)).save(file, "PNG")
-        return self._keep(key, file.getvalue())
+        return file.getvalue()
 
     @property
     def held(self) -> int:
         """Bytes of pictures."""
-        with self._lock:
-            return sum(map(len, self._kept.values()))
-
-    def _recall(self, key: tuple[object, ...]) -> bytes | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def _keep(self, key: tuple[object, ...], png: bytes) -> bytes:
-        with self._lock:
-            self._kept[key] = png
-            while len(self._kept) > 1 and sum(map(len, self._kept.values())) > self._capacity:
-                self._kept.popitem(last=False)
-        return png
+        return int(self._room.currsize)
 
 
 def shown_label(studies: Studies, image_id: str) -> StoredLabel | None:

@@ -18,8 +18,8 @@ import torch
 from infers.settings import ConfigError
 from lib.cluster.segmenting import Recipe
 from lib.finetuning.versions import UPLOADED, Versions
-from lib.imaging.files import stamp_of
 from lib.imaging.reloading import Reloading
+from lib.imaging.stamps import stamp_of
 from lib.networks import NetworkConfig, OnePrompt
 from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, weights_hash
 from lib.quality.estimator import Estimator

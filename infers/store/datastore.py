@@ -26,7 +26,7 @@ from infers.records import plain_record
 from infers.store.sidecars import checksum, read_sidecar, write_sidecar
 from infers.store.study_files import StudyFiles
 from lib.imaging.detached import companions
-from lib.imaging.files import temporary_prefix, write_atomically
+from lib.imaging.files import set_aside, temporary_prefix, write_atomically
 from lib.imaging.formats import DETACHED
 from lib.imaging.images import read_image
 
@@ -260,7 +260,7 @@ class StudyStore(StudyFiles):
             if not self._tags(image_id).get(tag):
                 raise NotFound(f"there is no label {tag!r} of image {image_id!r}")
             path = Path(LocalDatastore.get_label_uri(self, image_id, tag))
-            path.replace(path.with_name(f"{path.name}.broken"))
+            set_aside(path, "a person asked for the mask anew")
             self._unlink(image_id, tag)
             self.refresh()
 

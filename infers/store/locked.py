@@ -24,6 +24,8 @@ from infers.errors import NotFound
 from infers.label_records import AUTOMATIC, FINAL
 from infers.records import plain_record, read_record, write_record
 from infers.store.presence import Presence
+from lib.imaging.files import set_aside
+from lib.imaging.stamps import stamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -141,11 +143,8 @@ class LockedDatastore(LocalDatastore):
 
     def _init_from_datastore_file(self, throw_exception: bool = False) -> None:
         path = Path(self._datastore_config_path)
-        try:
-            stamp = _stamp(path)
-        except FileNotFoundError:
-            return
-        if stamp == self._config_ts:
+        stamp = stamp_of(path)
+        if stamp in (None, self._config_ts):
             return
         try:
             self._datastore = _read_index(path)
@@ -163,7 +162,7 @@ class LockedDatastore(LocalDatastore):
             if self.closed:
                 return  # the index is only kept in memory: the files are the truth
             write_record(path, self._datastore.model_dump(exclude={"base_path"}))
-            self._config_ts = _stamp(path)
+            self._config_ts = stamp_of(path)
 
     def _reconcile_datastore(self) -> None:
         if Path(self._datastore.label_path(None)).is_dir():
@@ -171,12 +170,6 @@ class LockedDatastore(LocalDatastore):
         else:  # in a folder that cannot be written
             self._remove_non_existing()
             self._add_non_existing_images()
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    """Changes with every write: times alone are too coarse for two in a row."""
-    stat = path.stat()
-    return (stat.st_mtime_ns, stat.st_ino, stat.st_size)
 
 
 def _read_index(path: Path) -> LocalDatastoreModel:
@@ -193,10 +186,9 @@ def _read_index(path: Path) -> LocalDatastoreModel:
 
 
 def _set_aside_if_broken(path: Path) -> None:
-    """Keep a broken index for a person to look at, and start from the files."""
+    """Start from the files where the index is broken."""
     if path.exists():
         try:
             _read_index(path)
         except ValueError as error:
-            logger.error("%s is broken, it is kept as %s.broken: %s", path, path.name, error)
-            path.replace(path.with_name(f"{path.name}.broken"))
+            set_aside(path, error)

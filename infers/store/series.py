@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infers.environment import IMAGE_EXTENSIONS
-from infers.records import RecordError, read_record, write_record
+from infers.records import read_record, record_bytes
 from infers.store.dicom_files import DicomFile, NoImage, may_be_dicom, says_dicom, why_unreadable
 from infers.store.folders import NOT_UNICODE, folders_of, is_unicode, shown
 from infers.store.sidecars import checksum
+from lib.imaging.files import KeptFile
+from lib.imaging.stamps import Stamp, stamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +85,8 @@ class SeriesScanner:
 
     def __init__(self, root: Path, views: Path, skip: tuple[str, ...] = ("labels",)) -> None:
         self._root, self._views, self._skip = root, views, skip
-        self._known: dict[Path, tuple[tuple[int, int], list[DicomFile], dict[str, str], dict[str, str]]] = {}
+        self._identities = KeptFile(views.parent / IDENTITIES, _load_identities, record_bytes)
+        self._known: dict[Path, tuple[Stamp, list[DicomFile], dict[str, str], dict[str, str]]] = {}
         self.problems: dict[str, str] = {}  # {path below the root: why it could not be read} at the last scan
         self.left_out: dict[str, str] = {}  # {path below the root: why it is no image} at the last scan
 
@@ -92,10 +95,10 @@ class SeriesScanner:
         self.problems, self.left_out = {}, {}
         files: list[DicomFile] = []
         for folder, names in self._folders():
-            try:
-                stamp = (folder.stat().st_mtime_ns, len(names))
-            except OSError:
+            stamp = stamp_of(folder)
+            if stamp is None:
                 continue  # removed meanwhile
+            stamp = (*stamp, len(names))
             if folder not in self._known or self._known[folder][0] != stamp:
                 self._known[folder] = (stamp, *self._read(folder, names))
             _, own, problems, left_out = self._known[folder]
@@ -158,10 +161,9 @@ class SeriesScanner:
 
     def _identified(self, groups: Sequence[_Group]) -> dict[str, _Group]:
         """{id: group}: ids that were given before stay."""
-        path = self._views.parent / IDENTITIES
         try:
-            known = {str(id): str(digest) for id, digest in dict(read_record(path)).items()}
-        except (OSError, RecordError, TypeError, ValueError):
+            known = self._identities.read() or {}
+        except OSError:
             known = {}
         before, given = {digest: id for id, digest in known.items()}, {}
         digests = [hashlib.sha256("\n".join(group.identity).encode()).hexdigest()[:16] for group in groups]
@@ -171,7 +173,7 @@ class SeriesScanner:
             given[id] = (digest, group)
         if (now := {**known, **{id: digest for id, (digest, _) in given.items()}}) != known:
             try:
-                write_record(path, now)
+                self._identities.write(now)
             except OSError as error:  # a folder that cannot be written to is served all the same
                 logger.warning("which series has which id is not remembered: %s", error)
         by_path = sorted(given, key=lambda id: given[id][1].files[0].path)
@@ -249,6 +251,10 @@ def _same_bytes(one: Path, other: Path) -> bool:
         return checksum(one) == checksum(other)
     except OSError:  # removed meanwhile
         return False
+
+
+def _load_identities(path: Path) -> dict[str, str]:
+    return {str(id): str(digest) for id, digest in dict(read_record(path)).items()}
 
 
 def _name(folder: Path) -> str:

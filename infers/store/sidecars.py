@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from infers.records import RecordError, read_record, write_record
+from lib.imaging.stamps import Stamp, stamp_of
 
 logger = logging.getLogger(__name__)
 
-_checksums: dict[Path, tuple[tuple[int, int, int], str]] = {}
+_checksums: dict[Path, tuple[Stamp | None, str]] = {}
 
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file's bytes; remembered until the file changes. Raises OSError where there is none."""
-    stat = path.stat()
-    stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    stamp = stamp_of(path)
     known = _checksums.get(path)
     if known is None or known[0] != stamp:
         known = _checksums[path] = (stamp, hashlib.sha256(path.read_bytes()).hexdigest())

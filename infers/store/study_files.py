@@ -28,6 +28,7 @@ from infers.store.watch import FolderWatch
 from lib.imaging.detached import companions
 from lib.imaging.errors import ImageError
 from lib.imaging.formats import DETACHED
+from lib.imaging.stamps import lasting_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -282,10 +283,9 @@ class StudyFiles(LockedDatastore):
         path = Path(self._datastore.image_path()) / name
         try:
             parts = companions(path) if name.lower().endswith(DETACHED) else []
-            stats = [file.stat() for file in (path, *parts)]
+            return lasting_stamp(path, *parts)
         except (OSError, ImageError):  # removed meanwhile, or without its voxels
             return ""
-        return "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in stats)
 
     def _shape(self) -> dict[str, Any]:
         objects = self._datastore.objects.items()

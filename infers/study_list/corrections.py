@@ -19,7 +19,7 @@ from infers.label_records import FINAL, Provenance
 from infers.records import read_record
 from infers.store.datastore import StoredLabel
 from infers.study_list.studies import Studies
-from lib.imaging.files import write_atomically
+from lib.imaging.files import KeptFile
 from lib.imaging.images import ImageError, read_label
 from lib.imaging.metrics import dice
 from lib.inference.control import Control
@@ -45,9 +45,10 @@ class Corrections:
     """
 
     def __init__(self, studies: Studies, path: Path, estimator: Estimator | None) -> None:
-        self._studies, self._path, self._estimator = studies, path, estimator
+        self._studies, self._estimator = studies, estimator
+        self._file = KeptFile(path, _load, lambda checks: json.dumps(checks).encode())
         self._known: dict[tuple[str, str], Case] = {}  # by checksums of mask and label
-        self._checks: dict[str, dict[str, Any]] = _read(path)
+        self._checks = self._kept()
 
     def learn(self, control: Control) -> None:
         """Look at labels that came since the last time; reads files, so not for a request."""
@@ -94,8 +95,15 @@ class Corrections:
             case = _compared(template, prediction.mask, prediction.labels, made)
             current[image_id] = {"label": checksum, "case": case}
             self._checks = current
-            write_atomically(self._path, json.dumps(current).encode())
+            self._file.write(current)
             self.learn(control)
+
+    def _kept(self) -> dict[str, dict[str, Any]]:
+        try:
+            return self._file.read() or {}
+        except OSError as error:
+            logger.warning("every template is checked again: %s", error)
+            return {}
 
     def _current(self) -> dict[str, dict[str, Any]]:
         """The checks of templates whose labels are still the same."""
@@ -129,12 +137,5 @@ def _compared(template: Template, mask: np.ndarray, values: Mapping[str, int], m
     return case
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    try:
-        checks = read_record(path)
-        return {i: c for i, c in checks.items() if {"label", "case"} <= set(c)}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        logger.warning("%s is not readable and is made anew: %s", path, error)
-        return {}
+def _load(path: Path) -> dict[str, dict[str, Any]]:
+    return {i: check for i, check in read_record(path).items() if {"label", "case"} <= set(check)}

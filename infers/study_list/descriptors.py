@@ -8,7 +8,6 @@ as the list does.
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -17,14 +16,17 @@ from typing import Protocol
 
 import numpy as np
 
-from lib.imaging.files import write_atomically
+from lib.imaging.files import KeptFile, array_bytes, read_arrays
 from lib.imaging.images import Image, read_image
+from lib.imaging.stamps import lasting_stamp
 from lib.inference.templates import study_descriptor
 
 logger = logging.getLogger(__name__)
 
 LEAST_NEWS = 32  # descriptors; fewer are not worth a write while more are coming
 GROWTH = 0.1  # nor is less than this share of what the file holds
+
+Known = dict[str, tuple[str, np.ndarray]]  # image id: (stamp of its file, descriptor in float16)
 
 
 class Images(Protocol):
@@ -52,13 +54,13 @@ class Descriptors:
         describe: Callable[[Image], np.ndarray] = study_descriptor,
         read: Callable[[str], Image] = read_image,
     ) -> None:
-        self._store, self._file, self._describe, self._read = store, file, describe, read
+        self._store, self._describe, self._read = store, describe, read
+        self._file = KeptFile(file, _load, _dump)
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
-        self._known: dict[str, tuple[str, np.ndarray]] = {}  # image id: (stamp of the file, float16)
+        self._known = self._kept()
         self._news = 0
-        self._load()
 
     def refresh(self) -> None:
         """Describe, in the background, every study that is new or that changed; returns at once."""
@@ -91,7 +93,7 @@ class Descriptors:
         if known is not None:
             return known
         uri = self._store.get_image_uri(image_id)
-        return self._keep(image_id, _stamp(uri), self._read(uri) if image is None else image)
+        return self._keep(image_id, lasting_stamp(Path(uri)), self._read(uri) if image is None else image)
 
     def _work(self) -> None:
         while True:
@@ -100,7 +102,7 @@ class Descriptors:
             for image_id in self._store.list_images():
                 try:
                     uri = self._store.get_image_uri(image_id)
-                    stamp = _stamp(uri)
+                    stamp = lasting_stamp(Path(uri))
                     if self._known.get(image_id, ("",))[0] != stamp:
                         self._keep(image_id, stamp, self._read(uri))
                 except Exception as error:  # whatever one study or the DICOMweb server brings
@@ -123,24 +125,25 @@ class Descriptors:
         listed = set(self._store.list_images())  # before the lock: whoever refreshes may hold the store's
         with self._lock:
             kept = {image_id: entry for image_id, entry in self._known.items() if image_id in listed}
-            buffer = io.BytesIO()
-            stamps, descriptors = zip(*kept.values(), strict=True) if kept else ((), ())
-            np.savez(buffer, ids=np.array(list(kept), str), stamps=np.array(stamps, str), looks=np.array(descriptors))
-            write_atomically(self._file, buffer.getvalue())
+            self._file.write(kept)
             self._known, self._news = kept, 0
 
-    def _load(self) -> None:
+    def _kept(self) -> Known:
         try:
-            with np.load(io.BytesIO(self._file.read_bytes()), allow_pickle=False) as entries:
-                ids, stamps, descriptors = entries["ids"].tolist(), entries["stamps"].tolist(), entries["looks"]
-            self._known = dict(zip(ids, zip(stamps, descriptors, strict=True), strict=True))
-        except FileNotFoundError:
-            pass
-        except Exception as error:  # a zip file can be broken in many ways; all of them cost describing again
-            logger.warning("%s is broken, every study is looked at again: %s", self._file, error)
+            return self._file.read() or {}
+        except OSError as error:
+            logger.warning("every study is looked at again: %s", error)
+            return {}
 
 
-def _stamp(uri: str) -> str:
-    """Changes when the file or folder does. Raises OSError where it is not there."""
-    stat = Path(uri).stat()
-    return f"{stat.st_mtime_ns}-{stat.st_size}"
+def _load(path: Path) -> Known:
+    arrays = read_arrays(path)
+    ids, stamps = arrays["ids"].tolist(), arrays["stamps"].tolist()
+    return dict(zip(ids, zip(stamps, arrays["looks"], strict=True), strict=True))
+
+
+def _dump(known: Known) -> bytes:
+    stamps, descriptors = zip(*known.values(), strict=True) if known else ((), ())
+    return array_bytes(
+        {"ids": np.array(list(known), str), "stamps": np.array(stamps, str), "looks": np.array(descriptors)}
+    )

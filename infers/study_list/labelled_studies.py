@@ -1,6 +1,6 @@
 """The labels of a study list: what is checked before one is taken, and the templates and training cases that they are.
 
-Nothing is stored here. Templates are the final labels of the datastore, and prompts where there is no final label.
+Only caches are kept here. Templates are the final labels of the datastore, and prompts where there is no final label.
 """
 
 from __future__ import annotations

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.imaging.files import write_atomically
-
-logger = logging.getLogger(__name__)
+from lib.imaging.files import KeptFile, array_bytes, read_arrays
 
 _SUFFIX = ".npz"
 
@@ -46,27 +42,31 @@ class PendingResults:
 
     def put(self, image_id: str, result: PendingResult) -> None:
         """Keep a result, whole or not at all."""
-        about = {"names": list(result.masks), "provenance": result.provenance, "user": result.user}
-        arrays = {f"mask{number}": mask for number, mask in enumerate(result.masks.values())}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, about=np.array(json.dumps(about, default=str)), **arrays)
-        write_atomically(self._path(image_id), buffer.getvalue())
+        self._file(image_id).write(result)
 
     def remove(self, image_id: str) -> None:
         """Forget a result; fine where there is none."""
-        self._path(image_id).unlink(missing_ok=True)
+        self._file(image_id).path.unlink(missing_ok=True)
 
     def read(self) -> Iterator[tuple[str, PendingResult]]:
         """(study, result) of everything that waits; what cannot be read is set aside."""
         for path in sorted(self._folder.glob(f"[!.]*{_SUFFIX}")):
-            try:
-                with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as entries:
-                    about = json.loads(str(entries["about"]))
-                    masks = {name: entries[f"mask{number}"] for number, name in enumerate(about["names"])}
-                yield path.name.removesuffix(_SUFFIX), PendingResult(masks, about["provenance"], about.get("user", ""))
-            except Exception as error:  # a zip file can be broken in many ways
-                logger.error("%s holds no result that can be read, it is kept as .broken: %s", path, error)
-                path.replace(path.with_suffix(".broken"))
+            image_id = path.name.removesuffix(_SUFFIX)
+            if result := self._file(image_id).read():
+                yield image_id, result
 
-    def _path(self, image_id: str) -> Path:
-        return self._folder / f"{image_id}{_SUFFIX}"
+    def _file(self, image_id: str) -> KeptFile[PendingResult]:
+        return KeptFile(self._folder / f"{image_id}{_SUFFIX}", _load, _dump)
+
+
+def _load(path: Path) -> PendingResult:
+    arrays = read_arrays(path)
+    about = json.loads(str(arrays["about"]))
+    masks = {name: arrays[f"mask{number}"] for number, name in enumerate(about["names"])}
+    return PendingResult(masks, about["provenance"], about.get("user", ""))
+
+
+def _dump(result: PendingResult) -> bytes:
+    about = {"names": list(result.masks), "provenance": result.provenance, "user": result.user}
+    arrays = {f"mask{number}": mask for number, mask in enumerate(result.masks.values())}
+    return array_bytes({"about": np.array(json.dumps(about, default=str)), **arrays}, compress=True)

@@ -6,7 +6,8 @@ In memory only, within a bound: what has to outlive the server is marked `use_as
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+
+from cachetools import LRUCache
 
 from lib.segmenters.contract import Prediction
 
@@ -19,8 +20,10 @@ class RecentResults:
     """
 
     def __init__(self, capacity: int = 128 * 2**20) -> None:
-        self._capacity, self._lock = capacity, threading.Lock()
-        self._kept: OrderedDict[str, dict[str, Prediction]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._kept: LRUCache[str, dict[str, Prediction]] = LRUCache(
+            capacity, getsizeof=lambda results: min(_size(results), capacity)
+        )
 
     def note(self, image_id: str, prediction: Prediction) -> None:
         """Remember a result; of a structure that was asked for before it is the newest."""
@@ -29,8 +32,6 @@ class RecentResults:
             for name in prediction.labels:
                 known.pop(name, None)
             self._kept[image_id] = {**known, **dict.fromkeys(prediction.labels, prediction)}
-            while len(self._kept) > 1 and sum(map(_size, self._kept.values())) > self._capacity:
-                self._kept.popitem(last=False)
 
     def of(self, image_id: str) -> list[Prediction]:
         """A study's results, the oldest first; empty where there are none."""

@@ -21,6 +21,7 @@ import numpy as np
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from infers.errors import ClientError
+from infers.guards import checked
 from infers.names import LabelMap, names_by_value
 from infers.serving.clients import client_control
 from infers.serving.priority_lock import PriorityLock
@@ -30,7 +31,18 @@ from infers.study_list.labelled_studies import IMAGES_KEPT
 from infers.study_list.recent_results import RecentResults
 from infers.study_list.store import Store
 from infers.study_list.studies import result_params
-from infers.tasks.request import click_prompts, one_structure_from_slicer, scribble_prompts, slice_axis, structures
+from infers.tasks.request import (
+    USE_AS_TEMPLATE,
+    AnswerForm,
+    Wanted,
+    click_prompts,
+    is_marked,
+    one_structure_from_slicer,
+    scribble_prompts,
+    slice_axis,
+    structures,
+    whole_frame,
+)
 from lib.imaging.files import temporary_prefix
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.images import LABEL_SUFFIXES, Image, label_bytes, read_label
@@ -42,7 +54,6 @@ from lib.segmenters.contract import Prediction, Segmenter
 QUICK = 1  # level of compression of a file that is sent and forgotten
 CLIENT_AXIS = 2  # the k axis, through which both clients scroll their first view
 NAMES = ("label", "selected_label_name")  # keys of a request that hold a structure's name
-USE_AS_TEMPLATE = "use_as_template"
 POINTS = "vista3d"  # a type that MONAI Label has no name for
 
 
@@ -113,7 +124,7 @@ class OnePromptTask(InferTask):
         params = result_params(prediction, self.engine.labels.names)
         params["centroids"] = {name: [round(x) for x in centre] for name, centre in prediction.centres.items()}
         params["latencies"] = {"total": round(time.monotonic() - started, 3)}
-        return str(_write(prediction.mask, image, request.get("result_extension"))), params
+        return str(_write(prediction.mask, image, checked(AnswerForm, request).result_extension)), params
 
     def read(self, request: Mapping[str, Any]) -> Image:
         """The image of a request, whose grid the answer lies on."""
@@ -173,9 +184,7 @@ class ClickTask(InteractiveTask):
     """`oneprompt_click` and `oneprompt_slice`: clicks and a box; an uploaded label is refined."""
 
     def prompts(self, request: Mapping[str, Any], image: Image) -> dict[str, Prompt]:
-        previous = {}
-        if label := _uploaded(request, image):
-            previous = {name: label[0] == value for name, value in label[1](self.engine.labels).items()}
+        previous = _uploaded(request, image, self.engine.labels)
         return click_prompts(request, image.array.shape, self.engine.labels.names, previous)
 
 
@@ -187,7 +196,7 @@ class PointsTask(ClickTask):
     """
 
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
-        if "points" not in request or len(request.get("label_prompt") or ()) > 1:
+        if "points" not in request or len(checked(Wanted, request).label_prompt) > 1:
             return from_templates(self.engine, request, image)
         return super().predict(request, image)
 
@@ -225,25 +234,12 @@ def tasks(engine: Engine) -> dict[str, InferTask]:
     }
 
 
-def is_marked(request: Mapping[str, Any]) -> bool:
-    """Whether the result of a request shall become a template."""
-    return request.get(USE_AS_TEMPLATE) in (True, "true", "True", 1)
-
-
 def numbered_for(request: Mapping[str, Any], prediction: Prediction) -> Prediction:
     """The prediction with the numbers that the client expects: Slicer takes value 1 for the structure it prompted."""
     if not one_structure_from_slicer(request) or len(prediction.labels) != 1:
         return prediction
     mask = (prediction.mask > 0).astype(np.uint8)
     return dataclasses.replace(prediction, mask=mask, labels=dict.fromkeys(prediction.labels, 1))
-
-
-def whole_frame(request: Mapping[str, Any]) -> int:
-    """Which volume of a file with several is meant: the first, unless the request says another. Raises ClientError."""
-    frame = request.get("frame") or 0
-    if not isinstance(frame, int) or isinstance(frame, bool) or frame < 0:
-        raise ClientError(f"frame must be a whole number from 0, got {frame!r}")
-    return frame
 
 
 def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> Prediction:
@@ -262,22 +258,18 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
         return engine.studies.segment(image_id, image, wanted, client_control())
 
 
-def _uploaded(request: Mapping[str, Any], image: Image) -> Any:
+def _uploaded(request: Mapping[str, Any], image: Image, labels: LabelMap) -> dict[str, np.ndarray]:
+    """{structure: bool array of the image's shape} of the label map that came with a request; {} where none did."""
     path = request.get("label_file")
     if not path:
-        return None
+        return {}
     label = read_label(path, image)
-    values = list(boxes_of(label))
-
-    def names(labels: LabelMap) -> dict[str, int]:
-        named = names_by_value(values, request, labels.configured)
-        return {labels.spelled(name): value for value, name in named.items()}
-
-    return label, names
+    named = names_by_value(list(boxes_of(label)), request, labels.configured)
+    return {labels.spelled(name): label == value for value, name in named.items()}
 
 
-def _write(mask: np.ndarray, image: Image, extension: Any) -> Path:
-    suffix = str(extension or ".nii.gz")
+def _write(mask: np.ndarray, image: Image, extension: str | None) -> Path:
+    suffix = extension or ".nii.gz"
     if not suffix.lower().endswith(LABEL_SUFFIXES) or "/" in suffix or len(suffix) > 10:
         raise ClientError(f"result_extension must be one of {', '.join(LABEL_SUFFIXES)}, got {suffix!r}")
     content = label_bytes(Path(suffix), mask, image, level=QUICK)

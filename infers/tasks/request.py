@@ -7,25 +7,78 @@ them. Slicer's region of interest has its corners in any order, and both are vox
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BeforeValidator, Field, StrictInt
 
 from infers.errors import ClientError
+from infers.guards import checked
 from infers.names import NO_STRUCTURES, names_by_value
 from infers.prompts import (
     BACKGROUND_STROKES,
     FOREGROUND_STROKES,
+    Bounds,
+    Index,
+    Points,
     box_of,
     checked_prompt,
-    list_of,
-    number_of,
     parse_prompts,
-    points_of,
     useful,
+    voxels,
 )
 from lib.imaging.label_maps import boxes_of
 from lib.imaging.prompts import Prompt
+from lib.parsing import AnySwitch, AnyText, Part, listed
+
+USE_AS_TEMPLATE = "use_as_template"
+
+
+def _no_switch(value: object) -> object:
+    return None if isinstance(value, bool) else value
+
+
+class Wanted(Part):
+    """Which structures: by name, or by their indices (OHIF's class prompts)."""
+
+    label: AnyText = None
+    label_prompt: Annotated[
+        tuple[int | None, ...], BeforeValidator(listed), Field(description="a list of indices of structures")
+    ] = ()
+
+
+class Clicks(Part):
+    """Clicks and a box for one structure; `point_labels` are the kinds of `points`, `slice` leaves out other slices."""
+
+    foreground: Points = ()
+    background: Points = ()
+    points: Points = ()
+    point_labels: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=1)], ...] | None,
+        BeforeValidator(listed),
+        Field(description="a list of 1 (inside) or 0 (outside), one for each point"),
+    ] = None
+    roi: Bounds = ()
+    slice: Annotated[Index | None, BeforeValidator(_no_switch), Field(description="the index of a slice")] = None
+
+
+class Painted(Part):
+    """What comes with an uploaded label map: the structure that is drawn, and where."""
+
+    selected_label_name: AnyText = None
+    label: AnyText = None
+    roi: Bounds = ()
+
+
+class AnswerForm(Part):
+    """What is to be answered with."""
+
+    frame: Annotated[StrictInt | None, Field(ge=0, description="a whole number from 0")] = None
+    slice_axis: Annotated[
+        StrictInt | None, Field(ge=0, le=2, description="0, 1 or 2, an axis of the image's array")
+    ] = None
+    use_as_template: AnySwitch = None
+    result_extension: AnyText = None
 
 
 def structures(request: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -34,18 +87,17 @@ def structures(request: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[s
     Raises:
         ClientError: an index that `labels` does not have.
     """
-    if indices := request.get("label_prompt"):
-        by_index = {index: name for name, index in labels.items()}
-        unknown = [index for index in list_of(indices, "label_prompt") if index not in by_index]
+    wanted = checked(Wanted, request)
+    if wanted.label_prompt:
+        by_index: dict[int | None, str] = {index: name for name, index in labels.items()}
+        unknown = [index for index in wanted.label_prompt if index not in by_index]
         if unknown:
             raise ClientError(
                 f"label_prompt must hold indices among {dict(by_index)}, got {unknown}: choose a structure in the "
                 "table (not the background) before Run"
             )
-        return tuple(by_index[index] for index in list_of(indices, "label_prompt"))
-    if name := request.get("label"):
-        return (str(name),)
-    return tuple(labels)
+        return tuple(by_index[index] for index in wanted.label_prompt)
+    return (wanted.label,) if wanted.label else tuple(labels)
 
 
 def one_structure_from_slicer(request: Mapping[str, Any]) -> bool:
@@ -78,10 +130,11 @@ def click_prompts(
     previous = previous or {}
     if request.get("prompts"):
         return parse_prompts(request["prompts"], shape, previous)
-    foreground, background = _clicks(request, len(shape))
-    box = box_of(request.get("roi"), shape)
-    if not isinstance(request.get("slice"), bool) and request.get("slice") is not None and len(shape) == 3:
-        index = int(number_of(request["slice"], "slice"))
+    clicks = checked(Clicks, request)
+    foreground, background = _by_kind(clicks, len(shape))
+    box = box_of(clicks.roi, shape)
+    if clicks.slice is not None and len(shape) == 3:
+        index = int(clicks.slice)
         foreground, background = (
             tuple(point for point in points if point[2] == index) for points in (foreground, background)
         )
@@ -96,11 +149,12 @@ def click_prompts(
         )
     for name in labels:
         # A structure may be called like another key; only a list is points
-        if isinstance(request.get(name), list) and (points := points_of(request[name], name, len(shape))):
+        own = checked(Clicks, {"foreground": request[name]}) if isinstance(request.get(name), list) else None
+        if own and own.foreground:
             prompts[name] = checked_prompt(
                 shape,
-                foreground=points,
-                background=points_of(request.get("background"), "background", len(shape)),
+                foreground=voxels(own.foreground, name, len(shape)),
+                background=voxels(clicks.background, "background", len(shape)),
                 previous=previous.get(name),
             )
     return useful(prompts)
@@ -108,12 +162,18 @@ def click_prompts(
 
 def slice_axis(request: Mapping[str, Any], otherwise: int) -> int:
     """The array axis along which a model for single slices cuts. Raises ClientError where it is none of 0, 1, 2."""
-    value = request.get("slice_axis")
-    if value is None:
-        return otherwise
-    if value not in (0, 1, 2) or isinstance(value, bool):
-        raise ClientError(f"slice_axis must be 0, 1 or 2, an axis of the image's array, got {value!r}")
-    return int(value)
+    axis = checked(AnswerForm, request).slice_axis
+    return otherwise if axis is None else axis
+
+
+def whole_frame(request: Mapping[str, Any]) -> int:
+    """Which volume of a file with several is meant: the first, unless the request says another. Raises ClientError."""
+    return checked(AnswerForm, request).frame or 0
+
+
+def is_marked(request: Mapping[str, Any]) -> bool:
+    """Whether the result of a request shall become a template. Raises ClientError."""
+    return bool(checked(AnswerForm, request).use_as_template)
 
 
 def scribble_prompts(
@@ -137,8 +197,8 @@ def scribble_prompts(
     painted = {name: scribbles == value for value, name in naming.items()}
     strokes = {name: painted.pop(name) for name in (FOREGROUND_STROKES, BACKGROUND_STROKES) if name in painted}
     painted = {name: mask for name, mask in painted.items() if name not in NO_STRUCTURES}
-    box = box_of(request.get("roi"), shape)
-    selected = str(request.get("selected_label_name") or request.get("label") or "") or None
+    painting = checked(Painted, request)
+    box, selected = box_of(painting.roi, shape), painting.selected_label_name or painting.label or None
     if strokes or box:
         name = selected or next(iter(painted), None) or (configured[0] if configured else "label_1")
         if name in NO_STRUCTURES:
@@ -151,11 +211,17 @@ def scribble_prompts(
     return useful({name: checked_prompt(shape, mask=mask) for name, mask in chosen.items()})
 
 
-def _clicks(request: Mapping[str, Any], dimensions: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    if request.get("points"):
-        points = points_of(request["points"], "points", dimensions)
-        kinds = list_of(request.get("point_labels", [1] * len(points)), "point_labels")
-        if len(kinds) != len(points) or any(kind not in (0, 1) for kind in kinds):
-            raise ClientError(f"point_labels must hold a 1 (inside) or 0 (outside) for each point, got {kinds!r}")
+def _by_kind(clicks: Clicks, dimensions: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Voxels inside the structure, and voxels outside."""
+    if clicks.points:
+        points = voxels(clicks.points, "points", dimensions)
+        kinds = [1] * len(points) if clicks.point_labels is None else clicks.point_labels
+        if len(kinds) != len(points):
+            raise ClientError(
+                f"point_labels must hold a 1 (inside) or 0 (outside) for each point, got {len(kinds)} for {len(points)}"
+            )
         return tuple(tuple(p for p, k in zip(points, kinds, strict=True) if k == wanted) for wanted in (1, 0))
-    return tuple(points_of(request.get(key), key, dimensions) for key in ("foreground", "background"))
+    return tuple(
+        voxels(own, key, dimensions)
+        for key, own in (("foreground", clicks.foreground), ("background", clicks.background))
+    )

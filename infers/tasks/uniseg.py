@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferType
+from pydantic import BeforeValidator, Field
 
 from infers.errors import ClientError
+from infers.guards import checked
 from infers.tasks.oneprompt import Engine, OnePromptTask
-from infers.tasks.request import structures
+from infers.tasks.request import Wanted, structures
 from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.imaging.images import Image, ImageError, read_channels
+from lib.parsing import AnyChoice, AnyText, Part
 from lib.segmenters.contract import Prediction
 from lib.segmenters.registry import UNISEG_MODEL
 from lib.segmenters.uniseg.model import UniSegModel
@@ -19,7 +22,23 @@ from lib.segmenters.uniseg.study import Study
 from lib.segmenters.uniseg.tasks import TaskError, fitting, guess_modality
 
 UNISEG = UNISEG_MODEL.name
-ALL = "all that fit"  # choice of the option `task`
+ALL = "all that fit"  # choice of the option `task`, the first one
+
+
+def _ids(value: object) -> object:
+    return value.split(",") if isinstance(value, str) and value else value or ()
+
+
+class Tasks(Part):
+    """Which of the model's tasks, on which channels."""
+
+    task: AnyChoice = None
+    modality: AnyText = None
+    channels: Annotated[
+        tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...],
+        BeforeValidator(_ids),
+        Field(description="ids of studies with commas between"),
+    ] = ()
 
 
 class UniSegTask(OnePromptTask):
@@ -79,23 +98,22 @@ class UniSegTask(OnePromptTask):
 
     def _study(self, request: Mapping[str, Any]) -> Study:
         channels = list(read_channels(request["image"]).channels)
-        named = request.get("channels") or ()
-        for name in named.split(",") if isinstance(named, str) else named:
-            channels.append(self.engine.studies.image(str(name).strip()))
+        for name in checked(Tasks, request).channels:
+            channels.append(self.engine.studies.image(name.strip()))
         return Study(tuple(channels))
 
     def _wanted(self, request: Mapping[str, Any], model: UniSegModel, study: Study) -> dict[str, int]:
         known = self._labels(model, remember=True)
-        if request.get("label") or request.get("label_prompt"):
+        wanted_by, choice = checked(Wanted, request), checked(Tasks, request)
+        if wanted_by.label or wanted_by.label_prompt:
             return {name: known[name] for name in structures(request, known) if self._knows(model, name)}
-        task = request.get("task")
-        if isinstance(task, str) and task != ALL:
-            own = [known_task for known_task in model.tasks if known_task.name == task]
+        if choice.task and choice.task != ALL:
+            own = [known_task for known_task in model.tasks if known_task.name == choice.task]
             if not own:
                 names = ", ".join(known_task.name for known_task in model.tasks)
-                raise TaskError(f"task must be {ALL!r} or one of {names}, got {task!r}")
+                raise TaskError(f"task must be {ALL!r} or one of {names}, got {choice.task!r}")
         else:
-            modality = str(request.get("modality") or "") or guess_modality(study.lowest, model.tasks)
+            modality = choice.modality or guess_modality(study.lowest, model.tasks)
             own = [model.tasks[index] for index in fitting(model.tasks, len(study.channels), modality)]
         wanted = {name: known[name] for one in own for name in one.structures if name in known}
         if not wanted:

@@ -17,7 +17,7 @@ from infers.dicom.rtstruct import write_rtstruct
 from infers.errors import ClientError, NotFound
 from infers.label_records import AUTOMATIC, FINAL
 from infers.study_list.studies import MODEL, Studies
-from infers.tasks.oneprompt import is_marked
+from infers.tasks.request import is_marked
 from infers.tasks.uniseg import UNISEG
 from infers.use_cases.images import image_path
 from lib.imaging.files import temporary_prefix

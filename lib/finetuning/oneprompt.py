@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import field
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as validated
 from torch import Tensor, nn
 
 from lib.finetuning.course import HELD_OUT, Course
@@ -29,11 +31,12 @@ from lib.learning.optimizers import OptimizerName
 from lib.learning.training import StepResult, TrainingConfig, training_step
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import weights_hash
+from lib.parsing import Count, CountOrNone, Number, ParseError, Share, problem
 
 VIEWS = "changed copies of the one study"
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
 class FineTuning:
     """Every number of a fine-tuning; docs/finetuning.md has what was measured with them.
 
@@ -60,27 +63,29 @@ class FineTuning:
         more_clicks: clicks that a candidate may need more; so many fewer make it better where its Dice is as good.
     """
 
-    mode: str = "full"
-    optimizer: OptimizerName = "adamw"
-    rates: Mapping[str, float] = field(default_factory=lambda: {"full": 5e-4, "norms": 2e-3, "lora": 2e-3})
-    epochs: int = 4
-    steps: int = 20
-    batch: int = 4
-    queries: int = 2
-    synthetic: float = 0.1
-    unchanged: float = 0.8
-    masks: float = 0.85
-    alone: float = 0.5
-    folds: int = 2
-    few: int = 8
-    longer: int = 3
-    held_out: float = 0.25
-    most_queries: int = 4
-    most_questions: int = 48
-    most_slices: int = 1200
-    least_gain: float = 0.005
-    most_loss: float = 0.03
-    more_clicks: float = 0.25
+    mode: Annotated[str, Field(pattern=rf"^({'|'.join(MODES)})$", description=f"one of {', '.join(MODES)}")] = "full"
+    optimizer: Annotated[OptimizerName, Field(description=f"one of {', '.join(get_args(OptimizerName))}")] = "adamw"
+    rates: Annotated[Mapping[str, float], Field(description="the learning rate of each mode")] = field(
+        default_factory=lambda: {"full": 5e-4, "norms": 2e-3, "lora": 2e-3}
+    )
+    epochs: Count = 4
+    steps: Count = 20
+    batch: Count = 4
+    queries: Count = 2
+    synthetic: Share = 0.1
+    unchanged: Share = 0.8
+    masks: Share = 0.85
+    alone: Share = 0.5
+    folds: Annotated[int, Field(ge=2, description="a whole number from 2 on")] = 2
+    few: CountOrNone = 8
+    longer: Count = 3
+    held_out: Annotated[float, Field(gt=0, le=0.5, description="a share up to a half")] = 0.25
+    most_queries: Count = 4
+    most_questions: Count = 48
+    most_slices: Count = 1200
+    least_gain: Number = 0.005
+    most_loss: Number = 0.03
+    more_clicks: Number = 0.25
 
     @property
     def mix(self) -> Mix:
@@ -99,30 +104,17 @@ class FineTuning:
         """The defaults with some changed, as `epochs=2,steps=10`.
 
         Raises:
-            ValueError: a name that is not among the settings, or a value that does not fit.
+            ParseError: a name that is not among the settings, or a value that does not fit.
         """
-        kinds = {f.name: type(getattr(cls(), f.name)) for f in dataclasses.fields(cls) if f.name != "rates"}
-        changes: dict[str, Any] = {}
-        for part in filter(None, text.split(",")):
-            name, _, value = part.strip().partition("=")
-            if name not in (*kinds, "rate"):
-                raise ValueError(f"settings must be among rate, {', '.join(kinds)}, each as name=value; got {part!r}")
-            try:
-                changes[name] = kinds.get(name, float)(value)
-            except ValueError as error:
-                raise ValueError(f"{name} must be a {kinds.get(name, float).__name__}, got {value!r}") from error
-        rate = changes.pop("rate", None)
-        settings = dataclasses.replace(cls(), **changes)
-        counts = [getattr(settings, name) for name, kind in kinds.items() if kind is int and name != "few"]
-        if settings.mode not in MODES or min(counts) < 1:
-            raise ValueError(f"mode must be one of {', '.join(MODES)} and counts 1 or more, got {text!r}")
-        if settings.folds < 2 or not 0 < settings.held_out <= 0.5:
-            raise ValueError(f"folds must be 2 or more, and held_out a share up to a half, got {text!r}")
-        if settings.optimizer not in get_args(OptimizerName):
-            raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {text!r}")
-        return (
-            settings if rate is None else dataclasses.replace(settings, rates={**settings.rates, settings.mode: rate})
-        )
+        given: dict[str, Any] = dict(part.strip().partition("=")[::2] for part in filter(None, text.split(",")))
+        if "rate" in given:
+            default = cls()
+            given["rates"] = {**default.rates, given.get("mode", default.mode): given.pop("rate")}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            known = {"rate": Field(), **cls.__pydantic_fields__}  # type: ignore[attr-defined]
+            raise ParseError(problem(error, known, "settings as NAME=VALUE,...")) from error
 
     def training(self, total: int) -> TrainingConfig:
         """The settings of a step, of `total` ones in a phase."""

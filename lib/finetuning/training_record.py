@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lib.imaging.files import write_atomically
+from lib.imaging.files import KeptFile
 
 NAME = "training.json"
 RUNNING, FAILED, STOPPED = "running", "failed", "stopped"
@@ -17,18 +17,25 @@ RUNNING, FAILED, STOPPED = "running", "failed", "stopped"
 def read_record(folder: Path) -> dict[str, Any]:
     """The record; {} where there is none, or none that can be read."""
     try:
-        content = json.loads((folder / NAME).read_text())
-    except (OSError, ValueError):
+        return _file(folder).read() or {}
+    except OSError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def write_record(folder: Path, **values: Any) -> None:
     """Replace the record, whole."""
     values = {"pid": os.getpid(), "updated": round(time.time(), 3), **values}
-    write_atomically(folder / NAME, json.dumps(values, default=str).encode())
+    _file(folder).write(values)
 
 
 def update_record(folder: Path, **changes: Any) -> None:
     """Change some values of the record."""
     write_record(folder, **{**read_record(folder), **changes, "updated": round(time.time(), 3)})
+
+
+def _file(folder: Path) -> KeptFile[dict[str, Any]]:
+    return KeptFile(
+        folder / NAME,
+        lambda path: dict(json.loads(path.read_text())),
+        lambda values: json.dumps(values, default=str).encode(),
+    )

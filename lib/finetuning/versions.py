@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from lib.imaging.files import write_atomically
+from lib.imaging.files import set_aside, write_atomically
 from lib.networks.checkpoints import CheckpointError, load_network, read_provenance, save_network, weights_hash
 
 logger = logging.getLogger(__name__)
@@ -119,8 +119,7 @@ class Versions:
             if not self._file(weights_hash(network)).exists():
                 self.add(network, {"state": UPLOADED, **read_provenance(path)})
         except CheckpointError as error:
-            logger.warning("%s is set aside: %s", path, error)
-            path.replace(path.with_suffix(".unreadable"))
+            set_aside(path, error)
             return
         path.unlink()
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import logging
 import os
 import re
 import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
 
 A_DAY = 86_400.0  # seconds
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{32}\.tmp")
@@ -45,6 +54,56 @@ def temporary_prefix() -> str:
 def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     """A private folder that is gone at the end of its context, or, after a kill, at the next start."""
     return tempfile.TemporaryDirectory(prefix=temporary_prefix())
+
+
+def set_aside(path: Path, reason: object) -> None:
+    """Rename a file that cannot be read, so that a person can look at it and another can take its place."""
+    aside = path.with_name(f"{path.name}.broken")
+    logger.error("%s cannot be read, it is kept as %s and made anew: %s", path, aside.name, reason)
+    with suppress(FileNotFoundError):  # another process was first
+        path.replace(aside)
+
+
+class KeptFile(Generic[Value]):
+    """A value that one file keeps: written whole or not at all, and set aside where it cannot be read.
+
+    Args:
+        path: the file; it need not be there.
+        load: reads a value; whatever it raises but OSError says that the file is broken.
+        dump: a value's bytes.
+    """
+
+    def __init__(self, path: Path, load: Callable[[Path], Value], dump: Callable[[Value], bytes]) -> None:
+        self.path, self._load, self._dump = path, load, dump
+
+    def read(self) -> Value | None:
+        """The value; None where there is none (any more). Raises OSError where the disk does not give it."""
+        try:
+            return self._load(self.path)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            raise
+        except Exception as error:  # a file can be broken in as many ways as it has bytes
+            set_aside(self.path, error)
+            return None
+
+    def write(self, value: Value) -> None:
+        """Replace the value. Raises OSError."""
+        write_atomically(self.path, self._dump(value))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of `array_bytes`; nothing in it is unpickled."""
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as entries:
+        return dict(entries)
+
+
+def array_bytes(arrays: Mapping[str, np.ndarray], compress: bool = False) -> bytes:
+    """Arrays by name as a NumPy archive."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def sweep(folders: Iterable[Path]) -> list[Path]:
@@ -84,12 +143,3 @@ def _is_left(path: Path, machine: str, process: int) -> bool:
 
 def _machine() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
-def stamp_of(path: Path) -> tuple[int, ...] | None:
-    """Changes when a file is replaced or written; None where there is none."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return (stat.st_mtime_ns, stat.st_ino, stat.st_size)

@@ -11,10 +11,10 @@ from cachetools import LRUCache
 
 from lib.imaging.detached import companions
 from lib.imaging.errors import ImageError
-from lib.imaging.files import stamp_of
 from lib.imaging.formats import DETACHED
 from lib.imaging.image import Image
 from lib.imaging.images import read_image
+from lib.imaging.stamps import stamp_of
 
 Key = tuple[Path, int]
 
@@ -36,7 +36,7 @@ class ImageCache:
     def read(self, path: str | Path, frame: int = 0) -> Image:
         """As `read_image`, while the file is the same from memory. Raises ImageError."""
         key = (Path(path), frame)
-        if (known := self._known(key, stamp := _stamp(key[0]))) is not None:
+        if (known := self._known(key, stamp := stamp_of_image(key[0]))) is not None:
             return known
         with self._turn(key):  # who wants the same waits for it instead of reading it too
             if (known := self._known(key, stamp)) is not None:
@@ -48,7 +48,7 @@ class ImageCache:
 
     def peek(self, path: str | Path) -> Image:
         """The same, but what had to be read is not kept: for a look at a whole list, each image once."""
-        known = self._known((Path(path), 0), _stamp(Path(path)))
+        known = self._known((Path(path), 0), stamp_of_image(Path(path)))
         return read_image(path) if known is None else known
 
     @property
@@ -76,7 +76,7 @@ class ImageCache:
                     self._turns[key] = turn, waiting - 1
 
 
-def _stamp(path: Path) -> object:
+def stamp_of_image(path: Path) -> object:
     """Changes with an image's file, with the files that it needs, or with those in a series' folder; None where it
     cannot be told."""
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from lib.imaging.files import stamp_of
+from lib.imaging.stamps import stamp_of
 
 Loaded = TypeVar("Loaded")
 

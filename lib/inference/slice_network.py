@@ -171,7 +171,7 @@ class _Cache:
     """Encoded slices within a number of bytes; the least recently used go first. Threads may share it."""
 
     def __init__(self, room: int) -> None:
-        self._entries: LRUCache[tuple[str, int, int], Features] = LRUCache(room, getsizeof=_size)
+        self._entries: LRUCache[tuple[str, int, int], Features] = LRUCache(room, getsizeof=size_of)
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, int, int]) -> Features | None:
@@ -188,7 +188,8 @@ class _Cache:
         return int(self._entries.currsize)
 
 
-def _size(features: Features) -> int:
+def size_of(features: Features) -> int:
+    """Bytes of a slice's features."""
     return sum(level.element_size() * level.numel() for level in features)
 
 

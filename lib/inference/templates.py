@@ -24,7 +24,7 @@ from lib.inference.ranking import mmr_selection
 
 DESCRIPTOR = (16, 16, 8)  # voxels; enough for pose, field of view and contrast, too few for detail
 DIVERSITY = 0.2  # see `lib.inference.ranking.mmr_selection`
-LOADED = 16  # templates kept in memory; the least recently used go first
+LOADED = 2**30  # bytes of templates kept in memory; the least recently used go first
 CANDIDATES = 4  # times as many templates as are wanted, the most similar ones, are weighed against each other
 
 
@@ -136,7 +136,7 @@ class TemplateBank:
     def __init__(self, load: Callable[[str], Template], summarise: Callable[[str], Summary] | None = None) -> None:
         self._load, self._summarise = load, summarise or self._load_summary
         self._records: dict[str, str] = {}
-        self._loaded: LRUCache[tuple[str, str], Template] = LRUCache(LOADED)
+        self._loaded: LRUCache[tuple[str, str], Template] = LRUCache(LOADED, getsizeof=_size)
         self._summaries: dict[tuple[str, str], Summary] = {}
         self._showing: dict[str, tuple[list[str], np.ndarray]] = {}  # structure: ids, descriptors (T, D)
         self._lock = threading.RLock()
@@ -218,6 +218,13 @@ class TemplateBank:
     def _load_summary(self, id: str) -> Summary:
         template = self.get(id)
         return Summary(template.structures, study_descriptor(template.image))
+
+
+def _size(template: Template) -> int:
+    """Bytes of a template's arrays; one larger than the room is the only one in it."""
+    parts = [template.image.array, template.label]
+    parts += [getattr(prompt, part.name) for prompt in template.prompts.values() for part in fields(prompt)]
+    return min(sum(part.nbytes for part in parts if isinstance(part, np.ndarray)), LOADED)
 
 
 def study_descriptor(image: Image) -> np.ndarray:

@@ -19,14 +19,15 @@ from cachetools import LRUCache
 from lib.imaging.metrics import pooled_dice
 from lib.imaging.transforms import resize_image, resize_mask
 from lib.imaging.volumes import Stack
-from lib.inference.slice_network import Question, SliceNetwork, mask_maps
+from lib.inference.slice_network import Question, SliceNetwork, mask_maps, size_of
 from lib.learning.augmentation import copy_of, moved
 from lib.networks.contract import Features
 from lib.quality.reverse_dice import spread
 
 SLICES = 3  # of a volume's template, on which it is measured what it finds in views
 VIEWS = 3  # of a flat template
-REMEMBERED = 256
+ROOM = 2**28  # bytes of views
+DICES = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,8 @@ class AugmentedViews:
 
     def __init__(self, network: SliceNetwork) -> None:
         self._network = network
-        self._made: LRUCache[tuple[str, int, int, int], AugmentedView] = LRUCache(REMEMBERED)
-        self._dices: LRUCache[tuple[str, int, str], float] = LRUCache(REMEMBERED)
+        self._made: LRUCache[tuple[str, int, int, int], AugmentedView] = LRUCache(ROOM, getsizeof=_size)
+        self._dices: LRUCache[tuple[str, int, str], float] = LRUCache(DICES)
         self._lock = threading.Lock()
 
     def take(self, stack: Stack, wanted: Sequence[tuple[int, int]]) -> list[AugmentedView]:
@@ -89,3 +90,7 @@ class AugmentedViews:
     def _warp(self, stack: Stack, index: int, number: int) -> tuple[np.ndarray, torch.Tensor]:
         size = self._network.size
         return copy_of(resize_image(stack.slice(index), size), np.random.default_rng([index, number]), size)
+
+
+def _size(view: AugmentedView) -> int:
+    return min(size_of(view.features) + view.grid.element_size() * view.grid.numel(), ROOM)

@@ -6,7 +6,7 @@ from fastapi import Request, UploadFile
 from monailabel.config import settings
 
 from infers.errors import ClientError
-from infers.guards import TRAIN_PARAMS, check_params, check_reader, json_object, received, safe_name, stem
+from infers.guards import check_reader, json_object, received, safe_name, stem
 
 
 @pytest.mark.parametrize("name", ["s0", "1.2.840.1", "Case 7 (left)", "Bögen", "5: Ax T1", "a..b"])
@@ -18,14 +18,6 @@ def test_ordinary_names_pass(name):
 def test_names_that_could_be_paths_are_refused(name):
     with pytest.raises(ClientError, match="plain name"):
         safe_name("image", name)
-
-
-def test_only_known_parameters_reach_a_training_process():
-    check_params({"max_epochs": 3, "name": "train_02"}, TRAIN_PARAMS)
-    wrong_counts = ({"max_epochs": 0}, {"steps_per_epoch": -1}, {"train_batch_size": "many"}, {"max_epochs": 1.5})
-    for params in ({"bundle_path": "/tmp"}, {"name": "../up"}, {"tracking_run_name": "a/b"}, *wrong_counts):
-        with pytest.raises(ClientError):
-            check_params(params, TRAIN_PARAMS)
 
 
 def test_form_fields_must_be_objects():

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import pytest
@@ -36,7 +35,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "engine": "ray://head:10001",
     }
     config = AppConfig.from_conf(conf)
-    assert set(conf) == {field.name for field in dataclasses.fields(AppConfig)}
+    assert set(conf) == set(AppConfig.model_fields)
     assert config.labels == ("liver", "left kidney")
     assert config.uniseg_lists == (tmp_path,)
     assert config.weights == config.uniseg == tmp_path / "w.safetensors"

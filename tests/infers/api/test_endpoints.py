@@ -202,3 +202,10 @@ def test_the_training_that_runs_is_told_and_not_the_one_that_waits(monkeypatch):
     assert [task["id"] for task in json.loads(server.ask("GET", "/train/", {"all": "true"}).body)] == ["a", "b", "c"]
     trainings[1]["status"] = "DONE"
     assert json.loads(server.ask("GET", "/train/").body)["id"] == "c"
+
+
+def test_a_request_of_another_form_is_refused_in_a_sentence(app):
+    answer = Server(app).ask("GET", "/oneprompt/studies", {"page": "0"})
+    assert (answer.status, answer.detail) == (422, "page: input should be greater than or equal to 1, got '0'")
+    answer = Server(app).ask("PUT", "/datastore/label", {"image": "s0"})
+    assert (answer.status, answer.detail) == (422, "label is missing: send it in the request's body")

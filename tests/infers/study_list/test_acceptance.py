@@ -199,7 +199,7 @@ def test_a_torn_file_of_a_waiting_result_is_set_aside(annotator, caplog):
     (path,) = (annotator.store.state / "offers").glob("*.npz")
     path.write_bytes(path.read_bytes()[:100])
     assert list(annotator.offers.read()) == []
-    assert path.with_suffix(".broken").exists()
+    assert path.with_name("s0.npz.broken").exists()
     assert "s0.npz" in caplog.text
 
 

@@ -1,11 +1,13 @@
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lib.imaging.files import sweep, write_atomically
+from lib.imaging.files import KeptFile, array_bytes, read_arrays, sweep, write_atomically
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLED = """
@@ -52,3 +54,42 @@ def test_every_name_that_the_file_system_takes_can_be_written(tmp_path, name):
     write_atomically(tmp_path / name, b"content")
     assert (tmp_path / name).read_bytes() == b"content"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def json_file(path):
+    return KeptFile(path, lambda file: dict(json.loads(file.read_text())), lambda value: json.dumps(value).encode())
+
+
+def test_a_kept_file_gives_back_what_was_written_and_nothing_where_there_is_none(tmp_path):
+    file = json_file(tmp_path / "folder" / "a.json")
+    assert file.read() is None
+    file.write({"a": 1})
+    assert file.read() == {"a": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"[1", b"7", b"\xff"])
+def test_a_kept_file_that_cannot_be_read_is_set_aside(tmp_path, content, caplog):
+    (tmp_path / "a.json").write_bytes(content)
+    file = json_file(tmp_path / "a.json")
+    assert file.read() is None
+    assert (tmp_path / "a.json.broken").read_bytes() == content
+    assert not (tmp_path / "a.json").exists()
+    assert "kept as a.json.broken" in caplog.text
+
+
+def test_a_kept_file_that_the_disk_does_not_give_stays_where_it_is(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        json_file(tmp_path / "a.json").read()
+    assert (tmp_path / "a.json").exists()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_arrays_come_back_from_their_bytes(tmp_path, compress):
+    arrays = {"a": np.arange(6).reshape(2, 3), "name": np.array("text")}
+    (tmp_path / "a.npz").write_bytes(array_bytes(arrays, compress))
+    for name, array in read_arrays(tmp_path / "a.npz").items():
+        np.testing.assert_array_equal(array, arrays[name])
+    (tmp_path / "a.npz").write_bytes(array_bytes({"a": np.array([{}])}))
+    with pytest.raises(ValueError, match="pickle"):
+        read_arrays(tmp_path / "a.npz")

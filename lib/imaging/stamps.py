@@ -1,0 +1,28 @@
+"""Stamps of files: values that change when a file is replaced or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+Stamp = tuple[int, ...]
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """A file's or folder's stamp for as long as a process runs; None where there is none.
+
+    Times alone are too coarse for two writes in a row, so the inode and the size are in it too.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+
+
+def lasting_stamp(*paths: Path) -> str:
+    """Text that a record can hold, of one or more files: the same after a restart, on a copy that keeps the times too.
+
+    Raises:
+        OSError: one is not there.
+    """
+    return "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in (path.stat() for path in paths))
