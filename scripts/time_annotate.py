@@ -71,6 +71,16 @@ class Page:
         hand.move_to_element_with_offset(marks, round(x - marks.size["width"] / 2), round(y - marks.size["height"] / 2))
         hand.click().perform()
 
+    def answers(self, shape: Sequence[int], clicks: int) -> dict[str, Any]:
+        """Seconds from clicks, each taken back, to what is shown: the slice and then the volume, or all at once."""
+        self.inside("page.state.times.length = 0")
+        for share in np.random.default_rng(0).uniform(0.35, 0.65, (clicks, 3)):
+            self.click([int(n) for n in share * shape])
+            self.wait("page.state.busy === 0")
+            self.press("take it back", "z")
+        times = self.inside("return page.state.times")
+        return {what: waits(times, what) for what in ("slice", "volume", "all")}
+
     def press(self, what: str, *keys: str) -> None:
         """Press keys, as one thing that a person does."""
         self.actions.append(what)
@@ -130,11 +140,19 @@ def first_template(options: argparse.Namespace, studies: Path, folder: Path) -> 
                 options.picture.write_bytes(page.browser.get_screenshot_as_png())
             page.press("submit", Keys.ENTER)
             seconds["label is saved"] = timed(page.wait, "Boolean(page.state.done)")
+            actions = list(page.actions)
+            answers = page.answers(page.inside("return page.state.study.shape"), options.clicks)
         templates = requests.get(f"{server.url}/oneprompt/status", timeout=60).json()["templates"]
     finally:
         server.stop()
     total = round(sum(seconds.values()), 2)
-    return {"actions": page.actions, "seconds": rounded(seconds), "total": total, "templates": templates}
+    return {
+        "actions": actions,
+        "seconds": rounded(seconds),
+        "total": total,
+        "templates": templates,
+        "answers_on_it": answers,
+    }
 
 
 def volumes(sizes: Sequence[tuple[int, int, int]], clicks: int, folder: Path) -> dict[str, Any]:
@@ -151,11 +169,7 @@ def volumes(sizes: Sequence[tuple[int, int, int]], clicks: int, folder: Path) ->
                 first, again = page.open(study), page.open(study)
                 page.press("close the tour", Keys.ESCAPE)
                 page.press("name the structure", "t", "organ", Keys.ENTER)
-                for share in np.random.default_rng(0).uniform(0.35, 0.65, (clicks, 3)):
-                    page.click([int(n) for n in share * size])
-                    page.wait("page.state.busy === 0")
-                    page.press("take it back", "z")
-                times = page.inside("return page.state.times")
+                answers = page.answers(size, clicks)
             content = requests.get(
                 f"{server.url}/oneprompt/studies/{study}/volume.nii", headers=ELSEWHERE, stream=True, timeout=PATIENCE
             )
@@ -164,7 +178,7 @@ def volumes(sizes: Sequence[tuple[int, int, int]], clicks: int, folder: Path) ->
                 "megabytes": round(int(content.headers["X-Length"]) / 1e6, 1),
                 "megabytes_packed": round(sent / 1e6, 1),
                 "seconds": rounded({"opened for the first time": first, "opened again": again}),
-                "answers": {what: waits(times, what) for what in ("slice", "volume", "all")},
+                "answers": answers,
             }
     return figures
 
@@ -175,7 +189,7 @@ def write_ct(path: Path, size: tuple[int, int, int]) -> None:
     phantom = make_phantom(0, small, (370 / small[0], 370 / small[1], 300 / small[2]))
     factors = [n / m for n, m in zip(size, small, strict=True)]
     array = ndimage.zoom(phantom.array.astype(np.float32), factors, order=1)
-    array += np.random.default_rng(0).normal(0, 12, array.shape).astype(np.float32)
+    array += 12 * np.random.default_rng(0).standard_normal(array.shape, np.float32)
     affine = phantom.affine @ np.diag([*(1 / np.array(factors)), 1])
     nibabel.save(nibabel.Nifti1Image(np.rint(array).astype(np.int16), affine), path)
 
@@ -210,7 +224,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--picture", type=Path, metavar="PNG", help="draw the page as the answer is shown")
     parser.add_argument("--slices", type=int, nargs="*", default=[100, 400], help="of 512 x 512 CT phantoms")
-    parser.add_argument("--clicks", type=int, default=20, help="on each of them (default 20)")
+    parser.add_argument("--clicks", type=int, default=20, help="on the study and on each of them (default 20)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
     return parser.parse_args(arguments)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
@@ -34,6 +35,7 @@ def draw(image: Path, voxel: tuple[int, int, int], structure: str, picture: Path
     write_series(
         folder / "dicom" / series, array.astype(np.int16), turned.affine, uid=series, patient=patient, modality="MR"
     )
+    rename(folder / "dicom" / series, patient, float(np.percentile(array, 99.5)))
     place = (RAS_TO_LPS @ volume.affine @ [*voxel, 1])[:3]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -58,6 +60,15 @@ def draw(image: Path, voxel: tuple[int, int, int], structure: str, picture: Path
         finally:
             viewer.close()
             server.stop()
+
+
+def rename(series: Path, name: str, white: float) -> None:
+    """Call a series what it is, and let it be shown from black to this grey value."""
+    for path in series.iterdir():
+        instance = pydicom.dcmread(path)
+        instance.StudyDescription = instance.SeriesDescription = instance.PatientName = name
+        instance.WindowCenter, instance.WindowWidth = round(white / 2), round(white)
+        instance.save_as(path)
 
 
 def main() -> None:

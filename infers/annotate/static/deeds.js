@@ -68,7 +68,11 @@ function moving(page) {
       page.draw();
     },
     plane(plane) { page.viewer.arrange(page.viewer.layout, plane); state.main = plane; page.draw(); },
-    slices: () => page.viewer.dims[through(page.viewer.main)],
+    // {count, at} of the large plane
+    slices: () => {
+      const { viewer } = page, axis = through(viewer.main);
+      return { count: viewer.dims[axis], at: viewer.at[axis] };
+    },
     slice(index) {
       const { viewer } = page, axis = through(viewer.main);
       viewer.go(viewer.at.map((here, n) => (n === axis ? index : here)));

@@ -73,5 +73,7 @@ export function keyboard(page, act) {
     else return;
     event.preventDefault();
   });
+  // Of a button that was clicked with the mouse Enter is not the key any more
+  document.addEventListener("click", (event) => event.detail && event.target.closest?.("button")?.blur());
   document.addEventListener("keyup", (event) => { if (event.key === " ") page.hand.space = false; });
 }

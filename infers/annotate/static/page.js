@@ -77,7 +77,8 @@ async function open(id, shrink = null) {
   const mine = ++opening;
   if (work && state.id) { keepNow(); leave(); }
   Object.assign(state, { id, study: null, row: null, error: "", conflict: null, unfinished: null, done: null, finished: false,
-    loading: { part: 0, text: "Opening…" }, others: [], newMask: false, changed: null, gone: "", message: "" });
+    loading: { part: 0, text: "Opening…" }, others: [], newMask: false, changed: null, loaded: null,
+    gone: "", message: "" });
   work = null;
   history.replaceState(null, "", `${location.pathname}?${new URLSearchParams({ study: id })}`);
   draw();

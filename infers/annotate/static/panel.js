@@ -45,7 +45,7 @@ function structures(state, act, work) {
     <ul>${work.structures.map((one, n) => entry(state, act, work, one, n))}</ul>
     <form class="add" @submit=${act.add}>
       <input id="new-structure" list="known" maxlength="64" autocomplete="off" aria-label="Name of a new structure"
-        placeholder=${work.structures.length ? "another structure" : "what do you segment? e.g. liver"}>
+        placeholder=${work.structures.length ? "another structure" : "its name, e.g. liver"}>
       <datalist id="known">${Object.keys(work.known).map((name) => html`<option value=${name}></option>`)}</datalist>
       <button id="add-structure" title="Add the structure">Add</button></form></section>`;
 }

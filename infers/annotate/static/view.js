@@ -66,7 +66,7 @@ export function over(state, act) {
     ${state.loading ? loading(state.loading) : nothing}
     ${state.error ? failed(state, act) : nothing}
     ${state.gone ? gone(state, act) : nothing}
-    ${state.login ? login(act) : nothing}
+    ${state.login ? login(state, act) : nothing}
     ${state.finished ? html`<div class="card-over"><h2>Every study has a label</h2>
       <p>Train on them, or look them over on the review board.</p><a class="button accept" href="./">Review board</a></div>` : nothing}
     ${state.unfinished ? unfinished(state.unfinished, act) : nothing}
@@ -117,8 +117,8 @@ function view(state, act) {
       ${["A", "C", "S"].map((letter, plane) => html`<button class="mini" data-plane=${plane}
         aria-pressed=${state.main === plane} aria-label=${`${["Axial", "Coronal", "Sagittal"][plane]} plane large`}
         title=${`${["Axial", "Coronal", "Sagittal"][plane]} plane large`} @click=${() => act.plane(plane)}>${letter}</button>`)}`}
-    ${study.slice_axis === null ? nothing : html`<input id="slice" type="range" min="0" max=${act.slices() - 1} step="1"
-      aria-label="Slice" title="Slice (wheel, arrows)" @input=${(event) => act.slice(Number(event.target.value))}>`}
+    ${study.slice_axis === null ? nothing : html`<input id="slice" type="range" min="0" max=${act.slices().count - 1} step="1"
+      .value=${String(act.slices().at)} aria-label="Slice" title="Slice (wheel, arrows)" @input=${(event) => act.slice(Number(event.target.value))}>`}
     <button class="mini" @click=${act.fit} title="Whole image (0)">Fit</button>
     <output id="readout"></output>
     ${study.shrink > 1 ? html`<span class="coarse" title="Labels are saved on the full grid">shown at 1/${study.shrink}
@@ -157,8 +157,9 @@ function tour(step, act) {
       </button><button class="quiet" id="close-tour" @click=${() => act.tour(4)}>Close for good</button></p></div>`;
 }
 
-function login(act) {
+function login({ study }, act) {
   return html`<form class="login card-over" @submit=${act.login}><h2>Log in</h2>
+    ${study ? html`<p>Your login has expired. Nothing that you drew is lost, and you go on where you were.</p>` : nothing}
     <label>User <input name="username" autocomplete="username" required></label>
     <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
     <button class="accept">Log in</button></form>`;
