@@ -43,6 +43,8 @@ RECORDED = (
     *("model", "weights", "specialist", "network", "version", "templates", "prompt_types", "quality"),
     *("tasks", "licence"),
 )
+IN_FRAMES = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _LONGEST_LO, _LONGEST_PARAMETER = 64, 1000  # characters
 _SIDES = ("left", "right")
 
@@ -116,6 +118,9 @@ def write_segments(
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom is strict about the series' headers
         raise ImageError(f"the series' headers do not allow a DICOM SEG: {error}") from error
     seg.SeriesDescription = AUTOMATIC_SERIES if kind == "AUTOMATIC" else FINAL_SERIES
+    for name in LOSSY:  # highdicom wants all of them, and archives keep but the first
+        if series[0].get(name):
+            setattr(seg, name, series[0][name].value)
     uids = [str(single.SOPInstanceUID) for single in ordered]
     _refer(seg, dict(zip(uids, arranged.frames, strict=True)), series)
     return seg
@@ -164,8 +169,12 @@ def _description(
 def arranged_on(series: Sequence[Dataset], image: Image) -> Arrangement:
     """A series' frames in the order of the image's slices. Raises ImageError where it is not this image's series."""
     arranged = arrange(series)
-    if not arranged.placed or any("FrameOfReferenceUID" not in instance for instance in series):
+    if not arranged.placed:
         raise ImageError("the series does not say where its images lie: it can have no DICOM SEG or RTSTRUCT")
+    if any(not instance.get("FrameOfReferenceUID") for instance in series):
+        raise ImageError(
+            "the series has no FrameOfReferenceUID, which a DICOM SEG or RTSTRUCT must repeat: send it with one"
+        )
     slices = image.array.shape[2]
     if len(arranged.frames) != slices:
         raise ImageError(f"the series has {len(arranged.frames)} images and the label {slices} slices: they must agree")
@@ -203,7 +212,7 @@ def _as_single_images(series: Sequence[Dataset], arranged: Arrangement) -> list[
                 "SpacingBetweenSlices": measures.get("SpacingBetweenSlices") or header.get("SpacingBetweenSlices"),
             }
         single = with_elements(header, values)
-        for name in ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for name in (*IN_FRAMES, *LOSSY):
             if name in single:
                 delattr(single, name)
         singles.append(single)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import DA, TM
 
 from lib.imaging.images import ImageError
@@ -75,6 +76,8 @@ def _what_is_wrong(header: Dataset, name: str) -> str:
         return "absent"
     try:
         element = header[name]
+        if isinstance(element.value, MultiValue):
+            return "not valid"
         value = str(element.value or "")
         if value and element.VR in _VALID:
             _VALID[element.VR](value)

@@ -10,6 +10,7 @@ half a voxel all around, and it brings OpenCV and a package that replaces Python
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ from lib.imaging.pictures import colour_of
 
 RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _STRAIGHT = 0.01  # voxels: points this near to a straight line between others are left out
-_LONGEST_SH = 16  # characters
+_LONGEST_SH = _LONGEST_DS = 16  # characters
 _COPIED = ("FrameOfReferenceUID", "PositionReferenceIndicator")
 
 
@@ -53,7 +54,10 @@ def write_rtstruct(
         raise ImageError("the label is empty: an RTSTRUCT needs at least one structure")
     series = completed(series)
     frames = arranged_on(series, image).frames
-    structure_set = _empty_structure_set(series, by)
+    try:
+        structure_set = _empty_structure_set(series, by)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # highdicom is strict about the series' headers
+        raise ImageError(f"the series' headers do not allow an RTSTRUCT: {error}") from error
     numbered = list(enumerate(present, start=1))
     structure_set.StructureSetROISequence = [
         _item(
@@ -117,13 +121,14 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 def _contours(series: Sequence[Dataset], frames: Sequence[Frame], mask: np.ndarray) -> Iterator[Dataset]:
     for k, frame in enumerate(frames):
+        digits = max(4, 4 - math.floor(math.log10(min(frame.spacing))))  # of mm: pixels may be of any size
         for outline in outlines(mask[:, :, k]):
             points = np.asarray(frame.position) + outline * frame.spacing @ frame.directions.T
             yield _item(
                 ContourImageSequence=[_reference(series[frame.instance], frame.number)],
                 ContourGeometricType="CLOSED_PLANAR",
                 NumberOfContourPoints=len(points),
-                ContourData=[f"{value:.4f}" for value in points.ravel()],
+                ContourData=[f"{value:.{digits}f}"[:_LONGEST_DS] for value in points.ravel()],
             )
 
 

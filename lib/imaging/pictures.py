@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 from skimage.segmentation import find_boundaries
 
 from lib.imaging.images import Image
+from lib.imaging.volumes import proportions
 
 SOFT_TISSUE = (-160.0, 240.0)  # HU
 # Okabe and Ito's colours, which colour-blind people tell apart, without those that are dark on grey
@@ -51,7 +52,7 @@ def upright(arrays: Sequence[np.ndarray], affine: np.ndarray) -> Upright:
     turn = io_orientation(affine)
     spacing = np.empty(3)
     spacing[turn[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)
-    axis = 2 - int(np.argmax(spacing[::-1]))  # axial where several are equal
+    axis = 2 - int(np.argmax(proportions(spacing.tolist())[::-1]))  # axial where several are equal
     across, up = (n for n in range(3) if n != axis)
     return Upright(tuple(apply_orientation(a, turn) for a in arrays), axis, float(spacing[up] / spacing[across]))
 

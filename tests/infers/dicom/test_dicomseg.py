@@ -374,6 +374,14 @@ def name_without_charset(header):
     header.PatientName = "Müller^Jürgen"
 
 
+def lossy_without_method(header):
+    header.LossyImageCompression = "01"
+
+
+def two_names(header):
+    header.PatientName = ["A^B", "C^D"]
+
+
 def words_for_codes(header):
     header.PatientSex, header.StudyTime = "female", "about noon"
 
@@ -383,7 +391,8 @@ def long_numbers(header):
 
 
 @pytest.mark.parametrize("edit", [
-    number_of_frames, no_thickness, birth_date, long_decimals, name_without_charset, words_for_codes, long_numbers,
+    number_of_frames, no_thickness, birth_date, long_decimals, name_without_charset, words_for_codes,
+    lossy_without_method, two_names, long_numbers,
 ])  # fmt: skip
 @pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom and highdicom warn of what breaks the standard
 def test_headers_as_they_come_get_their_segmentation(tmp_path, edit):
@@ -396,6 +405,16 @@ def test_headers_as_they_come_get_their_segmentation(tmp_path, edit):
     label = label_on(image)
     write_seg(read_headers(folder), image, label, {"liver": 1, "spleen": 2}, by=By.MANUAL).save_as(tmp_path / "seg.dcm")
     np.testing.assert_array_equal(read_named_label(tmp_path / "seg.dcm", image)[0], label)
+    lossy = "01" if edit is lossy_without_method else "00"
+    assert pydicom.dcmread(tmp_path / "seg.dcm").LossyImageCompression == lossy
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_a_series_without_a_frame_of_reference_says_so(tmp_path, value):
+    folder = samples.change(samples.write(tmp_path / "s"), lambda d, k: setattr(d, "FrameOfReferenceUID", value))
+    image = read_image(folder)
+    with pytest.raises(ImageError, match="no FrameOfReferenceUID"):
+        write_seg(read_headers(folder), image, label_on(image), {"liver": 1}, by=By.MANUAL)
 
 
 def test_instances_that_share_a_uid_cannot_be_referred_to(tmp_path):

@@ -7,6 +7,7 @@ from highdicom.seg import SegmentAlgorithmTypeValues as By
 from matplotlib.path import Path as Polygon
 
 from infers.dicom.dicomseg import read_headers
+from infers.dicom.headers import with_elements
 from infers.dicom.rtstruct import write_rtstruct
 from lib.imaging.dicom import arrange
 from lib.imaging.images import ImageError, read_image
@@ -106,3 +107,23 @@ def test_an_empty_label_is_refused(case):
     headers, image, label = case
     with pytest.raises(ImageError, match="is empty"):
         write_rtstruct(headers, image, np.zeros_like(label), NAMES, by=By.MANUAL)
+
+
+@pytest.mark.parametrize("side", [1e-4, 1e-2])
+def test_outlines_are_as_exact_under_a_microscope(tmp_path, side):
+    affine = samples.oblique() * side
+    affine[3, 3] = 1
+    folder = samples.write(tmp_path / "1.2.3", affine)
+    image, headers = read_image(folder), read_headers(folder)
+    label = np.zeros(image.array.shape, np.uint8)
+    label[3:9, 2:8, 1:4], label[4:6, 7:9, 2], label[0, 0, 0] = 1, 1, 7
+    structures = write_rtstruct(headers, image, label, {"liver": 1, "dot": 7}, by=By.MANUAL)
+    for name, mask in rasterised(structures, headers, label.shape).items():
+        np.testing.assert_array_equal(mask, label == {"liver": 1, "dot": 7}[name])
+
+
+def test_headers_that_allow_no_structure_set_are_refused_with_the_reason(case):
+    headers, image, label = case
+    strange = [with_elements(header, {"SOPClassUID": "1.2.3.4"}) for header in headers]
+    with pytest.raises(ImageError, match=r"do not allow an RTSTRUCT: .*1\.2\.3\.4"):
+        write_rtstruct(strange, image, label, NAMES, by=By.MANUAL)

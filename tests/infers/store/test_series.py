@@ -253,6 +253,7 @@ SOURCES = st.fixed_dictionaries({
 })  # fmt: skip
 
 
+@hypothesis.settings(max_examples=15)
 @hypothesis.given(sources=st.lists(SOURCES, min_size=2, max_size=3), spread=st.booleans())
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_whatever_headers_say_every_file_is_in_one_study_and_no_study_mixes_patients(sources, spread):

@@ -356,6 +356,7 @@ def test_a_label_that_nibabel_or_this_app_makes_on_a_tilted_series_is_read_back(
     origin=st.tuples(*[st.sampled_from([0, -120.25, 1e3])] * 3),
     names=st.permutations("012"),
 )
+@hypothesis.settings(max_examples=15)
 def test_any_series_lies_on_itks_voxels(turn, sides, origin, names):
     with tempfile.TemporaryDirectory() as there:
         folder, affine = Path(there) / "s", np.eye(4)

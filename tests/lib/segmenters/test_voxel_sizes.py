@@ -6,9 +6,12 @@ import hypothesis
 import hypothesis.strategies as st
 import nibabel
 import numpy as np
+import pytest
 import torch
 
 from lib.imaging.images import Image
+from lib.imaging.pictures import overlay
+from lib.imaging.prompts import Prompt
 from lib.inference.templates import Template
 from lib.networks import OnePrompt
 from lib.segmenters.settings import SegmenterSettings
@@ -60,6 +63,33 @@ def mask(number: int, codes: str, proportions: tuple[float, ...], side: float) -
 def test_the_same_voxels_give_the_same_mask_at_any_size(number, codes, proportions, side):
     expected = mask(number, codes, proportions, 1.0)
     np.testing.assert_array_equal(mask(number, codes, proportions, side), expected)
+
+
+@functools.cache
+def clicked(number: int, codes: str, proportions: tuple[float, ...], side: float) -> np.ndarray:
+    point = tuple(int(index) for index in np.argwhere(organ_volume(2, SHAPE)[1]).mean(axis=0))
+    prompt = Prompt(foreground=(point,), background=((0, 0, 0),))
+    return predictors()[number].interact(image(2, codes, proportions, side), {"organ": prompt}, {"organ": 1}).mask
+
+
+@hypothesis.given(
+    number=st.sampled_from([0, 1]),
+    codes=st.sampled_from(["LPS", "RAS", "PIR"]),
+    proportions=st.sampled_from(PROPORTIONS),
+    side=st.floats(-6, 1).map(lambda power: 10**power),
+)
+@hypothesis.settings(max_examples=8)
+def test_the_same_click_gives_the_same_mask_at_any_size(number, codes, proportions, side):
+    expected = clicked(number, codes, proportions, 1.0)
+    np.testing.assert_array_equal(clicked(number, codes, proportions, side), expected)
+
+
+@pytest.mark.parametrize("proportions", PROPORTIONS)
+def test_a_picture_of_a_volume_is_the_same_at_any_size(proportions):
+    label = organ_volume(2, SHAPE)[1]
+    first, *others = (overlay(image(2, "PIR", proportions, side), label, 64) for side in (1.0, 1e-6, 1e-3, 0.3, 10.0))
+    for other in others:
+        np.testing.assert_array_equal(other, first)
 
 
 def test_what_the_network_finds_in_voxels_of_a_nanometre_is_not_smoothed_away():
