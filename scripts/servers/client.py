@@ -6,19 +6,19 @@ with Server(studies, log=Path("server.log")) as server:
 """
 
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any
 
 import requests
+
+from scripts.servers.processes import Launch, ServerProcess, launch
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "apps" / "oneprompt"
@@ -28,27 +28,7 @@ class ServerError(RuntimeError):
     """The server did not start, died, or refused a request; the message has its own words."""
 
 
-class Process(Protocol):
-    """What is needed of a process that leads a group of its own; `subprocess.Popen` has it."""
-
-    @property
-    def pid(self) -> int: ...
-    def poll(self) -> int | None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
-
-
-Launch = Callable[[Sequence[str], Path | None, Path], Process]  # command, working directory, file for what it prints
-
-
-def launch(command: Sequence[str], cwd: Path | None, log: Path) -> Process:
-    """Start a process in a session of its own: a Ctrl-C meant for us must not stop it before we have done with it."""
-    with log.open("wb") as target:
-        return subprocess.Popen(
-            command, cwd=cwd, stdout=target, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
-        )
-
-
-class Server:
+class Server(ServerProcess):
     """`monailabel start_server` on 127.0.0.1, from entering the context until leaving it.
 
     Args:
@@ -80,7 +60,6 @@ class Server:
             self._command += ["--conf", key, value]
         self._log, self._cwd, self._port, self._start_timeout = log, cwd, port, start_timeout
         self._launch = launch
-        self._process: Process | None = None
 
     @property
     def url(self) -> str:
@@ -89,18 +68,8 @@ class Server:
     def __enter__(self) -> "Server":
         self._port = self._port or _free_port()
         command = [*self._command, "--host", "127.0.0.1", "--port", str(self._port)]
-        self._process = self._launch(command, self._cwd, self._log)
-        try:
-            self._wait_until_it_answers()
-        except BaseException:
-            self.stop()
-            raise
+        self._start(command, self._cwd, self._log, self._launch)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def check(self) -> None:
         """Raises ServerError with the end of the log if the process is gone."""
@@ -119,26 +88,6 @@ class Server:
         if self._process is None:
             raise ServerError("the server does not run")
         return self._process.pid
-
-    def kill(self) -> None:
-        """Ends the server and all its children as a power cut would."""
-        process, self._process = self._process, None
-        if process is not None:
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
-
-    def stop(self) -> None:
-        """Ends the server and all its children: politely, and after 15 seconds without asking."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        _signal_group(process, signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            _signal_group(process, signal.SIGKILL)
-            process.wait()
-        _signal_group(process, signal.SIGKILL)  # children that outlived it, such as a training process
 
     def _wait_until_it_answers(self) -> None:
         end = time.monotonic() + self._start_timeout
@@ -298,10 +247,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _signal_group(process: Process, number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass  # all gone already

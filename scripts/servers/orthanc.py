@@ -8,14 +8,14 @@ with Orthanc(folder, port=8052) as server:
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import requests
+
+from scripts.servers.processes import ServerProcess
 
 INSTALL = "sudo apt-get install orthanc orthanc-dicomweb"
 PLUGIN = "libOrthancDicomWeb.so"
@@ -44,7 +44,7 @@ def find_orthanc() -> tuple[Path, Path]:
     return Path(program), plugin
 
 
-class Orthanc:
+class Orthanc(ServerProcess):
     """Orthanc on this machine, from entering the context until leaving it; what it was given stays in its folder.
 
     Args:
@@ -54,7 +54,6 @@ class Orthanc:
 
     def __init__(self, folder: Path, port: int) -> None:
         self._folder, self._port = folder.resolve(), port
-        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -77,34 +76,8 @@ class Orthanc:
         self._folder.mkdir(parents=True, exist_ok=True)
         settings = self._folder / "orthanc.json"
         settings.write_text(json.dumps(self._settings(plugin), indent=1) + "\n")
-        with (self._folder / "orthanc.log").open("wb") as log:
-            # A session of its own: a Ctrl-C is for the server that uses Orthanc, which is to end first
-            self._process = subprocess.Popen(
-                [str(program), str(settings)], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        try:
-            self._wait_until_it_answers()
-        except BaseException:
-            self.stop()
-            raise
+        self._start([str(program), str(settings)], None, self._folder / "orthanc.log")
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End it: politely, and after 15 seconds without asking."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
     def _settings(self, plugin: Path) -> dict[str, Any]:
         return {

@@ -17,7 +17,8 @@ from typing import Any
 from scripts.measure.torture import burdens, doors
 from scripts.measure.torture.lists import label_file, write_studies, write_weights
 from scripts.measure.torture.target import SECRET, Target, served
-from scripts.servers.client import Launch, Server, ServerError
+from scripts.servers.client import Server, ServerError
+from scripts.servers.processes import Launch
 
 Attack = Callable[[Target], Iterator[str]]
 TOGETHER: Sequence[Attack] = (  # one after the other on one server

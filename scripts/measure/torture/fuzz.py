@@ -12,7 +12,8 @@ from typing import Any
 import requests
 
 from scripts.measure.torture.lists import write_studies, write_weights
-from scripts.servers.client import Launch, Server
+from scripts.servers.client import Server
+from scripts.servers.processes import Launch
 
 # What starts processes of minutes, or reads another server
 LEFT_OUT = r"^/(train|batch|scoring|proxy|model|logs/gpu|oneprompt/(training|versions|specialist|uniseg))"

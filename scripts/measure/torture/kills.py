@@ -24,7 +24,8 @@ import numpy as np
 import requests
 
 from scripts.measure.torture.lists import click, label_file, write_studies, write_weights
-from scripts.servers.client import Client, Launch, Server, ServerError
+from scripts.servers.client import Client, Server, ServerError
+from scripts.servers.processes import Launch
 
 STUDIES, SAVERS = 6, 3  # studies of the list; the first of them get labels of people, the others masks of the job
 PATIENCE = 3600.0  # seconds: trainings let everything else go first

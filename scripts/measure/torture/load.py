@@ -18,7 +18,8 @@ import psutil
 import requests
 
 from scripts.measure.torture.lists import click, label_file, shape_of, write_studies, write_weights
-from scripts.servers.client import Launch, Server
+from scripts.servers.client import Server
+from scripts.servers.processes import Launch
 
 PAUSE = 0.2  # seconds between requests of /info/
 TURNS = 8  # of an annotator's clicks one is followed by a saved label, which is fetched again
