@@ -62,7 +62,7 @@ def test_mutated_files_are_read_or_refused_with_words(capsys):
 def test_a_server_that_does_not_start_says_why_and_leaves_no_process(launch, tmp_path):
     conf = {"weights": str(tmp_path / "none.safetensors")}
     server = Server(tmp_path, log=tmp_path / "log", conf=conf, launch=launch)
-    with pytest.raises(ServerError, match="must be an existing file"), server:
+    with pytest.raises(ServerError, match="path of an existing file"), server:
         pass
     with pytest.raises(ServerError, match="does not run"):
         _ = server.pid
