@@ -7,20 +7,49 @@ arithmetic); beside them stay MONAI Label's `random` and `first`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.tasks.activelearning.first import First
 
 from infers.errors import NotFound
-from infers.label_records import AUTOMATIC, PROMPTED
+from infers.label_records import AUTOMATIC, PROMPTED, LabelRecord
 from infers.patches.random_strategy import AnyStudy
-from infers.study_list.studies import Studies
+from infers.study_list.predicted_quality import PredictedQuality
 from lib.inference.ranking import representativeness, worth
 
 HANDED_OUT = 600.0  # seconds during which a study that somebody was given is given to nobody else, if there are others
+
+
+class Store(Protocol):
+    """What is needed of the datastore."""
+
+    def get_unlabeled_images(self) -> list[str]: ...
+    def get_image_info(self, image_id: str) -> dict[str, Any]: ...
+    def records(self, image_id: str) -> dict[str, LabelRecord]: ...
+
+
+class DescriptorSource(Protocol):
+    """What is needed of the descriptors (`infers.study_list.descriptors.Descriptors`)."""
+
+    def known(self, ids: Iterable[str]) -> tuple[list[str], np.ndarray]: ...
+    def refresh(self) -> None: ...
+
+
+class RankedStudies(Protocol):
+    """What is needed of the study list (`infers.study_list.studies.Studies`)."""
+
+    @property
+    def store(self) -> Store: ...
+    @property
+    def descriptors(self) -> DescriptorSource: ...
+    @property
+    def models(self) -> Collection[str]: ...
+    @property
+    def quality(self) -> PredictedQuality: ...
+    def templates(self) -> dict[str, str]: ...
 
 
 class RankedStrategy(Strategy):
@@ -29,7 +58,7 @@ class RankedStrategy(Strategy):
     Studies without a descriptor (`infers/study_list/descriptors.py`) come after all others, in the list's order.
     """
 
-    def __init__(self, studies: Studies, description: str) -> None:
+    def __init__(self, studies: RankedStudies, description: str) -> None:
         super().__init__(description)
         self._studies = studies
 
@@ -67,7 +96,7 @@ class RankedStrategy(Strategy):
 class FirstToLabel(RankedStrategy):
     """`oneprompt_first`: the study that is most like all others."""
 
-    def __init__(self, studies: Studies) -> None:
+    def __init__(self, studies: RankedStudies) -> None:
         super().__init__(studies, "The study most like all others: the best one to begin with")
 
     def scores(self, ids: list[str], descriptors: np.ndarray) -> np.ndarray:
@@ -78,7 +107,7 @@ class FirstToLabel(RankedStrategy):
 class NextToLabel(RankedStrategy):
     """`oneprompt_next`: the study whose correction promises most for the others."""
 
-    def __init__(self, studies: Studies) -> None:
+    def __init__(self, studies: RankedStudies) -> None:
         super().__init__(studies, "Low predicted quality, far from the templates, and many studies like it")
 
     def scores(self, ids: list[str], descriptors: np.ndarray) -> np.ndarray:
@@ -100,7 +129,7 @@ class NextToLabel(RankedStrategy):
         return 1 - (self._studies.quality.lowest(made) or 0.0)
 
 
-def strategies(studies: Studies) -> dict[str, Strategy]:
+def strategies(studies: RankedStudies) -> dict[str, Strategy]:
     """The strategies by name; clients show the first one first."""
     return {
         "oneprompt_next": NextToLabel(studies),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
@@ -12,15 +13,32 @@ from infers.serving.clients import client_control
 from infers.study_list.studies import LIST_UNET
 from infers.tasks.oneprompt import Engine, OnePromptTask
 from infers.tasks.request import structures
-from lib.finetuning.served_list_unet import WON_FROM, ServedListUNet
+from lib.finetuning.served_list_unet import WON_FROM
 from lib.imaging.images import Image
 from lib.segmenters.contract import Prediction
+
+
+class Vocabulary(Protocol):
+    """What is needed of a list-specific U-Net (`lib.segmenters.list_unet.ListUNet`)."""
+
+    @property
+    def structures(self) -> tuple[str, ...]: ...
+
+
+class ListUNetSource(Protocol):
+    """What is needed of the one that is served (`lib.finetuning.served_list_unet.ServedListUNet`)."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def current(self) -> Vocabulary | None: ...
+    def status(self) -> dict[str, Any]: ...
 
 
 class ListUNetTask(OnePromptTask):
     """`oneprompt_specialist`: what the list-specific U-Net learnt, also where a mask is stored already."""
 
-    def __init__(self, engine: Engine, served: ServedListUNet) -> None:
+    def __init__(self, engine: Engine, served: ListUNetSource) -> None:
         super().__init__(engine, InferType.SEGMENTATION, 3, "One-Prompt with a network of this study list alone")
         self.served = served
 

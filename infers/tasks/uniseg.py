@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Protocol
 
 from monailabel.interfaces.tasks.infer_v2 import InferType
 from pydantic import BeforeValidator, Field
@@ -12,12 +13,12 @@ from infers.errors import ClientError
 from infers.guards import checked
 from infers.tasks.oneprompt import Engine, OnePromptTask
 from infers.tasks.request import Wanted, structures
-from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.imaging.images import Image, ImageError, read_channels
 from lib.parsing import AnyChoice, AnyText, Part
 from lib.segmenters.contract import Prediction
 from lib.segmenters.registry import UNISEG_MODEL
 from lib.segmenters.uniseg.model import UniSegModel
+from lib.segmenters.uniseg.segmenter import UniSegSegmenter
 from lib.segmenters.uniseg.study import Study
 from lib.segmenters.uniseg.tasks import TaskError, fitting, guess_modality
 
@@ -41,6 +42,17 @@ class Tasks(Part):
     ] = ()
 
 
+class UniSegSource(Protocol):
+    """What is needed of the UniSeg that is served (`lib.finetuning.uniseg.served.ServedUniSeg`)."""
+
+    @property
+    def model(self) -> UniSegModel | None: ...
+    @property
+    def segmenter(self) -> UniSegSegmenter | None: ...
+    @property
+    def file(self) -> Path: ...
+
+
 class UniSegTask(OnePromptTask):
     """`uniseg`: structures by request (`label`, OHIF's class prompts), by the option `task`, or all that fit.
 
@@ -49,7 +61,7 @@ class UniSegTask(OnePromptTask):
     grid, as ids with commas between.
     """
 
-    def __init__(self, engine: Engine, served: ServedUniSeg) -> None:
+    def __init__(self, engine: Engine, served: UniSegSource) -> None:
         super().__init__(engine, InferType.SEGMENTATION, 3, "One 3-D network for all structures of a project")
         self.served = served
 

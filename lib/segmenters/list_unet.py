@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,10 +32,9 @@ from lib.networks.answers import finite
 from lib.networks.checkpoints import CheckpointError, hash_of, load_network, read_provenance, save_network
 from lib.networks.list_unet import NEIGHBOURS, ListUNetNetwork
 from lib.segmenters.beside import Beside
-from lib.segmenters.contract import Prediction
+from lib.segmenters.contract import Prediction, Segmenter
 from lib.segmenters.registry import LIST_UNET_MODEL
 from lib.segmenters.second_opinion import SecondOpinion
-from lib.segmenters.slice_segmenter import SliceSegmenter
 
 PATCH = 128  # side of what the network sees at once, in pixels
 LONGEST = (128, 256)  # a slice's longer side is brought between these, which bounds the time for large ones
@@ -122,6 +121,34 @@ class ListUNet:
         return SecondOpinion(stack, volumes, self.weight)
 
 
+class GivesOpinions(Protocol):
+    """What is needed of a `ListUNet`."""
+
+    @property
+    def structures(self) -> tuple[str, ...]: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def hash(self) -> str: ...
+    def opinion(
+        self, image: Image, names: Collection[str] | None = None, control: Control = Control()
+    ) -> SecondOpinion: ...
+
+
+class TakesOpinions(Segmenter, Protocol):
+    """A segmenter by templates that listens to a second opinion (`SliceSegmenter`)."""
+
+    def segment(
+        self,
+        image: Image,
+        templates: Sequence[Template],
+        labels: Mapping[str, int],
+        *,
+        control: Control = Control(),
+        second: SecondOpinion | None = None,
+    ) -> Prediction: ...
+
+
 class ListUNetSegmenter(Beside):
     """One-Prompt with a list-specific U-Net beside it; a `lib.segmenters.contract.Segmenter`.
 
@@ -134,7 +161,7 @@ class ListUNetSegmenter(Beside):
 
     model = LIST_UNET_MODEL
 
-    def __init__(self, by_templates: SliceSegmenter, unet: ListUNet) -> None:
+    def __init__(self, by_templates: TakesOpinions, unet: GivesOpinions) -> None:
         super().__init__(by_templates, unet.hash)
         self.by_templates, self.unet = by_templates, unet
 

@@ -104,7 +104,7 @@ def mask_record(model: str = MODEL, **params: Any) -> LabelRecord:
     return LabelRecord(provenance=Provenance.from_json(params, model))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Wait for a condition that another thread makes true."""
     ticking = threading.Event()
     for _ in range(int(seconds / 0.01)):

@@ -253,8 +253,8 @@ def test_a_click_on_an_accepted_study_keeps_its_other_structures(office):
     office.studies.labels.learn(["organ", "lesion"])
     names = {"organ": 1, "lesion": 2}
     mask = write_nifti(office.label.parent / "two.nii.gz", organ + lesion, office.studies.image("s1").affine)
-    params = {"label_names": names, "structures": names}
-    assert office.store.save_automatic("s1", mask, mask_record(**params), office.studies.models)
+    record = mask_record(label_names=names, structures=names)
+    assert office.store.save_automatic("s1", mask, record, office.studies.models)
     assert office.decisions.accept(["s1"], "Ada", {}).done == ["s1"]
     clicked = np.roll(organ, 1, axis=1)
     office.acceptance.put("s1", Prediction(clicked, {"organ": 1}, {}, {"templates": []}))

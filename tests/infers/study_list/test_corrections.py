@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import infers.study_list.corrections
-from infers.label_records import AUTOMATIC, FINAL
+from infers.label_records import AUTOMATIC, FINAL, Provenance
 from infers.study_list.corrections import Corrections
 from infers.study_list.predicted_quality import PredictedQuality
 from lib.imaging.images import read_label
@@ -13,7 +13,7 @@ from lib.inference.control import Cancelled, Control
 from lib.quality.estimate import estimate_quality, quality_record
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Prediction
-from tests.infers.fakes import FakePredictor, StoppedWhen, make_studies, mask_record
+from tests.infers.fakes import FakePredictor, StoppedWhen, make_studies
 from tests.samples import organ_volume, write_nifti
 
 PLAIN = Estimator(["reverse"], [0.5], [0.25], [[{"weights": [[1.0]], "bias": [0.0]}]])
@@ -162,8 +162,8 @@ def test_one_template_and_no_template_have_nothing_to_check(studies, corrections
 
 
 def test_a_record_from_before_there_were_estimates_says_what_it_always_said():
-    assert PredictedQuality().of(mask_record(quality={"organ": 0.4}).provenance)["organ"].dice == 0.4
-    assert PredictedQuality().of(mask_record().provenance) == {}
+    assert PredictedQuality().of(Provenance.from_json({"quality": {"organ": 0.4}}))["organ"].dice == 0.4
+    assert PredictedQuality().of(Provenance.from_json({})) == {}
 
 
 def test_a_broken_file_of_checks_is_made_anew(studies, tmp_path):

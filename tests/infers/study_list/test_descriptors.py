@@ -80,7 +80,7 @@ def test_a_study_is_looked_at_when_somebody_needs_it(store):
     assert looks.get("s1") is None
     assert looks.known(["s1"])[0] == []
     look = looks.of("s1")
-    np.testing.assert_array_equal(look, looks.get("s1"))
+    np.testing.assert_array_equal(look, np.array(looks.get("s1")))
 
 
 def test_all_writing_together_grows_as_the_list_does(monkeypatch, tmp_path):

@@ -40,7 +40,7 @@ def test_labels_are_mapped_by_name_for_each_study(folder):
     assert studies.labels.names == {"liver": 1}  # spleen is named but not painted
     template = studies.bank.get("s1")
     assert template.structures == ("liver",)
-    np.testing.assert_array_equal(template.prompt_of("liver").mask, organ_volume(0)[1] == 1)
+    np.testing.assert_array_equal(np.array(template.prompt_of("liver").mask), organ_volume(0)[1] == 1)
 
 
 def test_values_that_nothing_names_are_the_configured_labels(folder):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
 from lib.inference.templates import Template, TemplateError
 from lib.segmenters.contract import Capabilities, Prediction
+from lib.segmenters.uniseg.model import UniSegModel
+from lib.segmenters.uniseg.segmenter import UniSegSegmenter
 
 
 class FakeStudies:
@@ -86,6 +90,33 @@ class FakeModel:
 
     path = Path("weights.safetensors")
     segmenter = Clicked()
+
+
+@dataclass
+class FakeListUNet:
+    """Knows some structures."""
+
+    structures: tuple[str, ...] = ()
+
+
+@dataclass
+class FakeServedListUNet:
+    """Offers that, or nothing."""
+
+    current: FakeListUNet | None
+    path: Path = Path("list_unet.safetensors")
+
+    def status(self) -> dict[str, Any]:
+        return {"structures": list(self.current.structures), "won_from": 6} if self.current else {}
+
+
+@dataclass
+class FakeServedUniSeg:
+    """Offers a model, or nothing."""
+
+    model: UniSegModel | None
+    segmenter: UniSegSegmenter | None
+    file: Path = Path("uniseg.safetensors")
 
 
 def make_engine(folder: Path, *configured: str, answer: np.ndarray | None = None) -> Engine:

@@ -1,12 +1,10 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from infers.errors import ClientError
 from infers.tasks.list_unet import ListUNetTask
 from lib.imaging.images import Image
-from tests.infers.tasks.fakes import make_engine
+from tests.infers.tasks.fakes import FakeListUNet, FakeServedListUNet, make_engine
 
 IMAGE = Image(np.arange(24.0).reshape(2, 3, 4), np.eye(4))
 
@@ -15,11 +13,7 @@ IMAGE = Image(np.arange(24.0).reshape(2, 3, 4), np.eye(4))
 def task(tmp_path):
     """The task on a list with two structures, of which the list-specific U-Net knows one."""
     engine = make_engine(tmp_path, "liver", "spleen")
-    offered = SimpleNamespace(structures=("spleen",))
-    served = SimpleNamespace(
-        current=offered, path=tmp_path / "s.safetensors", status=lambda: {"structures": ["spleen"], "won_from": 6}
-    )
-    return ListUNetTask(engine, served)
+    return ListUNetTask(engine, FakeServedListUNet(FakeListUNet(("spleen",))))
 
 
 def test_clients_see_it_while_there_is_one_with_what_it_learnt_and_from_how_many_labels_on(task):

@@ -92,7 +92,7 @@ def test_an_uploaded_mask_is_refined():
     mask = np.zeros(SHAPE, bool)
     mask[2:5, 2:5, 2:5] = True
     prompt = click_prompts({"label": "liver", "background": [[3, 3, 3]]}, SHAPE, LABELS, {"liver": mask})["liver"]
-    np.testing.assert_array_equal(prompt.previous, mask)
+    np.testing.assert_array_equal(np.array(prompt.previous), mask)
     assert prompt.background == ((3, 3, 3),)
 
 
@@ -135,9 +135,9 @@ def test_strokes_refine_the_mask_of_the_selected_structure():
     painted, request = scribbles()
     prompts = scribble_prompts(request, painted, SHAPE, ())
     assert list(prompts) == ["liver"]
-    np.testing.assert_array_equal(prompts["liver"].doodle, painted == 3)
-    np.testing.assert_array_equal(prompts["liver"].background_doodle, painted == 2)
-    np.testing.assert_array_equal(prompts["liver"].previous, painted == 1)
+    np.testing.assert_array_equal(np.array(prompts["liver"].doodle), painted == 3)
+    np.testing.assert_array_equal(np.array(prompts["liver"].background_doodle), painted == 2)
+    np.testing.assert_array_equal(np.array(prompts["liver"].previous), painted == 1)
     assert prompts["liver"].mask is None
 
 
@@ -145,7 +145,7 @@ def test_without_strokes_the_masks_are_the_prompts():
     painted, request = scribbles()
     painted[painted > 1] = 0
     prompts = scribble_prompts({**request, "selected_label_name": None}, painted, SHAPE, ())
-    np.testing.assert_array_equal(prompts["liver"].mask, painted == 1)
+    np.testing.assert_array_equal(np.array(prompts["liver"].mask), painted == 1)
 
 
 def test_values_without_label_info_are_the_configured_structures():
@@ -186,8 +186,8 @@ def test_prompts_of_every_kind_come_in_one_object():
     assert (liver.foreground, liver.background) == (((1, 2, 3),), ((4, 5, 6),))
     assert liver.box == (0, 10, 2, 9, 3, 4)
     assert liver.previous is not None
-    assert np.argwhere(spleen.doodle).tolist() == [[1, 1, 1], [2, 1, 1]]
-    assert np.argwhere(spleen.background_doodle).tolist() == [[0, 0, 0]]
+    assert np.argwhere(np.array(spleen.doodle)).tolist() == [[1, 1, 1], [2, 1, 1]]
+    assert np.argwhere(np.array(spleen.background_doodle)).tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize(

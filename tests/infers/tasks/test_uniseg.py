@@ -1,7 +1,7 @@
 """`uniseg` as clients see it."""
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -9,11 +9,11 @@ import pytest
 
 from infers.errors import ClientError
 from infers.names import LabelMap
-from infers.serving.priority_lock import PriorityLock
 from infers.tasks.uniseg import ALL, UniSegTask
 from lib.imaging.images import read_image, read_label
 from lib.segmenters.uniseg.segmenter import UniSegSegmenter
 from lib.segmenters.uniseg.tasks import Channel, Task
+from tests.infers.tasks.fakes import FakeServedUniSeg, FakeStudies, make_engine
 from tests.lib.segmenters.uniseg.fakes import GREY, thresholds
 from tests.lib.segmenters.uniseg.test_study import oriented
 
@@ -43,10 +43,8 @@ def volume() -> np.ndarray:
 @pytest.fixture
 def task(tmp_path: Path) -> UniSegTask:
     model = thresholds(TASKS)
-    studies = SimpleNamespace(image=lambda name: read_image(tmp_path / f"{name}.nii.gz"))
-    engine = SimpleNamespace(studies=studies, labels=LabelMap(tmp_path / "labels.json"), priority_lock=PriorityLock())
-    served = SimpleNamespace(model=model, segmenter=UniSegSegmenter(model), file=tmp_path / "u.safetensors")
-    return UniSegTask(engine, served)  # type: ignore[arg-type]
+    engine = replace(make_engine(tmp_path), studies=FakeStudies(tmp_path))
+    return UniSegTask(engine, FakeServedUniSeg(model, UniSegSegmenter(model)))
 
 
 def test_clients_see_tasks_structures_and_licence_while_there_is_a_model(task: UniSegTask) -> None:
