@@ -30,6 +30,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lib.imaging.images import ImageError
+from scripts.command_line import parser_of
 from scripts.measure.study_list import StudyListError, copy_studies, find_studies
 from scripts.phantoms.phantom import make_phantom
 from scripts.servers.client import Server, ServerError, ended_by_signals
@@ -209,13 +210,7 @@ def rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.time_annotate",
-        description=summary,
-        epilog=details,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("time_annotate", __doc__)
     parser.add_argument("--studies", type=Path, required=True, metavar="IMAGES", help="a study folder")
     parser.add_argument("--study", default="", metavar="ID", help="which to open (default: what the page begins with)")
     parser.add_argument("--structure", default="organ", metavar="NAME", help="what it is called (default organ)")

@@ -51,7 +51,7 @@ def test_views_are_encoded_once_and_not_kept_without_end(network, monkeypatch):
     views.dice(stack, masks)
     views.take(stack, [(1, 0), (2, 0), (3, 0)])
     assert network.network.encoded == encoded
-    monkeypatch.setattr("lib.quality.augmented_views.REMEMBERED", 1)
+    monkeypatch.setattr("lib.quality.augmented_views.ROOM", 1)
     few = AugmentedViews(network)
     assert len(few.take(stack, [(0, 0), (4, 0)])) == 2
     few.take(stack, [(4, 0)])
