@@ -12,6 +12,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -154,14 +155,17 @@ def names_that_are_long(target: Target) -> Iterator[str]:
     source = (target.studies / "s0.nii.gz").read_bytes()
     for name in ("n" * 220, "ü" * 110):
         (target.studies / f"{name}.nii.gz").write_bytes(source)
-        if not target.wait(lambda name=name: served(  # type: ignore[misc]
-                target.ask("GET", "/datastore/image/info", params={"image": name})), 90):  # fmt: skip
+        if not target.wait(partial(_is_listed, target, name), 90):
             yield f"a name of {len(name.encode())} bytes is not listed"
             continue
         label = {"label": ("l.nii.gz", (target.folder / "label0.nii.gz").read_bytes())}
         answer = target.ask("PUT", "/datastore/label", params={"image": name, "tag": "draft"}, files=label)
         if not served(answer):
             yield f"a name of {len(name.encode())} bytes cannot be labelled: {answer.status_code}"
+
+
+def _is_listed(target: Target, name: str) -> bool:
+    return name in target.ask("GET", "/oneprompt/status").json()["studies"]
 
 
 def write_damaged(studies: Path) -> None:
