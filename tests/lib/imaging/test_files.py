@@ -1,5 +1,6 @@
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,20 @@ def test_arrays_come_back_from_their_bytes(tmp_path, compress):
     (tmp_path / "a.npz").write_bytes(array_bytes({"a": np.array([{}])}))
     with pytest.raises(ValueError, match="pickle"):
         read_arrays(tmp_path / "a.npz")
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_it_is_said(tmp_path, monkeypatch):
+    order, fsync, replace = [], os.fsync, os.replace
+
+    def noted_fsync(handle):
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "bytes")
+        fsync(handle)
+
+    def noted_replace(*paths):
+        order.append("name")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_atomically(tmp_path / "label.nii.gz", b"new")
+    assert order == ["bytes", "name", "folder"]
