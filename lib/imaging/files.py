@@ -48,7 +48,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def _flush_names(folder: Path) -> None:
-    """A new name is on the disk when its folder is; some network file systems do not take that, and keep names sooner."""
+    """A new name is on the disk when its folder is. Some network file systems refuse that, and keep names at once."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
