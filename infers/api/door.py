@@ -170,7 +170,7 @@ def check_origin(headers: Headers, hosts: Collection[str]) -> None:
         return
     raise ClientError(
         f"requests that change something must come from this server's own pages, not from {origin or 'another site'}; "
-        "list that address in MONAI_LABEL_CORS_ORIGINS to allow it",
+        "start it with --conf hosts NAME to allow those of another host",
         403,
     )
 

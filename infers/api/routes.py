@@ -28,7 +28,7 @@ from infers.errors import Busy, ClientError, ClientGone, ServerUnreachable, dico
 from infers.guards import check_names
 from infers.operations.logs import log_request
 from infers.operations.metrics import Metrics
-from infers.patches.server import allow_local_pages_only, put_before, put_first, raise_threads
+from infers.patches.server import allow_own_pages_only, put_before, put_first, raise_threads
 from infers.patches.stock_routes import add_stock_routes
 from infers.records import RecordError
 from lib.finetuning.versions import VersionError
@@ -81,7 +81,7 @@ def install(server: FastAPI, app: App, sessions: Sessions | None) -> Lines:
     ):
         server.add_exception_handler(kind, _answer)
     if not settings.MONAI_LABEL_CORS_ORIGINS:
-        allow_local_pages_only(server)
+        allow_own_pages_only(server, app.config.hosts)
     put_before(server, Door, hosts=app.config.hosts, limits=app.limits, answered=_counted(server, app, lines))
     raise_threads()
     return lines

@@ -3,7 +3,8 @@ routes or middleware."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -13,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute
 
 THREADS = 64
-LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+OWN_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\]{})(:\d+)?"
 
 
 def put_first(server: FastAPI, routes: Sequence[BaseRoute]) -> None:
@@ -21,13 +22,14 @@ def put_first(server: FastAPI, routes: Sequence[BaseRoute]) -> None:
     server.router.routes[0:0] = routes
 
 
-def allow_local_pages_only(server: FastAPI) -> None:
-    """Let pages of this machine alone read answers: MONAI Label's CORS reflects every origin, with credentials, so that
-    any web site could read patients' images through the annotator's browser."""
+def allow_own_pages_only(server: FastAPI, hosts: Collection[str]) -> None:
+    """Let pages of this machine and of these hosts alone read answers: MONAI Label's CORS reflects every origin, with
+    credentials, so that any web site could read patients' images through the annotator's browser."""
+    names = "".join(f"|{re.escape(f'[{host}]' if ':' in host else host)}" for host in hosts)
     others = [entry for entry in server.user_middleware if getattr(entry, "cls", None) is not CORSMiddleware]
     own = Middleware(
         CORSMiddleware,
-        allow_origin_regex=LOCAL_PAGES,
+        allow_origin_regex=OWN_PAGES.format(names),
         allow_credentials=True,
         allow_methods=["*"],
         allow_headers=["*"],
