@@ -102,10 +102,9 @@ class Assembly:
         self.changes, self.lock = Changes(), PriorityLock()  # and whose turn it is at the network
         self.memory = Memory.of(self.config.memory)
         self.image_cache = ImageCache(self.memory.images)
+        features, answers = self.memory.features, self.memory.answers
         settings = SegmenterSettings(
-            templates_per_query=self.config.templates,
-            cache_bytes=self.memory.features,
-            kept_bytes=self.memory.answers,
+            templates_per_query=self.config.templates, cache_bytes=features, kept_bytes=answers
         )
         self.model = ServedModel(
             self.config.weights or SHIPPED_WEIGHTS,
@@ -240,10 +239,8 @@ class Assembly:
     @cached_property
     def engine(self) -> Engine:
         """What the infer tasks share."""
-        recent = RecentResults(self.memory.answers)
-        return Engine(
-            self.studies, self.studies.labels, self.model, self.lock, self.acceptance, recent, self.image_cache
-        )
+        labels, recent = self.studies.labels, RecentResults(self.memory.answers)
+        return Engine(self.studies, labels, self.model, self.lock, self.acceptance, recent, self.image_cache)
 
     @cached_property
     def desk(self) -> Desk:

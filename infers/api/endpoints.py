@@ -83,8 +83,8 @@ def own_router(app: App, sessions: Sessions | None, lines: Lines | None = None) 
 
 def _add_oneprompt(router: APIRouter, app: App) -> None:
     @router.get("/oneprompt/status", tags=["One-Prompt"])
-    def status(user: User = USER) -> dict[str, Any]:
-        return app.status.of_list()
+    def status(all: bool = False, user: User = USER) -> dict[str, Any]:
+        return app.status.of_list(all)
 
     @router.post("/oneprompt/job", status_code=202, tags=["One-Prompt"])
     def start_job(user: User = ANNOTATOR) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,7 @@ from infers.limits import MB
 from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.acceptance import Acceptance
-from infers.study_list.rows import Page, Row, Wanted, make_rows, select
+from infers.study_list.rows import Page, Row, Rows, Wanted, select
 from infers.study_list.studies import Studies
 from infers.study_list.template_check import TemplateCheck
 
@@ -47,6 +48,7 @@ class Board:
     ) -> None:
         self._studies, self._job, self._acceptance = studies, job, acceptance
         self._template_check, self._exposure = check, exposure
+        self._lock, self._rows = threading.Lock(), Rows(studies)
         self._thumbnails = Thumbnails(studies, pictures)
         self.decisions = Decisions(studies, acceptance, changed, job.trigger)
 
@@ -57,7 +59,8 @@ class Board:
 
     def rows(self) -> list[Row]:
         """Every study as it stands now."""
-        return make_rows(self._studies, self._job.status().failed, self._acceptance.waiting())
+        with self._lock:
+            return self._rows.make(self._job.status().failed, self._acceptance.waiting())
 
     def page(self, wanted: Wanted) -> Page:
         """Some of them. Raises NotFound where a study is wanted that does not exist."""

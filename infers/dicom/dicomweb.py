@@ -102,6 +102,14 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
             records[FINAL] = LabelRecord()
         return records
 
+    @property
+    def version(self) -> None:
+        """What the server has changes without a word."""
+
+    def overview(self) -> dict[str, dict[str, LabelRecord]]:
+        """As `StudyStore.overview`."""
+        return {image_id: self.records(image_id) for image_id in self.list_images()}
+
     def label(self, image_id: str, tag: str) -> StoredLabel | None:
         """As `StudyStore.label`; of a final label, one that is newer on the server is fetched first."""
         if tag == FINAL:

@@ -221,8 +221,11 @@ class Propagation:
         """Segment until nothing is left to do, or somebody cancels."""
         finished, started, began = 0, time.time(), time.monotonic()
         running: Running = {}
+        pending: list[str] = []
+        looked: tuple[str, int] | None = None  # at the whole list, when it and the news were so
         while True:
-            if self._cancelled and running:
+            if self._cancelled:
+                looked = None
                 self._collect(running, ALL_COMPLETED)
             with self._condition:
                 self._wanted, news = False, self._news
@@ -231,7 +234,8 @@ class Propagation:
             reasons = {id: reason for id, (at, reason) in self._failed.items() if at == (list_state, stamp(id))}
             if not running:
                 self._studies.store.check_there()
-            pending = self._studies.pending()
+            if fresh := looked != (list_state, news):
+                pending, looked = self._studies.pending(), (list_state, news)
             underway = [image_id for image_id, _ in running.values()]
             todo = [image_id for image_id in pending if image_id not in reasons and image_id not in underway]
             done = self._studies.count_without_final() - len(pending)
@@ -240,6 +244,9 @@ class Propagation:
                     self._cancelled = False
                     self._set(state="cancelled", done=done, total=done + len(pending), current=None, eta_seconds=None)
                     return
+            if not todo and not running and not fresh:
+                looked = None  # done with what there was at the last look
+                continue
             if not todo and not running:
                 if finished or self._status.state != "idle":  # a look that finds nothing to do is no run
                     state = "failed" if reasons and not done else "done"
@@ -255,28 +262,39 @@ class Propagation:
             self._set(state="running", run=self._status.run + (not finished and not running), started=started,
                       done=done, total=done + len(pending), current=ahead[0], failed=reasons,
                       eta_seconds=eta)  # fmt: skip
-            self._aside(self._before, news)
-            room = self._engine.width - len(running) if todo else 0
-            still = set(self._studies.pending()) if room > 0 else set()
-            for image_id in [image_id for image_id in todo if image_id in still][: max(room, 0)]:
+            if fresh:
+                self._aside(self._before, news)
+            over: set[str] = set()
+            for image_id in todo:
+                if len(running) >= self._engine.width:
+                    break
+                if not self._studies.is_pending(image_id):
+                    self._failed.pop(image_id, None)
+                    over.add(image_id)
+                    continue
                 tried = (list_state, stamp(image_id))  # before it is read: it may be in the middle of being copied
                 running[self._engine.submit(partial(self._segment, image_id, news, tried[1]))] = (image_id, tried)
-            finished += self._collect(running, FIRST_COMPLETED) if running else 1
+            over |= self._collect(running, FIRST_COMPLETED) if running else set()
+            finished += len(over)
+            pending = [image_id for image_id in pending if image_id not in over or image_id in self._failed]
 
-    def _collect(self, running: Running, until: str) -> int:
-        """Wait for studies that are under way, and note why some failed; returns how many were done.
+    def _collect(self, running: Running, until: str) -> set[str]:
+        """Wait for studies that are under way, and note why some failed; returns those that were done.
 
         Raises:
             ConnectionError, ClusterError, OSError: what all studies need is away; none is under way then.
         """
         done, _ = futures.wait(running, return_when=until)
+        over = set()
         for future in done:
             if future.exception() is not None:
                 futures.wait(running)
             image_id, tried = running.pop(future)
+            self._failed.pop(image_id, None)
             if reason := future.result():
                 self._failed[image_id] = (tried, reason)
-        return len(done)
+            over.add(image_id)
+        return over
 
     def _aside(self, act: Aside, news: int) -> None:
         """What goes with a run beside its masks; should it fail, the masks are made all the same."""

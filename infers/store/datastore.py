@@ -50,24 +50,22 @@ class StudyStore(StudyFiles):
     def label(self, image_id: str, tag: str) -> StoredLabel | None:
         """The label of an image with this tag, or None. Its checksum is of the file as it is now."""
         with self._lock:
-            uri = LocalDatastore.get_label_uri(self, image_id, tag)
-            if not uri:
+            if (label := self._datastore.label(image_id, tag)) is None:
                 return None
-            path = Path(uri)
+            path = Path(LocalDatastore.get_label_uri(self, image_id, tag))
             try:
-                return StoredLabel(path, LabelRecord.from_json(self.get_label_info(image_id, tag)), checksum(path))
+                return StoredLabel(path, self._known.of(image_id, tag, label.info), checksum(path))
             except FileNotFoundError:
                 return None
 
     def records(self, image_id: str) -> dict[str, LabelRecord]:
         """{tag: what is recorded} of an image's labels. Raises NotFound."""
         with self._lock:
-            return {tag: LabelRecord.from_json(label.info) for tag, label in self._tags(image_id).items()}
+            return {tag: self._known.of(image_id, tag, label.info) for tag, label in self._tags(image_id).items()}
 
     def all_records(self) -> list[dict[str, LabelRecord]]:
         """The same for every image that the index knows."""
-        with self._lock:
-            return [StudyStore.records(self, image_id) for image_id in self._datastore.objects]
+        return list(StudyFiles.overview(self).values())
 
     def with_tag(self, tag: str) -> list[str]:
         """Ids of the images that have a label with this tag."""
@@ -94,7 +92,8 @@ class StudyStore(StudyFiles):
             if former is not None and LabelRecord.from_json(former).made_by(models) is None:
                 self.refresh()  # else the list would go on saying that there is none, or one of ours
                 return False
-            self._store(image_id, label, AUTOMATIC, record)
+            self._write(image_id, label, AUTOMATIC, record)
+            self._write_soon()
             return True
 
     def promote(self, masks: Mapping[str, tuple[str, LabelRecord]]) -> set[str]:
@@ -308,7 +307,9 @@ class StudyStore(StudyFiles):
             self._write(image_id, former.path, FORMER, former.record)
 
     def _unlink(self, image_id: str, tag: str) -> None:
-        Path(LocalDatastore.get_label_uri(self, image_id, tag)).unlink(missing_ok=True)
+        path = Path(LocalDatastore.get_label_uri(self, image_id, tag))
+        path.unlink(missing_ok=True)
+        self._left(path)
         self._sidecar(image_id, tag).unlink(missing_ok=True)
 
     def _store(self, image_id: str, source: Path, tag: str, record: LabelRecord) -> None:
@@ -325,6 +326,7 @@ class StudyStore(StudyFiles):
         content = source.read_bytes()
         write_sidecar(self._sidecar(image_id, tag), content, info)
         write_atomically(folder / name, content)
+        self._left(folder / name)
         if former and former.ext != extension:
             (folder / self._filename(image_id, former.ext)).unlink(missing_ok=True)
         labels[tag] = DataModel(info=info, ext=extension)

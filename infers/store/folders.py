@@ -69,6 +69,6 @@ def is_unicode(name: str) -> bool:
     return True
 
 
-def shown(path: Path) -> str:
+def shown(path: Path | str) -> str:
     """A path for people, of any bytes."""
     return str(path).encode("utf-8", "backslashreplace").decode()

@@ -6,6 +6,7 @@ shows; a text file only stands in the listing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,4 +175,5 @@ def _no_label(path: Path, folder: tuple[str, ...], contents: Contents) -> str:
 
 
 def _name(root: Path, path: Path) -> str:
-    return shown(path.relative_to(root) if path.is_relative_to(root) else path)
+    top = f"{root}{os.sep}"  # compared as text: a long list has tens of thousands of paths
+    return shown(str(path).removeprefix(top))

@@ -3,6 +3,9 @@
 MONAI Label keeps its index of images and labels in one file, which every process reads, changes and writes as it
 likes, and in one dictionary, which every thread clears and fills as it likes. Here whoever changes something holds a
 lock of this process and one of the study folder, has read what others wrote, and writes the index whole.
+
+The index is no truth, files are, and it is large on a long list. So what a job adds study by study is written at once
+only while that is quick, else now and then (`_write_soon`), and work grows with the list and not with its square.
 """
 
 from __future__ import annotations
@@ -11,13 +14,14 @@ import functools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from monailabel.datastore.local import DataModel, LocalDatastore, LocalDatastoreModel
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
 
 from infers.disks import CLOSED, is_closed
 from infers.errors import NotFound
@@ -30,6 +34,8 @@ from lib.imaging.stamps import stamp_of
 logger = logging.getLogger(__name__)
 
 INDEX, LABELS = "datastore_v2.json", "labels"
+QUICK = 0.05  # seconds that writing the index may take for each study of a job
+SHARE = 20  # times as long as a write takes pass before the next one
 NO_IMAGE = "there is no image {!r} in the study list: GET /datastore/?output=all lists them"
 
 
@@ -53,12 +59,15 @@ class LockedDatastore(LocalDatastore):
         self._process_lock = FileLock(str(self.state / "datastore.lock"))
         self._config_ts: Any = 0
         self._together, self._changed = False, False  # within `at_once`; something changed since it began
+        self._version = 0
+        self._write_seconds = 0.0  # that the index took the last time
+        self._unsaved, self._overtaken = False, False  # memory knows more than the index; another one was read then
+        self._timer: threading.Timer | None = None
         self._auto_reload, self._extensions = False, extensions
         self._datastore_path, self._datastore_config_path = datastore_path, os.path.join(datastore_path, INDEX)
         self._datastore = LocalDatastoreModel(name="new-dataset", description="New Dataset", images_dir=".")
         self._datastore.base_path = datastore_path
-        if not self.closed:
-            _set_aside_if_broken(Path(self._datastore_config_path))
+        self._first = None if self.closed else _first_index(Path(self._datastore_config_path))
         self._init_from_datastore_file()
         for tag in (FINAL, AUTOMATIC):
             try:
@@ -107,6 +116,16 @@ class LockedDatastore(LocalDatastore):
             self._datastore.objects[image_id].image.info.update(plain_record(info))
             self._update_datastore_file(lock=False)
 
+    @property
+    def version(self) -> int | None:
+        """Another number whenever the list, or what is recorded of it, may be another; None: that is not known."""
+        with self._lock:
+            return self._version
+
+    def _touch(self) -> None:
+        with self._lock:
+            self._version += 1
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Changes that are made within go to the index together; others wait for that long."""
@@ -126,6 +145,7 @@ class LockedDatastore(LocalDatastore):
         with self._lock, self._process_lock:
             if read:
                 self._init_from_datastore_file()
+                self._catch_up()
             try:
                 yield
             except BaseException:
@@ -133,7 +153,32 @@ class LockedDatastore(LocalDatastore):
                     self._config_ts = 0
                     with suppress(OSError):
                         self._init_from_datastore_file()
+                        self._catch_up()
                 raise
+
+    def _catch_up(self) -> None:
+        """Take from the files what memory knew and an index that was read instead did not say."""
+        if self._overtaken:
+            self._overtaken = False
+            self._reconcile_datastore()
+
+    def _write_soon(self) -> None:
+        """Write the index at once where that is quick, else when a multiple of the time it takes has passed."""
+        if self._write_seconds <= QUICK or self._together:
+            self._update_datastore_file(lock=False)
+            return
+        self._unsaved = True
+        self._touch()
+        if self._timer is None:
+            self._timer = threading.Timer(SHARE * self._write_seconds, self._write_unsaved)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _write_unsaved(self) -> None:
+        with self._exclusive():
+            self._timer = None
+            if self._unsaved:
+                self._update_datastore_file(lock=False)
 
     def _tags(self, image_id: str) -> dict[str, DataModel]:
         obj = self._datastore.objects.get(image_id)
@@ -146,22 +191,28 @@ class LockedDatastore(LocalDatastore):
         stamp = stamp_of(path)
         if stamp in (None, self._config_ts):
             return
+        first, self._first = self._first, None
         try:
-            self._datastore = _read_index(path)
+            self._datastore = first[1] if first and first[0] == stamp else _read_index(path)
         except ValueError as error:
             logger.error("%s is broken and will be written anew: %s", path, error)
         self._datastore.base_path = self._datastore_path
         self._config_ts = stamp
+        self._overtaken, self._unsaved = self._overtaken or self._unsaved, False
+        self._touch()
 
     def _update_datastore_file(self, lock: bool = True) -> None:
         path = Path(self._datastore_config_path)
         with self._exclusive(read=False):
+            self._touch()
             if self._together:
                 self._changed = True
                 return
             if self.closed:
                 return  # the index is only kept in memory: the files are the truth
-            write_record(path, self._datastore.model_dump(exclude={"base_path"}))
+            started = time.monotonic()
+            write_record(path, self._datastore.model_dump(exclude={"base_path"}), indent=None)
+            self._write_seconds, self._unsaved = time.monotonic() - started, False
             self._config_ts = stamp_of(path)
 
     def _reconcile_datastore(self) -> None:
@@ -170,6 +221,60 @@ class LockedDatastore(LocalDatastore):
         else:  # in a folder that cannot be written
             self._remove_non_existing()
             self._add_non_existing_images()
+
+    # LocalDatastore's, which compares every file with every image
+
+    def _add_non_existing_images(self) -> int:
+        objects, count = self._datastore.objects, 0
+        for file in self._list_files(self._datastore.image_path(), self._extensions):
+            image_id, extension = self._to_id(file)
+            if image_id not in objects:
+                objects[image_id] = ImageLabelModel(image=self._new_entry(image_id, extension))
+                count += 1
+        return count
+
+    def _add_non_existing_labels(self, tag: str) -> int:
+        objects, count = self._datastore.objects, 0
+        for file in self._list_files(self._datastore.label_path(tag), self._extensions):
+            image_id, extension = self._to_id(file)
+            if image_id in objects and tag not in objects[image_id].labels:
+                objects[image_id].labels[tag] = self._new_entry(image_id, extension)
+                count += 1
+        return count
+
+    def _remove_non_existing(self) -> int:
+        self._init_from_datastore_file()
+        there, objects, count = _Existing(), self._datastore.objects, 0
+        for image_id, obj in list(objects.items()):
+            if not there.holds(self._datastore.image_path(), self._filename(image_id, obj.image.ext)):
+                del objects[image_id]
+                count += 1
+                continue
+            for tag, label in list(obj.labels.items()):
+                if not there.holds(self._datastore.label_path(tag), self._filename(image_id, label.ext)):
+                    del obj.labels[tag]
+                    count += 1
+        return count
+
+    def _new_entry(self, image_id: str, extension: str) -> DataModel:
+        return DataModel(info={"ts": int(time.time()), "name": self._filename(image_id, extension)}, ext=extension)
+
+
+class _Existing:
+    """Which files there are; a folder is listed once."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    def holds(self, folder: str, name: str) -> bool:
+        """Whether there is a file or folder of this name, or what a link of this name leads to."""
+        if folder not in self._names:
+            try:
+                with os.scandir(folder) as entries:
+                    self._names[folder] = {entry.name for entry in entries if not entry.is_symlink()}
+            except OSError:
+                self._names[folder] = set()
+        return name in self._names[folder] or os.path.exists(os.path.join(folder, name))
 
 
 def _read_index(path: Path) -> LocalDatastoreModel:
@@ -185,10 +290,12 @@ def _read_index(path: Path) -> LocalDatastoreModel:
     return model
 
 
-def _set_aside_if_broken(path: Path) -> None:
-    """Start from the files where the index is broken."""
-    if path.exists():
-        try:
-            _read_index(path)
-        except ValueError as error:
-            set_aside(path, error)
+def _first_index(path: Path) -> tuple[object, LocalDatastoreModel] | None:
+    """The index with its stamp; where it is broken, the list starts from the files."""
+    if not path.exists():
+        return None
+    try:
+        return stamp_of(path), _read_index(path)
+    except ValueError as error:
+        set_aside(path, error)
+        return None

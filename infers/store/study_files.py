@@ -18,8 +18,10 @@ from typing import Any
 from infers.environment import IMAGE_PATTERNS, SEGMENTATION_EXTENSIONS
 from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
+from infers.label_records import LabelRecord
 from infers.store.folders import NOT_UNICODE, is_unicode, shown
 from infers.store.inventory import DANGLING, Contents, ListedFile, listing
+from infers.store.known_records import KnownRecords
 from infers.store.locked import LockedDatastore
 from infers.store.presence import STATE_FOLDER
 from infers.store.series import Series, SeriesScanner
@@ -28,7 +30,7 @@ from infers.store.watch import FolderWatch
 from lib.imaging.detached import companions
 from lib.imaging.errors import ImageError
 from lib.imaging.formats import DETACHED
-from lib.imaging.stamps import lasting_stamp
+from lib.imaging.stamps import lasting_stamp, stamp_of, stamps_in
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +65,12 @@ class StudyFiles(LockedDatastore):
         self._stamps: dict[str, str] = {}
         self._listeners: list[Callable[[], None]] = []
         self._unreadable: dict[str, str] = {}
-        self._listing: list[ListedFile] = []
+        self._problems: dict[str, str] = {}
+        self._known = KnownRecords()
+        self._sidecars: dict[Path, tuple[object, dict[str, Any] | None]] = {}  # stamps of label and record, the record
+        self._own: dict[Path, object] = {}  # stamps of the labels that this process wrote, None of those it removed
         super().__init__(datastore_path, extensions=list(extensions), read_only=read_only)
-        self._watch = FolderWatch(root, self.refresh) if auto_reload else None
+        self._watch = FolderWatch(root, self.refresh, self._is_own) if auto_reload else None
 
     # What others call
 
@@ -84,15 +89,24 @@ class StudyFiles(LockedDatastore):
             for listener in self._listeners:
                 listener()
 
+    def overview(self) -> dict[str, dict[str, LabelRecord]]:
+        """{image id: its records by tag} of every image, in the list's order."""
+        with self._lock:
+            known = self._known.of
+            return {
+                image_id: {tag: known(image_id, tag, label.info) for tag, label in obj.labels.items()}
+                for image_id, obj in self._datastore.objects.items()
+            }
+
     def unreadable(self) -> dict[str, str]:
         """{file or folder below the study folder: why it is left out} of what looks like an image or a label."""
         with self._lock:
-            return {one.path: one.note for one in self._listing if one.is_problem}
+            return dict(self._problems)
 
     def listing(self) -> list[ListedFile]:
         """Every file below the study folder: taken as what, joined with what, or left out why."""
         with self._lock:
-            return list(self._listing)
+            return listing(Path(self._datastore_path), self._contents()) if self._scanner else []
 
     def notes(self) -> dict[str, str]:
         """{image id: what a person should know of its files}, of those of which there is something to know."""
@@ -202,9 +216,10 @@ class StudyFiles(LockedDatastore):
         self._unreadable = {}
         self._series = self._scanner.scan() if self._scanner else {}
         super()._reconcile_datastore()
-        if self._scanner:  # else the folder is this app's own
-            self._listing = listing(Path(self._datastore_path), self._contents())
+        # Of a folder that is this app's own, nothing is listed
+        self._problems = {one.path: one.note for one in self.listing() if one.is_problem}
         self._stamps = {image_id: self._stamp(image_id) for image_id in self._datastore.objects}
+        self._touch()
 
     def _add_non_existing_images(self) -> int:
         count = super()._add_non_existing_images()
@@ -219,20 +234,44 @@ class StudyFiles(LockedDatastore):
             self._note(folder, NOT_UNICODE if not is_unicode(tag) else "its name begins with a dot: rename it")
             return 0
         count = super()._add_non_existing_labels(tag)
+        stamps = stamps_in(folder)
         for image_id, obj in self._datastore.objects.items():
             if label := obj.labels.get(tag):
-                file = folder / self._filename(image_id, label.ext)
-                try:
-                    info = read_sidecar(self._sidecar(image_id, tag), file, self._note)
-                except FileNotFoundError:
-                    continue  # removed meanwhile
-                except OSError as error:
-                    self._note(file, f"cannot be read: {error.strerror}")
-                    continue
-                if info is not None and info != label.info:
+                file, sidecar = folder / self._filename(image_id, label.ext), folder / _sidecar(image_id)
+                info = self._recorded(file, sidecar, (stamps.get(file.name), stamps.get(sidecar.name)))
+                if info is not None and info is not label.info and info != label.info:
                     label.info = info
                     count += 1
         return count
+
+    def _recorded(self, file: Path, sidecar: Path, stamps: tuple[object, object]) -> dict[str, Any] | None:
+        """What a label's sidecar says of the label as it is now; read again where one of the two changed."""
+        known = self._sidecars.get(file)
+        if known is not None and known[0] == stamps:
+            return known[1]
+        problems: list[str] = []
+
+        def note(path: Path, reason: str) -> None:
+            problems.append(reason)
+            self._note(path, reason)
+
+        try:
+            info = read_sidecar(sidecar, file, note)
+        except FileNotFoundError:  # removed meanwhile
+            return None
+        except OSError as error:
+            self._note(file, f"cannot be read: {error.strerror}")
+            return None
+        if not problems:  # those are told of at every look
+            self._sidecars[file] = (stamps, info)
+        return info
+
+    def _left(self, label: Path) -> None:
+        """Remember how this process left a label, which is no news to it."""
+        self._own[label] = stamp_of(label)
+
+    def _is_own(self, path: Path) -> bool:
+        return path in self._own and self._own[path] == stamp_of(path)
 
     # Own helpers
 
@@ -241,12 +280,15 @@ class StudyFiles(LockedDatastore):
         objects = self._datastore.objects
         top = Path(self._datastore.image_path())
         images = {id: top / self._filename(id, obj.image.ext) for id, obj in objects.items() if obj.image.ext != SERIES}
-        labels, records = {}, {}
-        for id, obj in objects.items():
-            for tag, label in obj.labels.items():
-                file = Path(self._datastore.label_path(tag)) / self._filename(id, label.ext)
-                beside = file.with_name(file.name[: -len(label.ext)] + ".json")
-                labels[file], records[beside], records[self._sidecar(id, tag)] = id, id, id
+        labels: dict[Path, str] = {}
+        records: dict[Path, str] = {}
+        for tag in self._datastore.tags():
+            folder = Path(self._datastore.label_path(tag))
+            for id, obj in objects.items():
+                if label := obj.labels.get(tag):
+                    name = self._filename(id, label.ext)
+                    labels[folder / name] = id
+                    records |= dict.fromkeys((folder / f"{name[: -len(label.ext)]}.json", folder / _sidecar(id)), id)
         scanner = self._scanner
         problems = {**scanner.left_out, **scanner.problems} if scanner else {}
         return Contents(images, self._series, labels, records, {**problems, **self._unreadable})
@@ -263,7 +305,7 @@ class StudyFiles(LockedDatastore):
             )
 
     def _sidecar(self, image_id: str, tag: str) -> Path:
-        return Path(self._datastore.label_path(tag)) / f"{image_id}.oneprompt.json"
+        return Path(self._datastore.label_path(tag)) / _sidecar(image_id)
 
     def _info_now(self, image_id: str, tag: str) -> dict[str, Any] | None:
         """What is recorded about a label as the files are now, those included that the list does not know yet.
@@ -292,3 +334,7 @@ class StudyFiles(LockedDatastore):
         labels = {image_id: {tag: label.info for tag, label in obj.labels.items()} for image_id, obj in objects}
         # An image that was still being copied when it was read is news once it is whole
         return {"labels": labels, "images": self._stamps}
+
+
+def _sidecar(image_id: str) -> str:
+    return f"{image_id}.oneprompt.json"

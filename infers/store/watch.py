@@ -59,11 +59,19 @@ def keep_looking(measure: Callable[[], object], changed: Callable[[], None], pau
 
 
 class FolderWatch(FileSystemEventHandler):
-    """Calls `changed` from a thread of its own soon after something below `folder` changed, and now and then."""
+    """Calls `changed` from a thread of its own soon after something below `folder` changed, and now and then.
 
-    def __init__(self, folder: Path, changed: Callable[[], None]) -> None:
-        self._folder, self._changed = folder, changed
-        self._event = threading.Event()
+    Args:
+        folder: what is watched.
+        changed: looks at it.
+        is_own: whether a file is as this process itself left it, which is no news.
+    """
+
+    def __init__(
+        self, folder: Path, changed: Callable[[], None], is_own: Callable[[Path], bool] = lambda path: False
+    ) -> None:
+        self._folder, self._changed, self._is_own = folder, changed, is_own
+        self._event, self._paths = threading.Event(), set[Path]()
         threading.Thread(target=self._run, name="study-watch", daemon=True).start()
         try:
             observer = Observer()
@@ -76,16 +84,22 @@ class FolderWatch(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Take note of a change; hidden files (temporary ones, locks) and records are none."""
         if event.event_type in ("created", "deleted", "moved", "closed") and not event.is_directory:
-            path = Path(str(event.dest_path or event.src_path)).relative_to(self._folder)
-            if not any(part.startswith(".") for part in path.parts) and path.suffix != ".json":
-                self._event.set()
+            for name in filter(None, (event.src_path, event.dest_path)):
+                path = Path(str(name))
+                below = path.relative_to(self._folder).parts if path.is_relative_to(self._folder) else (".",)
+                if not any(part.startswith(".") for part in below) and path.suffix != ".json":
+                    self._paths.add(path)
+                    self._event.set()
 
     def _run(self) -> None:
         while True:
-            self._event.wait(LOOK_AGAIN)
+            noticed = self._event.wait(LOOK_AGAIN)
             self._event.clear()
             if self._event.wait(SETTLE):
                 continue  # still changing
+            paths, self._paths = self._paths, set()
+            if noticed and paths and all(map(self._is_own, list(paths))):
+                continue
             try:
                 self._changed()
             except Exception:

@@ -19,10 +19,12 @@ class PredictedQuality:
 
     def __init__(self) -> None:
         self._calibrations: Mapping[str, Calibration] = {}  # exchanged in one assignment
+        self.version = 0  # grows when masks are judged otherwise than before
 
     def calibrate(self, calibrations: Mapping[str, Calibration]) -> None:
         """Read estimates from now on by these, structure by structure."""
-        self._calibrations = dict(calibrations)
+        former, self._calibrations = self._calibrations, dict(calibrations)
+        self.version += _cases(former) != _cases(calibrations)
 
     def of(self, made: Provenance) -> dict[str, Quality]:
         """What is expected today of a mask that was made so; of one without estimate what its record says itself."""
@@ -37,3 +39,7 @@ class PredictedQuality:
     def cases(self) -> dict[str, int]:
         """How many corrected cases the estimates of each structure rest on."""
         return {name: calibration.cases for name, calibration in self._calibrations.items()}
+
+
+def _cases(calibrations: Mapping[str, Calibration]) -> dict[str, object]:
+    return {name: (one.known, one.margin) for name, one in calibrations.items()}

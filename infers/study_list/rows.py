@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from operator import is_
 from typing import Any
 
 from infers.errors import ClientError, NotFound
@@ -54,12 +56,12 @@ class Row:
     score: Mapping[str, StructureScore] = field(default_factory=dict)
     note: str = ""
 
-    @property
+    @cached_property
     def worst(self) -> str | None:
         """The structure of the lowest predicted Dice, or None."""
         return min(self.quality, key=lambda name: self.quality[name], default=None)
 
-    @property
+    @cached_property
     def predicted(self) -> float | None:
         """The lowest of its structures' predicted Dice, or None."""
         return None if self.worst is None else self.quality[self.worst]
@@ -86,42 +88,76 @@ class Row:
         return {**brief, **{key: getattr(self, key) for key in ("reason", "note") if getattr(self, key)}}
 
 
-def make_rows(
-    studies: Studies,
-    failed: Mapping[str, str],
-    offered: Collection[str],
-) -> list[Row]:
-    """A row for every study, in the list's order.
+class Rows:
+    """The rows of one study list; a study's is made anew where something of it changed.
 
     Args:
         studies: the study list.
-        failed: {id: reason} of studies that the job could not segment.
-        offered: ids of studies with an interactive result that waits.
     """
-    templates, fingerprint_of, problems = studies.templates(), studies.fingerprints(), studies.problems
-    rows = []
-    notes = studies.store.notes()
-    for image_id in studies.store.list_images():
-        try:
-            records = studies.store.records(image_id)
-        except NotFound:  # removed meanwhile, or never opened
-            records = {}
-        reason = failed.get(image_id)
-        if FINAL in records or (AUTOMATIC not in records and not reason):
-            reason = problems.get(image_id)
+
+    def __init__(self, studies: Studies) -> None:
+        self._studies = studies
+        self._known: dict[str, tuple[tuple[object, ...], Row]] = {}
+        self._made: tuple[object, list[Row]] | None = None  # from what, all together
+
+    def make(self, failed: Mapping[str, str], offered: Collection[str]) -> list[Row]:
+        """A row for every study, in the list's order.
+
+        Args:
+            failed: {id: reason} of studies that the job could not segment.
+            offered: ids of studies with an interactive result that waits.
+        """
+        studies = self._studies
+        version = studies.store.version  # before anything is looked at
+        templates, fingerprint_of, problems = studies.templates(), studies.fingerprints(), studies.problems
+        basis = (version, studies.state(), dict(failed), list(offered), problems, quality := studies.quality.version)
+        if version is not None and self._made is not None and self._made[0] == basis:
+            return self._made[1]
+        notes, complete = studies.store.notes(), True
+        known, self._known = self._known, {}  # of studies that are gone nothing is kept
+        for image_id, records in studies.store.overview().items():
+            reason = failed.get(image_id)
+            if FINAL in records or (AUTOMATIC not in records and not reason):
+                reason = problems.get(image_id)
+            mask = records.get(AUTOMATIC)
+            own = mask.made_by(studies.models) if mask and FINAL not in records else None
+            fingerprint = fingerprint_of(image_id) if own else ""
+            complete = complete and fingerprint is not None  # else it is described sooner or later
+            outdated = own is not None and fingerprint not in (None, own.fingerprint)
+            others = (reason, image_id in templates, outdated, image_id in offered, notes.get(image_id, ""), quality)
+            key = (records.get(FINAL), mask, records.get(PROMPTED), *others)
+            former = known.get(image_id)
+            row = former[1] if former and _same(former[0], key) else self._row(image_id, records, *others[:-1])
+            self._known[image_id] = (key, row)
+        rows = [row for _, row in self._known.values()]
+        self._made = (basis, rows) if complete else None
+        return rows
+
+    def _row(
+        self,
+        image_id: str,
+        records: Mapping[str, LabelRecord],
+        reason: str | None,
+        usable: bool,
+        outdated: bool,
+        offered: bool,
+        note: str,
+    ) -> Row:
         final, mask = records.get(FINAL), records.get(AUTOMATIC)
         if final is not None:
-            row, made = _labelled(image_id, final, mask, image_id in templates, reason), _accepted_mask(final)
+            row, made = _labelled(image_id, final, mask, usable, reason), _accepted_mask(final)
         else:
             made = mask.provenance if mask else None
-            own = mask.made_by(studies.models) if mask else None
-            outdated = own is not None and fingerprint_of(image_id) not in (None, own.fingerprint)
             row = _unlabelled(image_id, mask, reason, outdated)
             if (prompted := records.get(PROMPTED)) is not None:
                 row = replace(row, status="prompted", author=prompted.author, undoable=True)
-        row = replace(row, offered=image_id in offered, note=notes.get(image_id, ""))
-        rows.append(row.with_quality(studies.quality.of(made)) if made else row)
-    return rows
+        row = replace(row, offered=offered, note=note)
+        return row.with_quality(self._studies.quality.of(made)) if made else row
+
+
+def _same(former: Sequence[object], now: Sequence[object]) -> bool:
+    """Whether two keys are the same: records the same objects, all else equal."""
+    return all(map(is_, former[:3], now[:3])) and former[3:] == now[3:]
 
 
 def _labelled(image_id: str, final: LabelRecord, mask: LabelRecord | None, usable: bool, reason: str | None) -> Row:

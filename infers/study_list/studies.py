@@ -105,8 +105,17 @@ class Studies(LabelledStudies):
         fingerprint_of = self.fingerprints()
         if not self.bank.ids and self._segmenter().capabilities.most_templates:
             return []
-        outdated = [image_id for image_id in self.store.list_images() if self._is_outdated(image_id, fingerprint_of)]
-        return sorted(outdated, key=self._predicted)
+        overview = self.store.overview()
+        outdated = [id for id, records in overview.items() if self._is_outdated(id, records, fingerprint_of)]
+        return sorted(outdated, key=lambda id: self._predicted(overview[id]))
+
+    def is_pending(self, image_id: str) -> bool:
+        """Whether a study is among those (still)."""
+        try:
+            records = self.store.records(image_id)
+        except NotFound:  # removed meanwhile
+            return False
+        return self._is_outdated(image_id, records, self.fingerprints())
 
     def count_without_final(self) -> int:
         """How many studies no person has labelled."""
@@ -218,17 +227,15 @@ class Studies(LabelledStudies):
         """Remove the masks that this app made and nobody judged, and nothing else; returns the studies' ids."""
         return self.store.remove_automatic(self.models)
 
-    def _predicted(self, image_id: str) -> float:
+    def _predicted(self, records: Mapping[str, LabelRecord]) -> float:
         """The lowest predicted Dice of a study's mask; below all others where there is none."""
-        mask = self.store.label(image_id, AUTOMATIC)
-        predicted = self.quality.lowest(mask.record.provenance) if mask else None
+        mask = records.get(AUTOMATIC)
+        predicted = self.quality.lowest(mask.provenance) if mask else None
         return -1.0 if predicted is None else predicted
 
-    def _is_outdated(self, image_id: str, fingerprint_of: Callable[[str], str | None]) -> bool:
-        try:
-            records = self.store.records(image_id)
-        except NotFound:  # removed meanwhile
-            return False
+    def _is_outdated(
+        self, image_id: str, records: Mapping[str, LabelRecord], fingerprint_of: Callable[[str], str | None]
+    ) -> bool:
         if FINAL in records:
             return False
         mask = records.get(AUTOMATIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from infers.tasks.uniseg import UNISEG
 from infers.use_cases.publishing import Publishing
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.uniseg.served import ServedUniSeg
+
+SHOWN = 100  # studies of a long list, unless all are asked for
 
 
 class Status:
@@ -43,14 +46,20 @@ class Status:
         self._model, self._list_unet, self._uniseg, self._from_labels = model, list_unet, uniseg, from_labels
         self._held = held
 
-    def of_list(self) -> dict[str, Any]:
-        """Weights, structures, templates, the job and every study."""
+    def of_list(self, all_studies: bool = False) -> dict[str, Any]:
+        """Weights, structures, templates, the job, how many studies of each status there are, and the first of them.
+
+        Args:
+            all_studies: tell of every study, which is much on a long list: who polls should do without.
+        """
+        rows = self._board.rows()
         return {
             "weights": self._model.weights_hash,
             "labels": self._studies.labels.names,
             "templates": sorted(self._studies.templates()),
             "job": self._job.status().to_dict(),
-            "studies": {row.id: row.brief() for row in self._board.rows()},
+            "counts": Counter(row.status for row in rows),
+            "studies": {row.id: row.brief() for row in (rows if all_studies else rows[:SHOWN])},
             "unreadable": self._board.unreadable(),
             "memory": self._held(),
             "warnings": self._board.warnings(),

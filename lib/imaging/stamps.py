@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 Stamp = tuple[int, ...]
@@ -26,3 +28,14 @@ def lasting_stamp(*paths: Path) -> str:
         OSError: one is not there.
     """
     return "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in (path.stat() for path in paths))
+
+
+def stamps_in(folder: Path) -> dict[str, Stamp]:
+    """{name: stamp, as `stamp_of` has it} of what a folder holds; empty where it cannot be listed."""
+    stamps: dict[str, Stamp] = {}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):  # removed meanwhile, or a link to nothing
+                stat = entry.stat()
+                stamps[entry.name] = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+    return stamps

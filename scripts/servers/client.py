@@ -157,7 +157,7 @@ class Client:
 
     def status(self) -> dict[str, Any]:
         """Templates, the job's progress and each study's state: GET /oneprompt/status."""
-        return self._json("GET", "/oneprompt/status")
+        return self._json("GET", "/oneprompt/status", params={"all": True})
 
     def is_training(self) -> bool:
         """Whether a training process is under way."""

@@ -12,7 +12,7 @@ import pytest
 
 from infers.label_records import AUTOMATIC, FINAL, FORMER, LabelRecord, StructureScore
 from infers.study_list.pending_results import PendingResults
-from infers.study_list.rows import make_rows
+from infers.study_list.rows import Rows
 from tests.infers.fakes import FakePredictor, make_studies
 
 FORMER_RELEASE = Path(__file__).parent / "former_release"
@@ -37,7 +37,7 @@ def test_every_record_is_read_whole():
 
 def test_labels_are_what_they_were(studies):
     pending = PendingResults(studies.store.state / "offers")
-    rows = {row.id: row for row in make_rows(studies, {}, [id for id, _ in pending.read()])}
+    rows = {row.id: row for row in Rows(studies).make({}, [id for id, _ in pending.read()])}
     assert {id: row.status for id, row in rows.items()} == {
         "s0": "template", "s1": "rejected", "s2": "accepted", "s3": "template",
         "s4": "template", "s5": "automatic", "s6": "unlabelled", "s7": "excluded",

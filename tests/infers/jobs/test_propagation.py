@@ -65,6 +65,20 @@ def test_every_other_study_is_segmented_once(job, studies, predictor):
     assert studies.pending() == []
 
 
+def test_a_run_looks_at_the_whole_list_when_it_begins_and_ends_and_not_after_every_study(job, studies, monkeypatch):
+    looks, pending = [], studies.pending
+
+    def counted():
+        looks.append(1)
+        return pending()
+
+    monkeypatch.setattr(studies, "pending", counted)
+    save(studies, 0)
+    job.trigger()
+    assert job.wait(SECONDS)
+    assert (job.status().state, job.status().done, len(looks)) == ("done", COUNT - 1, 2)
+
+
 def test_without_a_template_nothing_happens(job, predictor):
     job.trigger()
     assert job.wait(SECONDS)

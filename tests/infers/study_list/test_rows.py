@@ -1,8 +1,10 @@
 import pytest
 
 from infers.errors import ClientError, NotFound
-from infers.study_list.rows import Row, Wanted, select
+from infers.study_list.rows import Row, Rows, Wanted, select
 from lib.quality.estimate import Quality
+from tests.infers.fakes import FakePredictor, make_studies, mask_record
+from tests.samples import organ_volume, write_nifti
 
 ROWS = [
     Row("liver 10", "automatic", {"organ": 0.9}),
@@ -77,3 +79,22 @@ def test_a_link_to_a_study_leads_to_its_page():
 def test_an_unknown_filter_or_order_is_refused_with_those_there_are(wrong):
     with pytest.raises(ClientError, match=r"automatic|worst"):
         Wanted(**wrong)
+
+
+def test_only_the_row_of_a_study_that_changed_is_made_anew(tmp_path):
+    for number in range(3):
+        write_nifti(tmp_path / f"s{number}.nii.gz", organ_volume(number)[0])
+    (tmp_path / "labels" / "final").mkdir(parents=True)
+    label = write_nifti(tmp_path / "labels" / "final" / "s0.nii.gz", organ_volume(0)[1])
+    studies = make_studies(str(tmp_path), FakePredictor(), "organ")
+    rows = Rows(studies)
+    before = {row.id: row for row in rows.make({}, [])}
+    assert {id: row.status for id, row in before.items()} == {"s0": "template", "s1": "unlabelled", "s2": "unlabelled"}
+    studies.store.save_automatic("s1", label, mask_record(quality={"organ": 0.9}), studies.models)
+    after = {row.id: row for row in rows.make({"s2": "torn"}, [])}
+    assert {id: row.status for id, row in after.items()} == {"s0": "template", "s1": "automatic", "s2": "failed"}
+    assert after["s0"] is before["s0"]
+    assert rows.make({"s2": "torn"}, ["s2"])[2].offered
+    (tmp_path / "s2.nii.gz").unlink()
+    studies.store.refresh()
+    assert [row.id for row in rows.make({}, [])] == ["s0", "s1"]

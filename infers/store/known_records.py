@@ -1,0 +1,25 @@
+"""What is recorded about labels, as objects: made of a record's JSON once, and anew where that is another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from infers.label_records import LabelRecord
+
+
+class KnownRecords:
+    """The records of one study list. Threads may share it.
+
+    A record's JSON is exchanged as a whole when something of it changes, so the same object says the same.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[tuple[str, str], tuple[Mapping[str, Any], LabelRecord]] = {}
+
+    def of(self, image_id: str, tag: str, info: Mapping[str, Any]) -> LabelRecord:
+        """The record of an image's label with this tag."""
+        known = self._records.get((image_id, tag))
+        if known is None or known[0] is not info:
+            known = self._records[image_id, tag] = (info, LabelRecord.from_json(info))
+        return known[1]
