@@ -86,8 +86,8 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$", descriptio
 Cluster = Annotated[
     str | None,
     Field(
-        pattern=r"^(ray://)?[A-Za-z0-9_.-]+:[0-9]+$",
-        description="ray://HOST:PORT of a Ray cluster (HOST:PORT on one of its machines)",
+        pattern=r"^ray://[A-Za-z0-9_.-]+:[0-9]+$",
+        description="ray://HOST:PORT of a Ray cluster's head",
     ),
 ]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number of seconds, 0 or more")]

@@ -33,7 +33,7 @@ from scripts.archive.forecast import forecast, sample
 from scripts.archive.outputs import NiftiFiles
 from scripts.archive.progress import Bar
 from scripts.archive.rows import FAILED, SET_ASIDE
-from scripts.archive.run import Driver, Identification, RunError, Unfinished
+from scripts.archive.run import Driver, Identification, RunError, Unfinished, alone
 from scripts.archive.storage import Storage
 from scripts.archive.studies import Folder, Shard, Source
 from scripts.archive.work import Output, Plan
@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
         identification.claim(storage, {"labels": dict(method.labels), "code": own_identity().code})
         plan = Plan(method, source, output, storage, method.fingerprint)
         again = (FAILED, SET_ASIDE) if options.retry else ()
-        with closing(pool(plan)) as workers, Bar() as bar:
+        with alone(storage), closing(pool(plan)) as workers, Bar() as bar:
             driver = Driver(source, storage, workers, options.patience, bar.follow, again)
             progress = driver.run(sum(1 for _ in source.studies()))
     print(

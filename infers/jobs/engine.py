@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, Protocol
 
 from cachetools import LRUCache
@@ -60,10 +60,7 @@ class LocalEngine:
     def submit(self, act: Callable[[], str | None]) -> Future[str | None]:
         """Done when it returns."""
         future: Future[str | None] = Future()
-        try:
-            future.set_result(act())
-        except Exception as error:
-            future.set_exception(error)
+        _settle(future, act)
         return future
 
     def segmenter(self, local: Segmenter) -> Segmenter:
@@ -77,14 +74,13 @@ class RayEngine:
     The cluster is joined when the job first needs it, and anew after it was lost; until then the job says why it waits.
 
     Args:
-        address: of the cluster, see `lib.cluster.connection.cluster`.
+        address: ray://HOST:PORT of the cluster's head. Ray ends a process that is joined in any other way when the head
+            ends, and a server must not.
         priority_lock: turns at the network, for models that stay in this process.
         recipe: what makes a model elsewhere; None for one that stays here.
     """
 
-    def __init__(
-        self, address: str | None, priority_lock: PriorityLock, recipe: Callable[[Segmenter], Recipe | None]
-    ) -> None:
+    def __init__(self, address: str, priority_lock: PriorityLock, recipe: Callable[[Segmenter], Recipe | None]) -> None:
         self._address, self._local, self._recipe = address, LocalEngine(priority_lock), recipe
         self._lock = Lock()
         self._connection = ExitStack()
@@ -97,8 +93,10 @@ class RayEngine:
         return 2 * self._joined().size
 
     def submit(self, act: Callable[[], str | None]) -> Future[str | None]:
-        """In a thread."""
-        return self._joined().threads.submit(act)
+        """In a thread of its own, which no end of the server waits for."""
+        future: Future[str | None] = Future()
+        Thread(target=_settle, args=(future, act), name="job", daemon=True).start()
+        return future
 
     def segmenter(self, local: Segmenter) -> Segmenter:
         """The cluster's workers, where the model can be made there."""
@@ -130,6 +128,13 @@ def engine_at(address: str | None, priority_lock: PriorityLock, recipe: Callable
     return LocalEngine(priority_lock) if address is None else RayEngine(address, priority_lock, recipe)
 
 
+def _settle(future: Future[str | None], act: Callable[[], str | None]) -> None:
+    try:
+        future.set_result(act())
+    except Exception as error:
+        future.set_exception(error)
+
+
 class _Workers:
     """The actors of one connection."""
 
@@ -138,7 +143,6 @@ class _Workers:
         gpus = int(resources.get("GPU", 0))
         self.ray, self.size = ray, gpus or max(1, int(resources.get("CPU", 1)))
         self.calls = Calls(Pool(ray, SegmentingWorker, self.size, 1, 1 if gpus else 0))
-        self.threads = ThreadPoolExecutor(2 * self.size, "job")
         self._numbers = itertools.count()
         self._references: LRUCache[str, Any] = LRUCache(TEMPLATES)
         self._lock = Lock()
@@ -160,14 +164,16 @@ class _Workers:
         return prediction
 
     def close(self) -> None:
-        self.threads.shutdown(wait=False, cancel_futures=True)
         self.calls.close()
 
     def _reference(self, key: str, content: Any) -> Any:
         """To something in the cluster; what was sent once is not sent again."""
         with self._lock:
             if key not in self._references:
-                self._references[key] = self.ray.put(content)
+                try:
+                    self._references[key] = self.ray.put(content)
+                except (ConnectionError, self.ray.exceptions.RayError) as error:
+                    raise self.calls.abandon(error) from error
             return self._references[key]
 
 

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import Future, TimeoutError
 from typing import Any, Protocol, TypeVar
 
+from lib.cluster.connection import ClusterError
 from lib.cluster.pool import Done, Killed, Outcome, Pool
 from lib.inference.control import Cancelled, Control
 
@@ -52,7 +53,7 @@ class Calls:
 
         Raises:
             Cancelled: the control stopped it; a worker that is at it finishes in vain.
-            ClusterError: see `Pool.wait`.
+            ClusterError: see `Pool.wait`, or the cluster was lost.
             RuntimeError: it killed its workers.
         """
         answer: Future[Any] = Future()
@@ -68,6 +69,15 @@ class Calls:
                     self._waiting.pop(item.number, None)
                     raise Cancelled("the work was stopped") from None
 
+    def abandon(self, error: Exception) -> ClusterError:
+        """Answer no more calls, for the cluster was lost by this error: whoever waits is told, and may join it anew."""
+        if not isinstance(self._error, ClusterError):
+            lost = ClusterError(
+                f"the Ray cluster was lost ({type(error).__name__}: {str(error)[:200]}): see to its head"
+            )
+            self._error = error if isinstance(error, ClusterError) else lost
+        return self._error
+
     def close(self) -> None:
         """End the workers, whatever they are at."""
         self._closed.set()
@@ -82,8 +92,8 @@ class Calls:
                         self._take(outcome)
             self._error = Cancelled("the cluster was left")
             self._pool.close()
-        except Exception as error:  # whoever waits is told, and may open the cluster anew
-            self._error = error
+        except Exception as error:
+            self.abandon(error)
 
     def _submit(self) -> None:
         while self._pool.has_room:

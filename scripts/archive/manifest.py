@@ -80,17 +80,11 @@ class Manifest:
         """Every row as {column: value}; for small runs and tests."""
         return [row for table in self.tables() for row in table.to_pylist()]
 
-    def studies(self, without_states: Collection[str] = ()) -> np.ndarray:
-        """uint64 hashes of the ids (`study_hash`) of the studies that have rows, sorted; 8 bytes a study.
-
-        Args:
-            without_states: leave out studies of these states.
-        """
+    def studies(self) -> np.ndarray:
+        """uint64 hashes of the ids (`study_hash`) of the studies that have rows, sorted; 8 bytes a study."""
         hashes = [np.zeros(0, np.uint64)]
-        for table in self.tables(("study", "state")):
-            states = table["state"].to_pylist()
-            ids = table["study"].to_pylist()
-            studies = {id for id, state in zip(ids, states, strict=True) if state not in without_states}
+        for table in self.tables(("study",)):
+            studies = set(table["study"].to_pylist())
             hashes.append(np.fromiter(map(study_hash, studies), np.uint64, len(studies)))
         return np.unique(np.concatenate(hashes))
 

@@ -141,13 +141,28 @@ def _ray_data(ray: Any, count: int) -> Iterator[Any]:
     yield from mapped.iter_rows()
 
 
-def _segment(ray: Any, source: Folder, method: ByTemplates, out: Path, workers: int) -> tuple[float, Driver]:
+def _segment(ray: Any, source: Folder, method: ByTemplates, out: Path, workers: int) -> tuple[float, float, Driver]:
+    """A run: its seconds by the clock and of the workers' processors from when they were ready, and its driver."""
     storage = Storage(str(out))
     plan = Plan(method, source, NiftiFiles(storage), storage, method.fingerprint)
     with closing(Pool[Study](ray, plan, workers)) as pool:
+        while pool.prepared < workers:
+            pool.wait(1)
+        before = _processor_seconds()
         driver = Driver(source, storage, pool, 60)
         driver.run(None)
-        return driver.seconds, driver
+        return driver.seconds, _processor_seconds() - before, driver
+
+
+def _processor_seconds() -> float:
+    """Of all workers of this machine until now."""
+    return sum(sum(worker.cpu_times()[:2]) for worker in _workers())
+
+
+def _workers() -> list[psutil.Process]:
+    """Processes of actors that Ray on this machine started for this one."""
+    children = psutil.Process().children(recursive=True)
+    return [process for process in children if process.name().startswith("ray::Host") and process.is_running()]
 
 
 def _digest_of(out: Path, driver: Driver) -> str:
@@ -160,22 +175,30 @@ def _digest_of(out: Path, driver: Driver) -> str:
 
 
 def _speedup(ray: Any, source: Folder, method: ByTemplates) -> None:
-    seconds = {}
+    seconds, processor = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for workers in (1, 2):
-            seconds[workers], driver = _segment(ray, source, method, Path(folder) / str(workers), workers)
+            seconds[workers], processor[workers], driver = _segment(
+                ray, source, method, Path(folder) / str(workers), workers
+            )
             digest = _digest_of(Path(folder) / str(workers), driver)
-            print(f"{workers} workers: {seconds[workers]:.1f} s, masks and manifest {digest}")
-    print(f"two workers are {seconds[1] / seconds[2]:.2f} times as fast as one")
+            print(
+                f"{workers} workers: {seconds[workers]:.1f} s by the clock, {processor[workers]:.1f} s of processors, "
+                f"masks and manifest {digest}, load {os.getloadavg()[0]:.1f}"
+            )
+    print(
+        f"two workers are {seconds[1] / seconds[2]:.2f} times as fast as one by the clock; their processors took "
+        f"{processor[2] / processor[1]:.2f} times as long for the same studies"
+    )
 
 
 def _kills(ray: Any, source: Folder, method: ByTemplates) -> None:
     """A worker process is killed whenever another third of the studies is done."""
     with tempfile.TemporaryDirectory() as folder:
-        _, calm = _segment(ray, source, method, Path(folder) / "calm", 2)
+        *_, calm = _segment(ray, source, method, Path(folder) / "calm", 2)
         ended = threading.Event()
         threading.Thread(target=_kill_workers, args=(Path(folder) / "killed", ended), daemon=True).start()
-        _, killed = _segment(ray, source, method, Path(folder) / "killed", 2)
+        *_, killed = _segment(ray, source, method, Path(folder) / "killed", 2)
         ended.set()
         digests = [_digest_of(Path(folder) / name, driver) for name, driver in (("calm", calm), ("killed", killed))]
     print(f"{killed.progress.crashes} workers killed; masks and manifests {digests[0]} and {digests[1]}")
@@ -186,11 +209,7 @@ def _kill_workers(out: Path, ended: threading.Event, most: int = 2) -> None:
     killed = 0
     while not ended.wait(0.2) and killed < most:
         records = len(list((out / "records").glob("*.json"))) if (out / "records").exists() else 0
-        workers = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if process.name().startswith("ray::Host") and process.is_running()
-        ]
+        workers = _workers()
         if records > killed and workers:
             workers[0].kill()
             killed += 1

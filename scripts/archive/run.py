@@ -10,11 +10,14 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from lib.cluster.host import Away
 from lib.cluster.pool import Done, Killed, Outcome, Pool
@@ -23,7 +26,7 @@ from scripts.archive.rows import FAILED, SET_ASIDE, Row
 from scripts.archive.storage import Storage
 from scripts.archive.studies import Source, Study
 
-RUN, CRASHES = "run.json", "crashes"
+RUN, CRASHES, LOCK = "run.json", "crashes", "run.lock"
 MOST_CRASHES = 3  # of a study, before it is set aside
 PART_ROWS, PART_SECONDS = 2048, 5.0  # a part of the manifest is written at the first of them
 MOST_WAITING = 4 * PART_ROWS  # rows that could not be written yet
@@ -66,6 +69,27 @@ class Identification:
         if other := [name for name, value in asdict(self).items() if known.get(name) != value]:
             others = "; ".join(f"its {name} is {known.get(name)}, here it is {getattr(self, name)}" for name in other)
             raise RunError(f"{storage.address} holds the manifest of another run ({others}): name another folder")
+
+
+@contextmanager
+def alone(storage: Storage) -> Iterator[None]:
+    """No other start of a run is at work in this folder meanwhile; at an address that is for people to see to.
+
+    Raises:
+        RunError: one is.
+    """
+    if not storage.is_local:
+        yield
+        return
+    lock = FileLock(str(Path(storage.address) / LOCK))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"another start of this run works in {storage.address}: wait until it ends, or end it") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass

@@ -60,7 +60,7 @@ def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
         ("hosts", "http://ward.example", "without http://"),
         ("hosts", "*", "without http://"),
         ("hosts", "", "without http://"),
-        ("engine", "head", "ray://HOST:PORT"),
+        ("engine", "head:6379", "ray://HOST:PORT"),
         ("labels", "liver,liver", "different names"),
         ("labels", "liver,Background", "background"),
         ("labels", "none.json", "readable JSON list"),

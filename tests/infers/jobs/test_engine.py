@@ -1,9 +1,15 @@
 """The job on workers of a Ray cluster of this machine: the same masks, the same board, the same cancel."""
 
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infers.jobs.engine import RayEngine
@@ -11,7 +17,7 @@ from infers.jobs.propagation import Propagation
 from infers.label_records import AUTOMATIC, FINAL
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.studies import Studies
-from lib.cluster.connection import cluster
+from lib.cluster.connection import ROOT
 from lib.cluster.segmenting import Recipe
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from tests.infers.fakes import make_studies, wait_until
@@ -21,11 +27,56 @@ pytestmark = pytest.mark.needs("ray")
 SECONDS = 300
 
 
+class Head:
+    """The head of a Ray cluster on this machine, with two processors."""
+
+    def __init__(self) -> None:
+        self.port, self.client_port = (free_port() for _ in range(2))
+        self.address = f"ray://127.0.0.1:{self.client_port}"
+
+    def start(self) -> None:
+        """Start it, and wait until clients are served."""
+        options = {
+            "port": self.port, "ray-client-server-port": self.client_port, "num-cpus": 2, "dashboard-port": free_port(),
+            "object-store-memory": 100_000_000, "include-dashboard": "false",
+        }  # fmt: skip
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"]
+        self._process = subprocess.Popen(
+            [*command, *(f"--{name}={value}" for name, value in options.items())],
+            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_until(lambda: answers(self.client_port))
+
+    def kill(self) -> None:
+        """Like a machine that loses its power."""
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        for process in (*children, self._process):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        psutil.wait_procs(children, 30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
 @pytest.fixture(scope="module")
-def ray() -> Iterator[object]:
-    """Ray on two processors."""
-    with cluster(cpus=2, store_mb=100) as ray:
-        yield ray
+def head() -> Iterator[Head]:
+    head = Head()
+    head.start()
+    yield head
+    head.kill()
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +97,9 @@ def studies(tmp_path: Path, segmenter: SliceSegmenter) -> Studies:
 
 
 @pytest.fixture(scope="module")
-def engine(ray: object, tiny_weights: Path, segmenter: SliceSegmenter) -> Iterator[RayEngine]:
+def engine(head: Head, tiny_weights: Path, segmenter: SliceSegmenter) -> Iterator[RayEngine]:
     recipe = Recipe(tiny_weights.read_bytes(), segmenter._estimator, segmenter.settings, segmenter.fingerprint)
-    engine = RayEngine(None, PriorityLock(), lambda _: recipe)  # the cluster that this process is connected to
+    engine = RayEngine(head.address, PriorityLock(), lambda _: recipe)
     yield engine
     engine.close()
 
@@ -88,19 +139,14 @@ def test_cancelling_and_undoing_a_run_on_workers_leaves_nothing_under_way(studie
     assert len(masks(studies)) == 4
 
 
-def test_a_cluster_that_is_away_is_told_as_the_jobs_state(studies, tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.cluster.connection.load_ray", lambda: Unconnected())
-    job = Propagation(
-        studies, PriorityLock(), tmp_path, engine=RayEngine("127.0.0.1:9", PriorityLock(), lambda _: None)
-    )
+def test_a_cluster_that_is_lost_is_told_as_the_jobs_state_and_joined_anew(studies, engine, head, tmp_path, monkeypatch):
+    monkeypatch.setattr("infers.jobs.propagation.TRY_AGAIN", 0.5)
+    head.kill()
+    job = Propagation(studies, PriorityLock(), tmp_path, engine=engine)
     job.start()
     job.trigger()
     wait_until(lambda: job.status().state == "failed")
-    assert "no Ray cluster answers at 127.0.0.1:9" in job.status().failed[""]
-
-
-class Unconnected:
-    """Ray before it is connected."""
-
-    def is_initialized(self) -> bool:
-        return False
+    assert "Ray cluster" in job.status().failed[""]
+    head.start()
+    wait_until(lambda: job.status().state == "done", SECONDS)
+    assert len(masks(studies)) == 4

@@ -23,7 +23,8 @@ import pytest
 from lib.cluster.connection import ClusterError, cluster
 from lib.cluster.identity import own_identity
 from scripts.archive.rows import content_digest
-from scripts.archive.run import Unfinished
+from scripts.archive.run import Unfinished, alone
+from scripts.archive.storage import Storage
 from scripts.archive.studies import Folder
 from scripts.phantoms.dicom_series import make_uid
 from scripts.segment_archive import main
@@ -283,6 +284,9 @@ def test_the_command_segments_an_archive_by_a_study_lists_bank(ray, study_list, 
 def _another_run_in_its_folder_is_refused(command: list[str], study_list: Path, capsys: Any) -> None:
     assert main([*command[:2], "--templates", str(study_list), "--most-templates", "2", *command[4:]]) == 1
     assert "holds the manifest of another run (its method is" in capsys.readouterr().err
+    with alone(Storage(command[1])):
+        assert main([*command, "--workers", "1"]) == 1
+    assert "another start of this run" in capsys.readouterr().err
 
 
 def _dicom_seg_refers_to_its_series(command: list[str], uid: str, tmp_path: Path) -> None:
