@@ -27,6 +27,8 @@ class ClusterError(RuntimeError):
 def load_ray() -> Any:
     """The module `ray`. Raises ClusterError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a hospital's archive leaves it
+    if _has_token():  # by itself Ray shows it to a head on this machine, and not through ray://
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         return importlib.import_module("ray")
     except ImportError as error:
@@ -63,12 +65,18 @@ def cluster(address: str | None = None, *, cpus: int | None = None, store_mb: in
             logging_level=logging.ERROR,
             **(alone if address is None else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise ClusterError(_unreachable(address, error)) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _has_token() -> bool:
+    """Whether there is a token as heads ask for; the first head on a machine makes one."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").exists()
 
 
 def _put_root_in_path() -> None:
@@ -90,9 +98,11 @@ def _check_reachable(address: str) -> None:
 
 
 def _unreachable(address: str | None, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300]
     if address is None:
-        return f"Ray does not start on this machine: {error}"
+        return f"Ray does not start on this machine: {reason}"
     return (
-        f"no Ray cluster answers at {address} ({error}): start its head with `ray start --head`, let this machine "
-        "through its firewall, or leave the address out to use this machine alone"
+        f"no Ray cluster answers at {address} ({reason}): start its head with `ray start --head`, let this machine "
+        "through its firewall, copy the head's ~/.ray/auth_token here, or leave the address out to use this machine "
+        "alone"
     )

@@ -1,15 +1,9 @@
 """The job on workers of a Ray cluster of this machine: the same masks, the same board, the same cancel."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from infers.jobs.engine import RayEngine
@@ -17,7 +11,7 @@ from infers.jobs.propagation import Propagation
 from infers.label_records import AUTOMATIC, FINAL
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.studies import Studies
-from lib.cluster.connection import ROOT
+from lib.cluster.connection import cluster
 from lib.cluster.segmenting import Recipe
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from tests.infers.fakes import make_studies, wait_until
@@ -25,58 +19,14 @@ from tests.samples import organ_volume, write_nifti
 
 pytestmark = pytest.mark.needs("ray")
 SECONDS = 300
-
-
-class Head:
-    """The head of a Ray cluster on this machine, with two processors."""
-
-    def __init__(self) -> None:
-        self.port, self.client_port = (free_port() for _ in range(2))
-        self.address = f"ray://127.0.0.1:{self.client_port}"
-
-    def start(self) -> None:
-        """Start it, and wait until clients are served."""
-        options = {
-            "port": self.port, "ray-client-server-port": self.client_port, "num-cpus": 2, "dashboard-port": free_port(),
-            "object-store-memory": 100_000_000, "include-dashboard": "false",
-        }  # fmt: skip
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"]
-        self._process = subprocess.Popen(
-            [*command, *(f"--{name}={value}" for name, value in options.items())],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        wait_until(lambda: answers(self.client_port))
-
-    def kill(self) -> None:
-        """Like a machine that loses its power."""
-        children = psutil.Process(self._process.pid).children(recursive=True)
-        for process in (*children, self._process):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait()
-        psutil.wait_procs(children, 30)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
+AWAY = "ray://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    head = Head()
-    head.start()
-    yield head
-    head.kill()
+def ray() -> Iterator[object]:
+    """Ray on two processors, which this process is connected to: engines take what is connected already."""
+    with cluster(cpus=2, store_mb=100) as ray:
+        yield ray
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +47,9 @@ def studies(tmp_path: Path, segmenter: SliceSegmenter) -> Studies:
 
 
 @pytest.fixture(scope="module")
-def engine(head: Head, tiny_weights: Path, segmenter: SliceSegmenter) -> Iterator[RayEngine]:
+def engine(ray: object, tiny_weights: Path, segmenter: SliceSegmenter) -> Iterator[RayEngine]:
     recipe = Recipe(tiny_weights.read_bytes(), segmenter._estimator, segmenter.settings, segmenter.fingerprint)
-    engine = RayEngine(head.address, PriorityLock(), lambda _: recipe)
+    engine = RayEngine(AWAY, PriorityLock(), lambda _: recipe)
     yield engine
     engine.close()
 
@@ -139,14 +89,33 @@ def test_cancelling_and_undoing_a_run_on_workers_leaves_nothing_under_way(studie
     assert len(masks(studies)) == 4
 
 
-def test_a_cluster_that_is_lost_is_told_as_the_jobs_state_and_joined_anew(studies, engine, head, tmp_path, monkeypatch):
+def test_a_cluster_that_is_lost_is_told_as_the_jobs_state_and_joined_anew(studies, engine, tmp_path, monkeypatch):
     monkeypatch.setattr("infers.jobs.propagation.TRY_AGAIN", 0.5)
-    head.kill()
+    lost = engine._joined().calls
+    monkeypatch.setattr(type(lost), "alive", True)  # it is noticed when somebody needs it
+    lost.abandon(ConnectionError("the head is gone"))
     job = Propagation(studies, PriorityLock(), tmp_path, engine=engine)
     job.start()
     job.trigger()
     wait_until(lambda: job.status().state == "failed")
-    assert "Ray cluster" in job.status().failed[""]
-    head.start()
+    assert "the Ray cluster was lost (ConnectionError: the head is gone)" in job.status().failed[""]
+    monkeypatch.undo()
+    job.trigger()
     wait_until(lambda: job.status().state == "done", SECONDS)
     assert len(masks(studies)) == 4
+
+
+def test_a_cluster_that_is_away_is_told_as_the_jobs_state(studies, tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.cluster.connection.load_ray", Unconnected)
+    job = Propagation(studies, PriorityLock(), tmp_path, engine=RayEngine(AWAY, PriorityLock(), lambda _: None))
+    job.start()
+    job.trigger()
+    wait_until(lambda: job.status().state == "failed")
+    assert f"no Ray cluster answers at {AWAY}" in job.status().failed[""]
+
+
+class Unconnected:
+    """Ray before it is connected."""
+
+    def is_initialized(self) -> bool:
+        return False
