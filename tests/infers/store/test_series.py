@@ -294,3 +294,34 @@ def write_source(root, made, owner, said, spread, files):
         target = folder / f"{owner}-{number}.dcm"
         dataset.save_as(target)
         files[target] = owner
+
+
+def test_a_copy_whose_headers_were_edited_counts_once(root):
+    array = write(root / "a", "1.2.1")
+    shutil.copytree(root / "a", root / "b")
+    for name in ("0001.dcm", "0004.dcm"):
+        (root / "b" / name).unlink()
+    edit(root / "b", lambda d: setattr(d, "SeriesDescription", "edited"))
+    [series] = scanner(root).scan().values()
+    assert len(series.files) == 6
+    np.testing.assert_array_equal(read_image(series.folder).array, array)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("uid", ["1.2.1 ", "1.2.1\0"])
+def test_padding_makes_no_other_uid(root, uid):
+    array = write(root / "a", "1.2.1")
+    dataset = pydicom.dcmread(root / "a" / "0002.dcm")
+    dataset.SeriesInstanceUID = uid
+    dataset.save_as(root / "a" / "0002.dcm")
+    [series] = scanner(root).scan().values()
+    np.testing.assert_array_equal(read_image(series.folder).array, array)
+
+
+def test_one_uid_in_two_studies_of_one_patient_is_two_series(root):
+    arrays = [write(root / name, "1.2.1", seed) for seed, name in enumerate("ab")]
+    edit(root / "b", lambda d: setattr(d, "StudyInstanceUID", "1.2.99"))
+    found = scanner(root).scan()
+    assert len(found) == 2
+    by_folder = {series.files[0].parent.name: read_image(series.folder).array for series in found.values()}
+    np.testing.assert_array_equal([by_folder["a"], by_folder["b"]], arrays)
