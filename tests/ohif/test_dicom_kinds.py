@@ -27,6 +27,10 @@ READ: dict[str, tuple[Callable[[Path], Path], np.ndarray]] = {
     "MR, oblique": (lambda folder: samples.write(folder, samples.oblique()), VOLUME),
     "MR, sagittal": (lambda folder: samples.write(folder, samples.SAGITTAL), VOLUME),
     "MR, one multi-frame object": (lambda folder: samples.enhanced(folder, samples.oblique()), VOLUME),
+    "MR, several multi-frame objects": (
+        lambda folder: samples.in_several_files(samples.enhanced(folder, samples.oblique())),
+        VOLUME,
+    ),
     "CT, tilted gantry": (samples.tilted, VOLUME),
     "MR, a slice missing": (lambda folder: samples.incomplete(folder, 2), np.delete(VOLUME, 2, axis=2)),
     "US, colour": (samples.colour_ultrasound, SLICE // 2),
