@@ -49,6 +49,7 @@ from lib.imaging.images import LABEL_SUFFIXES, Image, label_bytes, read_label
 from lib.imaging.label_maps import boxes_of
 from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
+from lib.quality.slice_errors import slice_errors
 from lib.segmenters.contract import Prediction, Segmenter
 
 QUICK = 1  # level of compression of a file that is sent and forgotten
@@ -123,6 +124,9 @@ class OnePromptTask(InferTask):
         client_control().check()
         params = result_params(prediction, self.engine.labels.names)
         params["centroids"] = {name: [round(x) for x in centre] for name, centre in prediction.centres.items()}
+        if image.array.ndim == 3:
+            errors = slice_errors(prediction.mask, prediction.labels, prediction.boxes, CLIENT_AXIS)
+            params["slice_errors"] = errors
         params["latencies"] = {"total": round(time.monotonic() - started, 3)}
         return str(_write(prediction.mask, image, checked(AnswerForm, request).result_extension)), params
 

@@ -100,7 +100,8 @@ def test_slicer_gets_parameters_and_mask_in_one_answer(server: Server) -> None:
     answer = server.infer("oneprompt_click", "s1", params, output="all")
     assert answer.headers["content-type"].startswith("multipart/form-data")
     told, mask = MultipartDecoder.from_response(answer).parts
-    assert json.loads(told.content)["centroids"].keys() <= {"organ"}
+    params = json.loads(told.content)
+    assert params["slice_errors"].keys() == params["centroids"].keys() <= {"organ"}
     assert read_nrrd(mask.content)[0].shape == SHAPE
 
 
