@@ -27,6 +27,7 @@ from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.remote_connection import RemoteConnection
 from selenium.webdriver.support.ui import WebDriverWait
 
 from lib.imaging.images import ImageError
@@ -52,6 +53,8 @@ class Page:
         self.browser, self.url = browser, f"{url}/oneprompt/annotate"
         self.actions: list[str] = []
         browser.set_script_timeout(PATIENCE)
+        assert isinstance(browser.command_executor, RemoteConnection)
+        browser.command_executor.client_config.timeout = PATIENCE  # what draws a large volume answers nobody meanwhile
 
     def open(self, study: str = "") -> float:
         """Open the page; returns the seconds until the study is shown."""
@@ -141,7 +144,7 @@ def first_template(options: argparse.Namespace, studies: Path, folder: Path) -> 
                 options.picture.write_bytes(page.browser.get_screenshot_as_png())
             page.press("submit", Keys.ENTER)
             seconds["label is saved"] = timed(page.wait, "Boolean(page.state.done)")
-            actions = list(page.actions)
+            actions = page.actions.copy()
             answers = page.answers(page.inside("return page.state.study.shape"), options.clicks)
         templates = requests.get(f"{server.url}/oneprompt/status", timeout=60).json()["templates"]
     finally:
