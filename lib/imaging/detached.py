@@ -18,6 +18,7 @@ from lib.imaging.errors import ImageError
 NRRD_HEADER, META_HEADER = (".nrrd", ".nhdr"), (".mha", ".mhd")
 LONGEST_HEADER = 2**20  # bytes
 _META_KEY = re.compile(rb"ElementDataFile", re.IGNORECASE)
+_META_AXES = re.compile(rb"NDims[^\r\n]*")
 _META_LINE = re.compile(rb"ElementDataFile[ \t]*=[ \t]*([^\r\n]*?)[ \t]*\r?\n")
 
 
@@ -36,6 +37,7 @@ def companions(path: Path) -> list[Path]:
     if name.endswith(META_HEADER):
         with path.open("rb") as file:
             header = file.read(LONGEST_HEADER)
+        _check_axes(path, header)
         key = _META_KEY.search(header)
         line = _META_LINE.match(header, key.start()) if key else None
         if key is None or line is None or header[key.start() - 1 : key.start()] not in (b"\n", b""):
@@ -45,6 +47,16 @@ def companions(path: Path) -> list[Path]:
         if line[1].upper() != b"LOCAL":
             return _named(path, line[1].decode(errors="replace"), header[line.end() :].decode(errors="replace"))
     return []
+
+
+def _check_axes(path: Path, header: bytes) -> None:
+    """Refuse a MetaImage header of so many axes that ITK writes beyond the room that it has for them, and crashes."""
+    for line in _META_AXES.findall(header):
+        if not re.fullmatch(rb"NDims[ \t]*=[ \t]*[1-4][ \t]*", line):
+            raise ImageError(
+                f"{path.name}: its header must say `NDims = 3`, or 1 to 4, got {line[:40].decode(errors='replace')!r}: "
+                "is the file whole?"
+            )
 
 
 def read_nrrd_header(path: Path) -> tuple[dict[str, Any], int]:

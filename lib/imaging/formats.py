@@ -122,9 +122,10 @@ def _read_pair(path: Path, frame: int = 0) -> Raw:
 
 
 def _read_itk(path: Path, frame: int = 0) -> Raw:
+    parts = [path, *companions(path)]  # first: it also refuses headers that ITK does not survive
     reader = itk_header(path, "MetaImageIO" if path.name.lower().endswith(META_HEADER) else "")
     shape = [*reader.GetSize(), reader.GetNumberOfComponents()]
-    check_size(path, shape, ITK_SIZES.get(reader.GetPixelID(), 8), [path, *companions(path)])
+    check_size(path, shape, ITK_SIZES.get(reader.GetPixelID(), 8), parts)
     image = reader.Execute()
     channels, axes = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
     array = sitk.GetArrayFromImage(image)  # axes from slowest to fastest, then channels

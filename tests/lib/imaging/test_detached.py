@@ -49,6 +49,17 @@ def test_no_file_elsewhere_is_read_through_a_metaimage_header(secret, name, form
             read_image(path)
 
 
+@pytest.mark.parametrize(
+    "axes", ["NDims =9999inaryData = True", "NDims = 99", "NDims : 99", "NDims=11\nNDims = 3", "NDims = -1"]
+)
+@pytest.mark.parametrize("name", ["a.mha", "a.mhd"])
+def test_a_header_of_more_axes_than_itk_has_room_for_is_refused_and_does_not_end_the_process(tmp_path, name, axes):
+    text = META.replace("NDims = 3", axes).format("ElementDataFile = LOCAL")
+    (tmp_path / name).write_bytes(text.encode() + bytes(64))
+    with pytest.raises(ImageError, match="NDims = 3"):
+        read_image(tmp_path / name)
+
+
 def test_a_header_that_hides_the_name_behind_a_megabyte_is_refused(secret):
     for name, text, line in (("a.nrrd", NRRD, "data file: {}"), ("a.mha", META, "ElementDataFile = {}")):
         path = secret.parent / "studies" / name
