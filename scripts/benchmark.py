@@ -4,12 +4,16 @@ Seconds say more of the machine than of the network, so everything is timed in o
 are the ratios: a query whose template is cached against the encoder alone, against encoding the template again, in a
 batch, in bfloat16, and against the encoder pass of the U-Net configuration that One-Prompt's authors published.
 `--designs small small-v2` compares designs of the network instead, serving and training, with the processor's peak.
+`--clicks I J K` measures what clicks cost on a CT of that shape instead, on a server of its own, beside what is
+promised (docs/performance.md); `--history FILE` compares that with the file's last entry and adds one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import sys
 import time
@@ -25,6 +29,7 @@ from lib.imaging.files import write_atomically
 from lib.imaging.prompts import MAP_CHANNELS, SEGLAB, SLOTS
 from lib.networks import NAMES, NetworkConfig, OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
+from scripts.measure.clicks import compared, measure_clicks, targets
 from scripts.measure.designs import compare_designs
 from scripts.measure.evaluation.report import table
 
@@ -130,8 +135,47 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--designs", nargs="+", choices=NAMES, help="only compare these, untrained, beside each other")
+    parser.add_argument(
+        "--clicks", nargs=3, type=int, metavar=("I", "J", "K"), help="only clicks on a CT of this shape"
+    )
+    parser.add_argument("--history", type=Path, help="of --clicks, a JSON object a line")
     parser.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
+
+
+def report_clicks(options: argparse.Namespace) -> None:
+    """Measure clicks, print them beside what is promised and what was the last time, and write them down."""
+    measured = measure_clicks(options.clicks, options.rounds)
+    promises = targets(measured)
+    print(
+        table(
+            ["click", "core s", "wall s"],
+            [[kind, f"{m['core']:.2f}", f"{m['wall']:.2f}"] for kind, m in measured.items()],
+        )
+    )
+    print(
+        table(
+            ["target", "core s", "at most", "met"],
+            [[t.name, t.value, t.target, "yes" if t.met else "no"] for t in promises],
+        )
+    )
+    results = {
+        "shape": options.clicks,
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+        },
+        "clicks": measured,
+        "targets": [one.to_json() for one in promises],
+    }
+    if options.history:
+        if changes := compared(promises, options.history):
+            print(table(["click", "core s before", "core s now"], [list(row) for row in changes]))
+        with options.history.open("a") as file:
+            file.write(json.dumps(results) + "\n")
+    if options.json:
+        write_atomically(options.json, json.dumps(results, indent=1).encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,6 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(table(list(rows[0]), [list(row.values()) for row in rows]))
         if options.json:
             write_atomically(options.json, json.dumps(rows, indent=1).encode())
+        return
+    if options.clicks:
+        report_clicks(options)
         return
     weights = options.weights or (SHIPPED_WEIGHTS if SHIPPED_WEIGHTS.exists() else None)
     try:
