@@ -226,6 +226,10 @@ def _add_studies(router: APIRouter, app: App, sessions: Sessions | None) -> None
             return {}
         return datastore.download_image(image, check_only=True, check_sum=check_sum)
 
+    @router.put("/datastore/image/info", tags=["Datastore"])
+    def describe_image(image: str, info: str = Form("{}"), user: User = ANNOTATOR) -> None:
+        app.datastore.update_image_info(image, json_object(info, "info"))
+
     @router.get("/datastore/dataset", tags=["Datastore"])
     def download_dataset(
         background_tasks: BackgroundTasks, limit_cases: int | None = None, user: User = ANNOTATOR

@@ -78,6 +78,7 @@ def test_no_record_keeps_later_ones_from_being_saved(server: Server, folder: Pat
     tries = [
         ("PUT", "/datastore/label", {"image": "s1", "tag": "draft"}, {"data": {"params": params}, "files": label}),
         ("PUT", "/datastore/image", {"image": "s9"}, {"data": {"params": params}, "files": image}),
+        ("PUT", "/datastore/image/info", {"image": "s1"}, {"data": {"info": params}}),
         ("POST", "/infer/oneprompt_click", {"image": "s0"}, {"data": {"params": params}}),
         ("POST", "/train/oneprompt", {}, {"data": params, "headers": {"Content-Type": "application/json"}}),
         ("POST", "/activelearning/first", {}, {"data": params, "headers": {"Content-Type": "application/json"}}),

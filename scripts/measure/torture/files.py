@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import resource
 import signal
@@ -104,6 +105,7 @@ def _work(pipe: Any, sources: list[Path], seed: int, first: int, last: int) -> N
     def too_long(number: int, frame: FrameType | None) -> None:
         raise TimeoutError
 
+    os.dup2(2, 1)  # libraries in C write their complaints where the report is to go
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGALRM, too_long)
     warnings.simplefilter("ignore")

@@ -114,7 +114,7 @@ def _work_and_kill(server: Server, saved: Mapping[str, Saved], number: int, coun
         *(again_and_again("labels", partial(_save, url, study, what, 1000 * number)) for study, what in saved.items()),
         again_and_again("clicks", lambda turn: click(url, STUDIES - 1).ok),
         again_and_again("decisions", lambda turn: _decide(url, turn)),
-        again_and_again("uploads", lambda turn: _upload(url, number, turn)),
+        again_and_again("uploads", lambda turn: _upload(url, turn)),
     ]  # fmt: skip
     for worker in workers:
         worker.start()
@@ -146,12 +146,12 @@ def _decide(url: str, turn: int) -> bool:
     return requests.post(f"{url}/oneprompt/{action}", json={"ids": ids}, timeout=60).ok
 
 
-def _upload(url: str, number: int, turn: int) -> bool:
-    """An image that comes, and goes again."""
-    name = f"x{number}"
+def _upload(url: str, turn: int) -> bool:
+    """An image that comes, and goes again; the same in every round, or the list would grow with the kills."""
+    name = "x"
     if turn % 2:
         return requests.delete(f"{url}/datastore/image", params={"id": name}, timeout=60).ok
-    content, _ = label_file(0, number)
+    content, _ = label_file(0, 0)
     return requests.put(f"{url}/datastore/image", params={"image": name}, timeout=60,
                         files={"file": (f"{name}.nii.gz", content)}).ok  # fmt: skip
 

@@ -118,6 +118,9 @@ class FakeArchives:
     def check_there(self) -> None:
         pass
 
+    def update_image_info(self, image_id: str, info: dict[str, Any]) -> None:
+        unexpected()
+
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         return str(self.archive)
 
