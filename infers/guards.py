@@ -101,6 +101,12 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     return value
 
 
+def image_info(text: str, what: str, user: str) -> dict[str, Any]:
+    """What a client says of an image, without what only the server knows of it. Raises ClientError."""
+    given = json_object(text, what)
+    return {**{key: value for key, value in given.items() if key not in OWN_IMAGE_KEYS}, "user": user}
+
+
 @contextmanager
 def received(file: UploadFile) -> Iterator[Path]:
     """An upload as a temporary file in a folder of its own, removed at the end, also where the upload is refused.

@@ -206,7 +206,7 @@ def _add_studies(router: APIRouter, app: App, sessions: Sessions | None) -> None
         params: str = Form("{}"),
         user: User = ANNOTATOR,
     ) -> dict[str, Any]:
-        info = {**json_object(params, "params"), "user": user.username}
+        info = image_info(params, "params", user.username)
         name = image or stem(file.filename or "")
         with received(file) as path:
             return {"image": app.images.add(name, path, info)}
@@ -228,7 +228,7 @@ def _add_studies(router: APIRouter, app: App, sessions: Sessions | None) -> None
 
     @router.put("/datastore/image/info", tags=["Datastore"])
     def describe_image(image: str, info: str = Form("{}"), user: User = ANNOTATOR) -> None:
-        app.datastore.update_image_info(image, json_object(info, "info"))
+        app.datastore.update_image_info(image, image_info(info, "info", user.username))
 
     @router.get("/datastore/dataset", tags=["Datastore"])
     def download_dataset(

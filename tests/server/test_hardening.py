@@ -92,6 +92,15 @@ def test_no_record_keeps_later_ones_from_being_saved(server: Server, folder: Pat
     json.loads((folder / "studies" / "datastore_v2.json").read_text())
 
 
+def test_what_a_client_says_of_an_image_keeps_nobody_from_getting_the_next_one(server: Server) -> None:
+    info = {"info": json.dumps({"strategy": 5, "path": "/etc/passwd", "ts": "x", "seen": "by me"})}
+    assert server.request("PUT", "/datastore/image/info?image=s0", data=info).status_code == 200
+    assert server.request("POST", "/activelearning/oneprompt_next", json={}).status_code == 200
+    known = server.get("/datastore/image/info?image=s0")
+    assert (known["seen"], known["user"]) == ("by me", "admin")
+    assert known["path"] != "/etc/passwd"
+
+
 @pytest.mark.parametrize("name", ["../escaped", "a/b", "..", ".hidden", "C:\\x", "x" * 300, "nul\x01"])
 def test_names_that_are_paths_are_refused_everywhere(server: Server, folder: Path, name: str) -> None:
     before = files_below(folder)
