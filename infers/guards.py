@@ -23,6 +23,8 @@ from lib.parsing import ParseError, parse
 LONGEST_NAME = 240  # bytes; file systems allow 255, and a record is called NAME.oneprompt.json
 NAMES = ("image", "label", "id", "tag", "model", "session_id", "strategy", "method")
 
+OWN_IMAGE_KEYS = frozenset("strategy path ts name found note".split())  # of an image, which clients may not set
+
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -22,7 +22,7 @@ from infers.api.lines import Lines
 from infers.api.strict import route_class
 from infers.board.endpoints import add_board
 from infers.errors import ClientError, NotFound
-from infers.guards import check_names, check_role, checked, json_object, received, stem
+from infers.guards import check_names, check_role, checked, image_info, json_object, received, stem
 from infers.label_records import FINAL, Statement
 from infers.params import BatchParams, TrainParams
 from infers.patches.login import add_login

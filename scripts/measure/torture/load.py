@@ -23,7 +23,7 @@ from scripts.servers.processes import Launch
 
 PAUSE = 0.2  # seconds between requests of /info/
 TURNS = 8  # of an annotator's clicks one is followed by a saved label, which is fetched again
-MORE_MB, MORE_THREADS, MORE_FILES = 200, 16, 32  # that a server may grow by after its first quarter
+MORE_MB, MORE_THREADS, MORE_FILES = 200, 64, 32  # that a server may grow by after its first quarter; 64: its pool
 
 
 @dataclass
