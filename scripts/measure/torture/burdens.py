@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 import random
+import sys
 import threading
 import time
 import warnings
@@ -48,7 +49,8 @@ def clicks_nobody_waits_for(target: Target) -> Iterator[str]:
     started = time.monotonic()
     if not target.wait(lambda: served(click(target.url, 0, timeout=30)), 100):
         yield "100 s later no click is answered"
-    print(f"  /info/ {max(seconds):.2f} s at most, a click {time.monotonic() - started:.2f} s afterwards")
+    click_seconds = time.monotonic() - started
+    print(f"  /info/ {max(seconds):.2f} s at most, a click {click_seconds:.2f} s afterwards", file=sys.stderr)
 
 
 def _abandon(url: str) -> None:
