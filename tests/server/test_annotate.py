@@ -189,6 +189,7 @@ def test_a_label_of_a_dicom_series_has_its_affine_bit_for_bit(
     page: AnnotationPage, folder: Path, server: Server, tmp_path: Path
 ) -> None:
     page.open(SERIES)
+    page.structure("organ")
     page.tool("brush")
     page.click(*page.middle())
     page.wait(lambda: page.painted() > 0)
@@ -205,6 +206,12 @@ def test_a_label_of_a_dicom_series_has_its_affine_bit_for_bit(
 def test_a_volume_too_large_for_the_browser_is_shown_coarser_and_labelled_on_its_own_grid(
     page: AnnotationPage, server: Server, tmp_path: Path
 ) -> None:
+    fine = np.zeros(LONG, np.uint8)
+    fine[1:100:3, ::3, 1::2] = 1  # finer than what is shown
+    fine[1, 1, 1] = 2  # where nothing is shown of it
+    write_nifti(tmp_path / "fine.nii.gz", fine)
+    assert server.save_label("long", tmp_path / "fine.nii.gz", ["comb", "dot"]).status_code == 200
+    before = nibabel.load(server.mask("long", tmp_path, "final")).get_fdata()
     page.open("long")
     assert "1/2 resolution" in page.text(".coarse")
     page.structure("block")
@@ -215,7 +222,8 @@ def test_a_volume_too_large_for_the_browser_is_shown_coarser_and_labelled_on_its
     page.wait(lambda: page.all(".done"))
     label = np.asarray(nibabel.load(server.mask("long", tmp_path, "final")).dataobj)
     assert label.shape == LONG
-    assert label.any()
+    np.testing.assert_array_equal(label[:100], before[:100])  # what nobody touched
+    assert label[100:].any()
 
 
 def test_answers_never_change_what_a_person_painted(page: AnnotationPage) -> None:

@@ -57,8 +57,9 @@ export class Grid {
     return result;
   }
 
-  // What is shown as a label of the file, each value exchanged by `table`
-  file(shown, table) {
+  // What is shown as a label of the file, each value exchanged by `table`. `loaded` is the label of the file that was
+  // there before: where the image is shown coarser, voxels that show what they showed then keep their own values.
+  file(shown, table, loaded = null) {
     const [width, height, depth] = this.dims;
     const [right, front, up] = this.step;
     const small = new Uint8Array(shown.length);
@@ -66,10 +67,10 @@ export class Grid {
     for (let s = 0; s < depth; s += 1) {
       for (let a = 0; a < height; a += 1) {
         let index = this.start + a * front + s * up;
-        for (let r = 0; r < width; r += 1, index += right) small[index] = table[shown[place++]];
+        for (let r = 0; r < width; r += 1, index += right) small[index] = shown[place++];
       }
     }
-    return this.whole ? small : this.finer(small);
+    return this.whole ? small.map((value) => table[value]) : this.finer(small, table, loaded);
   }
 
   coarser(bytes) {
@@ -87,7 +88,8 @@ export class Grid {
     return result;
   }
 
-  finer(small) {
+  finer(small, table, loaded) {
+    const before = loaded && this.coarser(loaded);
     const [si, sj, sk] = this.steps;
     const [width, height, depth] = this.shape;
     const result = new Uint8Array(width * height * depth);
@@ -95,7 +97,10 @@ export class Grid {
     for (let k = 0; k < depth; k += 1) {
       for (let j = 0; j < height; j += 1) {
         const row = this.small[0] * (Math.floor(j / sj) + this.small[1] * Math.floor(k / sk));
-        for (let i = 0; i < width; i += 1) result[place++] = small[row + Math.floor(i / si)];
+        for (let i = 0; i < width; i += 1, place += 1) {
+          const index = row + Math.floor(i / si), value = small[index];
+          result[place] = table[before && before[index] === value ? loaded[place] : value];
+        }
       }
     }
     return result;

@@ -158,6 +158,7 @@ async function loadLabel() {
   if (!tag) return;
   const { structures, prompts, accepted } = study.labels[tag];
   const bytes = await server.mask(study.id, tag);
+  work.loaded = bytes;
   work.labels.load(work.grid.shown(bytes), tag === "final" && !accepted);
   for (const name of Object.keys(structures)) {
     const one = work.add(name);

@@ -24,7 +24,7 @@ export function saving(page) {
     const seen = over ? state.conflict.version : state.seen.final ?? "";
     await during(async () => {
       const { study, changes } = work;
-      const file = await server.labelFile(study.label, work.grid.file(work.labels.values, table));
+      const file = await server.labelFile(study.label, work.grid.file(work.labels.values, table, work.loaded));
       const { version } = await server.submit(study.id, file, study.label.suffix, names, who(), seen);
       await done(work, changes, `The label of ${study.id} is saved: it is a template now.`, { final: version });
     });
@@ -97,9 +97,9 @@ export function saving(page) {
     },
     // The label as a file on this computer: the study is gone, or the server is
     async download() {
-      const { study, grid, labels } = page.work;
+      const { study, grid, labels, loaded } = page.work;
       const { names, table } = page.work.naming();
-      const file = await server.labelFile(study.label, grid.file(labels.values, table));
+      const file = await server.labelFile(study.label, grid.file(labels.values, table, loaded));
       const link = Object.assign(document.createElement("a"),
         { href: URL.createObjectURL(file), download: `${study.id}${study.label.suffix}` });
       link.click();

@@ -12,6 +12,7 @@ export class Work {
     this.grid = grid;
     this.viewer = viewer;
     this.labels = new Labels(viewer.labels, viewer.dims);
+    this.loaded = null; // the label that was there before, on the file's own grid
     this.structures = [];
     this.current = null;
     this.past = [];
@@ -168,7 +169,8 @@ export class Work {
   // Names of structures that the label shows, and the table from shown values to 1, 2, ...
   naming() {
     const counts = this.labels.count();
-    const shown = this.structures.filter(({ value }) => counts[value]);
+    const hidden = new Set(this.grid.whole ? [] : this.loaded); // too small to be shown at a smaller resolution
+    const shown = this.structures.filter(({ value }) => counts[value] || hidden.has(value));
     const table = new Uint8Array(256);
     shown.forEach(({ value }, n) => { table[value] = n + 1; });
     return { names: shown.map(({ name }) => name), table, counts };

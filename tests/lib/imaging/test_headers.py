@@ -332,7 +332,7 @@ def test_a_space_with_time_in_it_is_that_space(tmp_path, space):
     np.testing.assert_array_equal(image.affine, RAS_TO_LPS @ [[2, 0, 0, 5], [0, 3, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1]])
 
 
-@pytest.mark.parametrize("content", [b"", b"short", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"short", gzip.compress(b"")], ids=["empty", "short", "an empty gzip"])
 def test_a_file_that_ends_within_its_header_says_so(tmp_path, content):
     for name in ("a.nii", "a.nii.gz"):
         (tmp_path / name).write_bytes(content)
