@@ -92,7 +92,7 @@ def test_a_name_in_other_capitals_is_the_structure_that_the_list_knows(
 
 @pytest.mark.parametrize(
     ("told", "why"),
-    [({"organ": {"background": [[1, 1, 1]]}}, "where the structure is"), ({"organ": {"clicks": []}}, "may be")],
+    [({"organ": {"background": [[1, 1, 1]]}}, "where the structure is"), ({"organ": {"clicks": []}}, "must be among")],
 )
 def test_prompts_that_say_nothing_are_refused_and_nothing_is_stored(
     engine: Engine, prompted: PromptedStudies, changes: list[str], told: dict[str, object], why: str
