@@ -1,10 +1,9 @@
 """Prompts on the image itself: the prompted slices answer, then the mask passes outward through the volume.
 
 A query that is its own template is ordinary interactive segmentation. In a volume each accepted slice is the template
-of the next; nearby, the slice that the annotator prompted answers as well, so that errors add up more slowly. The mask
-stops where it vanishes, where the network is no longer sure of it, or where it no longer leads back to the prompted
-slice: leading back to its neighbour says little, for both are wrong together. The accepted mask is not the next slice's
-previous answer: with it the network is sure of every next slice, and a mask goes on past the structure's end.
+of the next, which also gets the accepted mask as its previous answer, since neighbours differ little; nearby, the slice
+that the annotator prompted answers as well, so that errors add up more slowly. The mask stops where it vanishes or no
+longer leads back to the prompted slice: leading back to its neighbour says little, for both are wrong together.
 
 A correction of a mask is answered on those prompted slices where the mask disagrees with it, and carried to the slices
 around them (`lib.inference.carrying`). Painted slices and slices that agree already stand as they are.
@@ -24,7 +23,7 @@ from lib.imaging.transforms import resize_logits, resize_mask
 from lib.imaging.volumes import Stack
 from lib.inference.carrying import CarrySettings, carried_slices, disagreeing, inside_of
 from lib.inference.control import Control
-from lib.inference.probabilities import box_reaching_threshold, promised_dice, to_probability
+from lib.inference.probabilities import box_reaching_threshold, to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.networks.contract import Features
 
@@ -38,13 +37,11 @@ class InteractionSettings:
 
     Attributes:
         least_agreement: reverse Dice (0..1) with the prompted slice, below which a mask goes no further.
-        least_promise: Dice (0..1) that a slice's own probabilities promise, below which a mask goes no further.
         anchor_slices: up to so many slices from it, the prompted slice answers beside the neighbour.
         carry: how far corrections carry.
     """
 
     least_agreement: float = 0.5
-    least_promise: float = 0.8
     anchor_slices: int = 8
     carry: CarrySettings = field(default_factory=CarrySettings)
 
@@ -256,7 +253,7 @@ class Interaction:
             below = seeds[place - 1] if place else low - 1
             above = seeds[place + 1] if place + 1 < len(seeds) else high
             for step, stop in ((-1, below), (1, above)):
-                front = _Front(name, seed, mask, seed, mask, step, stop)
+                front = _Front(name, seed, mask, seed, mask, mask.astype(np.float32), step, stop)
                 if front.way and mask.any():
                     fronts.append(front)
         return fronts
@@ -271,6 +268,7 @@ class Interaction:
         questions, counts = [], []
         for front in fronts:
             maps = self._maps(front.name, front.next)
+            maps[0, PREVIOUS], maps[1, PREVIOUS] = front.previous, 1 - front.previous
             sources = [(front.at, front.mask)]
             if front.at != front.seed and front.distance <= self.settings.anchor_slices:
                 sources.append((front.seed, front.seed_mask))
@@ -278,8 +276,7 @@ class Interaction:
             counts.append(len(sources))
         replies = self.network.answers(questions)
         logits = [np.mean([next(replies) for _ in range(count)], axis=0) for count in counts]
-        promising = (promised_dice(answer) >= self.settings.least_promise for answer in logits)
-        alive = [(f, answer) for f, answer, sure in zip(fronts, logits, promising, strict=True) if sure]
+        alive = [(f, answer) for f, answer in zip(fronts, logits, strict=True) if (answer > 0).any()]
         back = [Question(features[f.seed], features[f.next], mask_maps(answer > 0, size)) for f, answer in alive]
         further = []
         for (front, answer), reverse in zip(alive, self.network.answers(back), strict=True):
@@ -314,6 +311,7 @@ class _Front:
     seed_mask: np.ndarray
     at: int
     mask: np.ndarray
+    previous: np.ndarray
     step: int
     stop: int
 
@@ -333,5 +331,6 @@ class _Front:
 
     def moved(self, logits: np.ndarray) -> _Front | None:
         """The front one slice on, with that slice's answer (S, S); None at the end of its way."""
-        front = replace(self, at=self.next, mask=logits > 0)
+        probability = to_probability(logits)
+        front = replace(self, at=self.next, mask=logits > 0, previous=probability)
         return front if front.way else None

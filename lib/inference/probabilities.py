@@ -32,12 +32,6 @@ def mean_logits(answers: Sequence[np.ndarray]) -> np.ndarray:
     return to_logit(np.mean([to_probability(answer) for answer in answers], axis=0)).astype(np.float32)
 
 
-def promised_dice(logits: np.ndarray) -> float:
-    """Dice, 0 to 1, that an answer's own probabilities promise for its mask; 0 where the mask is empty."""
-    probabilities, mask = to_probability(logits), logits > 0
-    return float(2 * probabilities[mask].sum() / (mask.sum() + probabilities.sum())) if mask.any() else 0.0
-
-
 def dice_optimal_threshold(logits: np.ndarray, least: float) -> float:
     """The logit to cut one structure at for the highest expected Dice, from the probability `least` to one half.
 

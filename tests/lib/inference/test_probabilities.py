@@ -7,7 +7,6 @@ from lib.inference.probabilities import (
     box_reaching_threshold,
     dice_optimal_threshold,
     mean_logits,
-    promised_dice,
     to_logit,
     to_probability,
 )
@@ -27,14 +26,6 @@ def test_answers_that_disagree_do_not_cancel_out():
     assert not (mean > 0).any()
     found = mean > dice_optimal_threshold(mean, 0.2)
     assert found.tolist() == [True] * 10 + [False] * 10
-
-
-def test_an_unsure_answer_promises_less_and_an_empty_one_nothing():
-    clear, vague = np.full((8, 8), -9.0), np.full((8, 8), -1.0)
-    clear[2:5, 2:5], vague[2:5, 2:5] = 9.0, 0.5
-    assert promised_dice(clear) > 0.99
-    assert promised_dice(vague) < 0.6
-    assert promised_dice(-np.ones((8, 8))) == 0
 
 
 def test_a_clear_answer_is_cut_at_one_half():
