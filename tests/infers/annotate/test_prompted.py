@@ -14,7 +14,7 @@ from infers.label_records import FINAL, PROMPTED, LabelRecord, Statement
 from infers.store.datastore import StoredLabel, StudyStore
 from infers.tasks.oneprompt import Engine
 from lib.imaging.images import read_label
-from tests.infers.tasks.fakes import make_engine
+from tests.infers.tasks.fakes import make_engine_of_one_study
 from tests.samples import organ_volume, write_nifti
 
 CLICK = {"foreground": [[3, 4, 5]]}
@@ -22,10 +22,7 @@ CLICK = {"foreground": [[3, 4, 5]]}
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    """A list of one study, and a model that marks what was clicked."""
-    (tmp_path / "studies").mkdir()
-    write_nifti(tmp_path / "studies" / "s0.nii.gz", organ_volume(0)[0])
-    return make_engine(tmp_path)
+    return make_engine_of_one_study(tmp_path)
 
 
 @pytest.fixture

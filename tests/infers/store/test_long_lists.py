@@ -17,16 +17,6 @@ from tests.samples import organ_volume, write_nifti
 
 
 @pytest.fixture
-def folder(tmp_path):
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    for number in range(3):
-        write_nifti(studies / f"s{number}.nii.gz", organ_volume(number)[0])
-    write_nifti(tmp_path / "label.nii.gz", organ_volume(0)[1])
-    return studies
-
-
-@pytest.fixture
 def slow_index(monkeypatch):
     """Writing the index counts as slow, as it is on a long list, and the next write is far away."""
     monkeypatch.setattr(infers.store.locked, "QUICK", -1.0)

@@ -22,6 +22,7 @@ from lib.inference.templates import Template, TemplateError
 from lib.segmenters.contract import Capabilities, Prediction
 from lib.segmenters.uniseg.model import UniSegModel
 from lib.segmenters.uniseg.segmenter import UniSegSegmenter
+from tests.samples import organ_volume, write_nifti
 
 
 class FakeStudies:
@@ -126,3 +127,10 @@ def make_engine(folder: Path, *configured: str, answer: np.ndarray | None = None
     learn: Callable[[list[str]], dict[str, int]] = labels.learn
     acceptance = Acceptance(studies.store, PendingResults(folder / "offers"), 60, accepted, learn)
     return Engine(studies, labels, FakeModel(), PriorityLock(), acceptance)
+
+
+def make_engine_of_one_study(folder: Path) -> Engine:
+    """The same with one study `s0` on the list; the model marks what was clicked."""
+    (folder / "studies").mkdir()
+    write_nifti(folder / "studies" / "s0.nii.gz", organ_volume(0)[0])
+    return make_engine(folder)

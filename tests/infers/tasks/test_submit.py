@@ -14,7 +14,7 @@ from infers.tasks.oneprompt import Engine, tasks
 from infers.tasks.submit import SubmitTask
 from lib.imaging.images import Image, read_label
 from lib.segmenters.contract import Prediction
-from tests.infers.tasks.fakes import make_engine
+from tests.infers.tasks.fakes import make_engine_of_one_study
 from tests.samples import organ_volume, write_nifti
 
 STUDY = {"image_id": "s0", "user": "anna"}
@@ -22,10 +22,7 @@ STUDY = {"image_id": "s0", "user": "anna"}
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    """A list of one study, and a model that marks what was clicked."""
-    (tmp_path / "studies").mkdir()
-    write_nifti(tmp_path / "studies" / "s0.nii.gz", organ_volume(0)[0])
-    return make_engine(tmp_path)
+    return make_engine_of_one_study(tmp_path)
 
 
 @pytest.fixture
