@@ -10,11 +10,13 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Pillow
-from selenium.webdriver import Chrome
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.keys import Keys
 
 from lib.imaging.images import read_image, read_label
+from lib.imaging.label_maps import boxes_of
 from lib.imaging.volumes import Stack
+from lib.quality.slice_errors import slice_errors
 from scripts.phantoms.dicom_series import make_uid, write_series
 from tests.dicom_samples import oblique
 from tests.samples import organ_volume, write_nifti
@@ -285,6 +287,43 @@ def test_undo_goes_back_through_every_state_whenever_answers_came(page: Annotati
     assert states["forth"] == states["back"]
     assert states["forth"][-1] == states["start"]
     assert len(set(states["forth"])) == 4
+
+
+def test_the_strip_shows_where_a_structure_is_likely_wrong_and_leads_there(page: AnnotationPage) -> None:
+    page.open("slanted")
+    page.structure("wedge")
+    voxels = page.inside("""const { labels, grid, current } = page.work, edit = labels.edit();
+        const [w, h, d] = labels.dims;
+        for (let n = 0; n < labels.values.length; n += 1) {
+          const [r, a, s] = [n % w, Math.floor(n / w) % h, Math.floor(n / (w * h))];
+          const inside = r >= 2 && r < 6 + (s % 3) && a >= 3 && a < 6 + 2 * (s % 4) && s >= 2 && s < d - 3;
+          if (inside) edit.paint(n, current.value);
+        }
+        page.work.extend(page.work.step("paint"), edit);
+        page.draw();
+        const own = Uint8Array.from({ length: 256 }, (_, n) => n === current.value);
+        return Array.from(grid.file(labels.values, own));""")
+    mask = np.reshape(voxels, SHAPE, order="F").astype(np.uint8)
+    axes, steps = page.inside("return [page.marks.grid.axes, page.marks.grid.step]")
+    for shown, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+        told = slice_errors(mask, {"wedge": 1}, {"wedge": boxes_of(mask)[1]}, axis)["wedge"]
+        expected = np.zeros(SHAPE[axis])
+        expected[told["first"] :][: len(told["expected"])] = told["expected"]
+        found = page.inside("return page.work.errors(given[0]).expected", shown)
+        np.testing.assert_allclose(found, expected[:: int(np.sign(step))], atol=0.06)
+    errors = page.inside("return page.act.errors().expected")
+    worst, second = np.argsort(np.negative(errors), kind="stable")[:2].tolist()
+    assert page.one("#errors .worst").get_attribute("data-slice") == str(worst)
+    page.press("d")
+    assert page.inside("return page.act.slices().at") == worst
+    page.press("d")
+    assert page.inside("return page.act.slices().at") == second
+    strip = page.one("#errors")
+    beside = round((worst + 0.5 - len(errors) / 2) * strip.size["width"] / len(errors))
+    ActionChains(page.browser).move_to_element_with_offset(strip, beside, 0).click().perform()
+    assert page.inside("return page.act.slices().at") == worst
+    page.press("z")
+    page.wait(lambda: not page.all("#errors"))  # of a structure that is nowhere nothing is wrong
 
 
 def test_the_keyboard_alone_prompts_paints_and_takes_back(page: AnnotationPage) -> None:

@@ -77,6 +77,18 @@ function moving(page) {
       const { viewer } = page, axis = through(viewer.main);
       viewer.go(viewer.at.map((here, n) => (n === axis ? index : here)));
     },
+    errors: () => (page.work ? page.work.errors(through(page.viewer.main)) : null),
+    // Where most is likely wrong; from there to the next such slices
+    doubtful() {
+      const { work, viewer } = page, errors = work && !viewer.flat ? page.act.errors() : null;
+      if (!errors) return;
+      const order = [...errors.expected.keys()].filter((index) => errors.expected[index])
+        .sort((one, other) => errors.expected[other] - errors.expected[one]);
+      const { at } = page.act.slices(), here = state.doubted === at ? order.indexOf(at) : -1;
+      state.doubted = order[(here + 1) % order.length];
+      page.act.slice(state.doubted);
+      page.draw();
+    },
     scroll(step) { if (page.viewer.image) page.viewer.scroll(page.viewer.main, step); page.draw(); },
     // Across and up in the large plane, as they are on the screen
     moveCross(right, up) {

@@ -16,6 +16,7 @@ export const KEYS = [
   ["z, y", "undo, redo (also Ctrl+Z, Ctrl+Y)"],
   ["1 … 9", "choose the structure"],
   ["t, F2, Delete", "a new structure; another name for the chosen one; clear it"],
+  ["d", "the slice where the structure is most likely wrong; again: the next one"],
   ["o", "the slice where the structure is largest"],
   ["↑ ↓, wheel", "slice by slice; Page Up and Down by five"],
   ["Ctrl + wheel, + −", "zoom; Space and drag, or the middle button, moves the image; 0 fits it"],
@@ -38,7 +39,8 @@ export function keyboard(page, act) {
   const on = {
     x: act.turnOutside, f: act.fillBetween, g: act.spread, z: act.undo, y: act.redo, h: act.hideAll, l: act.nextLayout,
     w: act.nextWindow, n: act.next, a: act.accept, r: act.reject, k: act.correct, u: act.undoDecision, "?": act.help,
-    0: act.fit, Enter: act.submit, t: act.askName, i: act.atCross, m: act.nextPlane, "+": () => act.zoom(1.25), "=": () => act.zoom(1.25),
+    0: act.fit, Enter: act.submit, t: act.askName, i: act.atCross, d: act.doubtful, m: act.nextPlane,
+    "+": () => act.zoom(1.25), "=": () => act.zoom(1.25),
     "-": () => act.zoom(0.8), o: () => page.work?.current && act.find(page.work.current),
     F2: () => page.work?.current && act.rename(page.work.current),
     Delete: () => page.work?.current && act.clear(page.work.current), Escape: act.escape,

@@ -24,7 +24,7 @@ export const state = {
   id: null, study: null, row: null, job: null, counts: {}, training: null, trainingOpen: false, others: [], user: "",
   loading: null, error: "", message: "", login: false, conflict: null, unfinished: null, done: null, finished: false,
   tool: "click", outside: false, size: 6, opacity: 0.35, window: [0, 1], hover: null, busy: 0, adding: "", newMask: false,
-  away: false, gone: "", naming: null, tour: localStorage.getItem("oneprompt-tour-seen") ? 0 : 1,
+  away: false, gone: "", naming: null, doubted: null, tour: localStorage.getItem("oneprompt-tour-seen") ? 0 : 1,
   me: localStorage.getItem("oneprompt-me") ?? "", seen: {}, times: [],
 };
 const session = crypto.randomUUID?.() ?? String(Math.random()).slice(2);

@@ -170,12 +170,12 @@ export function reviewing(page) {
   return {
     accept: () => reviewable(state) && decide("accept", "accepted"),
     reject: () => reviewable(state) && decide("reject", "rejected"),
-    // The structure that is likely wrong, where most of it is, and the tool to mend it
+    // The structure that is likely wrong, the slice where it is most, and the tool to mend it
     correct() {
       const { work } = page;
       if (!work) return;
       const worst = work.structures.find(({ name }) => name === state.row?.worst) ?? work.current;
-      if (worst) { page.act.choose(worst); page.act.find(worst); }
+      if (worst) { page.act.choose(worst); state.doubted = null; page.act.doubtful(); }
       page.act.tool("click");
       page.say("Click where the mask misses the structure; with the right button where it is too large. Enter submits.");
     },

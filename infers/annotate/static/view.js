@@ -117,13 +117,32 @@ function view(state, act) {
       ${["A", "C", "S"].map((letter, plane) => html`<button class="mini" data-plane=${plane}
         aria-pressed=${state.main === plane} aria-label=${`${["Axial", "Coronal", "Sagittal"][plane]} plane large`}
         title=${`${["Axial", "Coronal", "Sagittal"][plane]} plane large`} @click=${() => act.plane(plane)}>${letter}</button>`)}`}
-    ${study.slice_axis === null ? nothing : html`<input id="slice" type="range" min="0" max=${act.slices().count - 1} step="1"
-      .value=${String(act.slices().at)} aria-label="Slice" title="Slice (wheel, arrows)" @input=${(event) => act.slice(Number(event.target.value))}>`}
+    ${study.slice_axis === null ? nothing : html`<span class="slices"><input id="slice" type="range" min="0"
+      max=${act.slices().count - 1} step="1" .value=${String(act.slices().at)} aria-label="Slice" title="Slice (wheel, arrows)"
+      @input=${(event) => act.slice(Number(event.target.value))}>${strip(act)}</span>`}
     <button class="mini" @click=${act.fit} title="Whole image (0)">Fit</button>
     <output id="readout"></output>
     ${study.shrink > 1 ? html`<span class="coarse" title="Labels are saved on the full grid">shown at 1/${study.shrink}
       resolution</span>` : nothing}
   </div>`;
+}
+
+// Wrong voxels to expect by slice, below the slider, the worst slice in another colour
+function strip(act) {
+  const errors = act.errors();
+  if (!errors) return nothing;
+  const { expected, worst } = errors;
+  const told = `Wrong voxels to expect by slice; most on slice ${worst} (d)`;
+  const bar = (index) => `M${index} 1v${-(expected[index] / expected[worst]).toFixed(3)}h1V1z`;
+  return html`<svg id="errors" role="img" aria-label=${told} viewBox=${`0 0 ${expected.length} 1`} preserveAspectRatio="none"
+    @click=${(event) => act.slice(sliceAt(event, expected.length))}><title>${told}</title>
+    <path d=${[...expected.keys()].filter((index) => expected[index]).map(bar).join("")}></path>
+    <path class="worst" data-slice=${worst} d=${bar(worst)}></path></svg>`;
+}
+
+function sliceAt({ currentTarget, clientX }, count) {
+  const { left, width } = currentTarget.getBoundingClientRect();
+  return Math.min(Math.floor(((clientX - left) / width) * count), count - 1);
 }
 
 function unfinished(record, act) {

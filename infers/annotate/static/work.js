@@ -1,5 +1,6 @@
 // The work on one study: structures, their prompts, the label, and what can be taken back.
 
+import { expectedErrors } from "./errors.js";
 import { Labels } from "./labels.js";
 import { isEmpty, none } from "./prompts.js";
 
@@ -7,6 +8,8 @@ const MOST_STEPS = 200; // that can be taken back
 const MOST_VOXELS = 2e7; // in all of them together
 
 export class Work {
+  #errors = null; // {of, found}: counted once for what is shown
+
   constructor(study, grid, viewer) {
     this.study = study;
     this.grid = grid;
@@ -67,6 +70,16 @@ export class Work {
 
   choose(structure) {
     this.current = structure;
+  }
+
+  // Wrong voxels to expect of the chosen structure along a shown axis (errors.js); null where nothing of it is shown
+  errors(axis) {
+    if (!this.current) return null;
+    const of = [this.changes, this.loaded, this.current.value, axis];
+    if (this.#errors?.of.some((one, n) => one !== of[n]) ?? true) {
+      this.#errors = { of, found: expectedErrors(this.labels, this.current.value, axis) };
+    }
+    return this.#errors.found;
   }
 
   // Changes that can be taken back

@@ -80,7 +80,7 @@ class Annotator:
     @property
     def axis(self) -> int:
         """Array axis that the annotator scrolls along."""
-        return Stack.of(self.image).axis
+        return Stack.of(self.image).own_axis
 
     def annotate(self, start: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, Work]]:
         """Work on every structure, from the mask that is there; {structure: mask}, {structure: what it cost}."""

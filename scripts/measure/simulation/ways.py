@@ -99,7 +99,7 @@ def hand(studies: StudyList, log: Log) -> None:
     for study in studies.studies:
         if study.id in log.ids:
             continue
-        axis = Stack.of(studies.image(study)).axis
+        axis = Stack.of(studies.image(study)).own_axis
         clicks = by_hand(studies.masks(study), axis, GOALS)
         work = {name: Work(0.0, [], corners).to_dict() for name, corners in clicks.items()}
         log.add({"id": study.id, "structures": work, "final": dict.fromkeys(work, GOALS[-1])})

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
 from lib.imaging.images import Image
 from lib.imaging.metrics import dice
+from lib.imaging.volumes import Stack
 from scripts.measure.simulation.annotator import Annotator, Work
 
 TRUTH = np.zeros((20, 20, 6), bool)
@@ -36,6 +38,25 @@ def test_clicks_fall_into_the_largest_error_until_the_last_goal():
     np.testing.assert_array_equal(mask, TRUTH)
     assert [sum(map(len, points.values())) for _, points, _ in server.asked] == [1, 2, 3, 4]
     assert dice(server.asked[1][2], TRUTH) > 0.3  # the mask that is corrected goes along
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_are_those_that_the_server_cuts_however_the_volume_is_stored(axis):
+    turned = np.moveaxis(TRUTH, 2, axis)
+    affine = np.eye(4)[:, [*np.insert([0, 1], axis, 2), 3]] * [*np.insert([1.0, 1.0], axis, 3.0), 1.0]
+    image = Image(np.moveaxis(IMAGE.array, 2, axis), affine)
+    points = []
+
+    def ask(name, clicks, mask):
+        points.extend(point[axis] for point in clicks["foreground"][-1:])
+        answer = mask.copy()
+        place = (slice(None),) * axis + (points[-1],)
+        answer[place] = turned[place]
+        return answer
+
+    _, work = Annotator(image, {"organ": turned}, ask).annotate({})
+    assert len(set(points)) == len(points) == work["organ"].clicks(0.9) == 4
+    assert Stack.of(image).own_axis == axis
 
 
 def test_a_mask_that_is_good_enough_costs_nothing():
