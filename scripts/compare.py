@@ -76,6 +76,7 @@ def options() -> list[Option]:
             replace(AS_SERVED, all_planes=not AS_SERVED.all_planes),
             dims=(3,),
         ),
+        Option("network's size alone", "as served", replace(AS_SERVED, finer=1), dims=(2,)),
         Option("cut at one half", "as served", replace(AS_SERVED, least_probability=0.5)),
         Option("4 templates", "as served", templates=4),
         Option("8 templates", "as served", templates=OF_EIGHT),

@@ -23,7 +23,7 @@ from lib.imaging.transforms import resize_logits, resize_mask
 from lib.imaging.volumes import Stack
 from lib.inference.carrying import CarrySettings, carried_slices, disagreeing, inside_of
 from lib.inference.control import Control
-from lib.inference.probabilities import box_reaching_threshold, to_probability
+from lib.inference.probabilities import at_both, box_reaching_threshold, to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.networks.contract import Features
 
@@ -59,6 +59,11 @@ class Answer:
     logits: dict[int, np.ndarray] = field(default_factory=dict)
     trusted: dict[int, np.ndarray] = field(default_factory=dict)
     agreements: list[float] = field(default_factory=list)
+
+    def beside(self, finer: Answer) -> Answer:
+        """The mean of this answer and of one to the same prompts at a finer resolution."""
+        logits = {index: at_both(own, finer.logits[index]) for index, own in self.logits.items()}
+        return Answer(logits, self.trusted, self.agreements + finer.agreements)
 
 
 def is_refinement(prompt: Prompt) -> bool:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+
+from lib.imaging.transforms import resize_logits
 
 QUANTILES = 25  # between the highest and the lowest logit inside a box
 BOX_FIT = 0.8  # of the box's area: what an answer's own bounding box covers where it counts as reaching the sides
@@ -30,6 +33,12 @@ def to_logit(probabilities: np.ndarray | float) -> np.ndarray:
 def mean_logits(answers: Sequence[np.ndarray]) -> np.ndarray:
     """Logits of the mean of the probabilities that some arrays of logits stand for."""
     return to_logit(np.mean([to_probability(answer) for answer in answers], axis=0)).astype(np.float32)
+
+
+def at_both(coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
+    """Logits of the mean probability at two resolutions, (..., s, s) and (..., S, S), on the finer grid."""
+    grown = resize_logits(torch.from_numpy(coarse).reshape(1, -1, *coarse.shape[-2:]), fine.shape[-2:])
+    return mean_logits([grown.numpy().reshape(fine.shape), fine])
 
 
 def dice_optimal_threshold(logits: np.ndarray, least: float) -> float:

@@ -1,12 +1,13 @@
 """The network on slices of volumes: batches, precision, and the cache of what it has encoded.
 
 Encoding takes most of the time and depends on the slice alone, so an encoded slice is kept and found again by the
-image's checksum, the stack's axis and the slice's index: the second click on an image and the hundredth query of a
-template encode nothing. A cache belongs to one network; other weights have another `SliceNetwork`.
+image's checksum, the stack's axis, the resolution and the slice's index: the second click on an image and the hundredth
+query of a template encode nothing. A cache belongs to one network; other weights have another `SliceNetwork`.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -59,6 +60,9 @@ class SliceNetwork:
         batch_size: slices or questions that pass the network at once.
         precision: float32, bfloat16, or auto for bfloat16 where the hardware computes in it.
         cache_bytes: room for encoded slices; the least recently used go first.
+
+    Attributes:
+        size: side S of the square that slices are given to the network as, at first the one it was trained for.
     """
 
     def __init__(
@@ -71,12 +75,14 @@ class SliceNetwork:
         self.device = torch.device(device)
         self.batch_size = batch_size
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and computes_in_bfloat16(self.device))
+        self.size = network.config.image_size
         self._cache = _Cache(cache_bytes)
 
-    @property
-    def size(self) -> int:
-        """Side S of the network's square input."""
-        return self.network.config.image_size
+    def at(self, size: int) -> SliceNetwork:
+        """The same network, asked at another resolution; what either has encoded shares one room."""
+        other = copy.copy(self)
+        other.size = size
+        return other
 
     @property
     def held(self) -> int:
@@ -94,7 +100,7 @@ class SliceNetwork:
         Raises:
             Cancelled: the control stopped it.
         """
-        keys = {index: (stack.image.checksum, stack.axis, index) for index in dict.fromkeys(indices)}
+        keys = {index: (stack.image.checksum, stack.axis, self.size, index) for index in dict.fromkeys(indices)}
         encoded = {index: features for index, key in keys.items() if (features := self._cache.get(key)) is not None}
         missing = [index for index in keys if index not in encoded]
         for start in range(0, len(missing), self.batch_size):
@@ -171,15 +177,15 @@ class _Cache:
     """Encoded slices within a number of bytes; the least recently used go first. Threads may share it."""
 
     def __init__(self, room: int) -> None:
-        self._entries: LRUCache[tuple[str, int, int], Features] = LRUCache(room, getsizeof=size_of)
+        self._entries: LRUCache[tuple[str, int, int, int], Features] = LRUCache(room, getsizeof=size_of)
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[str, int, int]) -> Features | None:
+    def get(self, key: tuple[str, int, int, int]) -> Features | None:
         with self._lock:
             features: Features | None = self._entries.get(key)
             return features
 
-    def put(self, key: tuple[str, int, int], features: Features) -> None:
+    def put(self, key: tuple[str, int, int, int], features: Features) -> None:
         with self._lock, suppress(ValueError):  # larger than the whole room: not kept
             self._entries[key] = features
 

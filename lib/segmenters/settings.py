@@ -17,6 +17,8 @@ class SegmenterSettings:
         templates_per_query: templates asked for each structure, the first ones given.
         all_planes: cut a volume with equal spacings in all three planes and average; each then asks one template slice
             for a slice instead of `match.slices_per_query`, which is about as much work.
+        finer: a flat image with more pixels than the network's square is asked at this multiple of its size too, and
+            the probabilities are averaged; 1 asks it once. A volume's slices are too many for it.
         least_probability: answers by templates are cut where the expected Dice is highest, from this probability to one
             half; 0.5 cuts them at one half (`lib.inference.probabilities`).
         smoothing: sigma of the Gaussian that smooths logits from slice to slice, in average voxel sides; half of it in
@@ -32,6 +34,7 @@ class SegmenterSettings:
     match: MatchSettings = field(default_factory=MatchSettings)
     templates_per_query: int = 4
     all_planes: bool = True
+    finer: int = 2
     least_probability: float = 0.2
     smoothing: float = 1.2
     least_island: float = 0.2

@@ -24,7 +24,7 @@ from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, PromptError
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
-from lib.inference.interaction import Interaction
+from lib.inference.interaction import Answer, Interaction
 from lib.inference.probabilities import dice_optimal_threshold
 from lib.inference.slice_network import SliceNetwork
 from lib.inference.templates import Template
@@ -40,7 +40,7 @@ from lib.segmenters.mask_assembly import compete, joined, label_kind, prompted_m
 from lib.segmenters.provenance import provenance
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.settings import SegmenterSettings
-from lib.segmenters.template_answers import TemplateAnswers, ask, choose, template_masks
+from lib.segmenters.template_answers import TemplateAnswers, ask, choose, resolutions, template_masks
 
 # Which templates answer is part of a mask's own record, and these change no voxel
 NOT_OF_FINGERPRINT = ("templates_per_query", "quality_slices", "batch_size", "cache_bytes", "kept_bytes")
@@ -153,13 +153,24 @@ class SliceSegmenter:
         if (former := self._kept.before(inquiry)) is not None:
             prompts = {name: prompt.replace(previous=former.mask(name)) for name, prompt in prompts.items()}
         turned = {name: stack.prompt(prompt) for name, prompt in prompts.items()}
-        interaction = Interaction(self._network, stack, turned, self.settings.interaction)
-        answers = interaction.run(only_slice, control.part(0, 0.95))
+        answers = self._answered(stack, turned, only_slice, control.part(0, 0.95))
         mask = prompted_mask(stack, [(labels[name], answers[name], turned[name]) for name in prompts])
         quality = {name: round(float(np.mean(answers[name].agreements or [1.0])), 4) for name in prompts}
         prediction = self._prediction(mask, labels, [], types, {"quality": quality})
         self._kept.put(inquiry, KeptAnswer.of(prediction))
         return prediction
+
+    def _answered(
+        self, stack: Stack, prompts: Mapping[str, Prompt], only_slice: bool, control: Control
+    ) -> dict[str, Answer]:
+        """Answers to prompts in canonical orientation, of every resolution that the stack is asked at."""
+        networks = resolutions(self._network, stack, self.settings.finer)
+        answers: dict[str, Answer] = {}
+        for place, network in enumerate(networks):
+            within = control.part(place / len(networks), (place + 1) / len(networks))
+            own = Interaction(network, stack, prompts, self.settings.interaction).run(only_slice, within)
+            answers = {name: answers[name].beside(own[name]) for name in own} if answers else own
+        return answers
 
     def _ask(
         self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], control: Control

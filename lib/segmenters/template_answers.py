@@ -11,6 +11,7 @@ from lib.imaging.images import Image
 from lib.imaging.volumes import Stack, long_axis, smallest_part, thick_axis
 from lib.inference.control import Control
 from lib.inference.matching import Match, match
+from lib.inference.probabilities import at_both
 from lib.inference.slice_network import SliceNetwork
 from lib.inference.templates import Template, TemplateError
 from lib.inference.voting import Guide, Tally, vote
@@ -97,9 +98,20 @@ def ask(
         guides = _guides(network, stack, chosen, masks, settings)
         tally = Tally()
         votes = vote(network, queries, [guides[name] for name in names], count, within.part(0.2, 1), tally)
-        planes.append((stack, np.stack([votes[index] for index in range(len(stack))])))
+        logits = np.stack([votes[index] for index in range(len(stack))])
+        for finer in resolutions(network, stack, settings.finer)[1:]:
+            closer = _guides(finer, stack, chosen, masks, settings)
+            again = vote(finer, finer.encode(stack, [0]), [closer[name] for name in names], count, within.part(1, 1))
+            logits = at_both(logits, again[0][None])
+        planes.append((stack, logits))
     least = {name: settings.least_island * _smallest_part(own, name, masks) for name, own in chosen.items()}
     return TemplateAnswers(chosen, planes, queries, guides, tally, least)
+
+
+def resolutions(network: SliceNetwork, stack: Stack, finer: int) -> list[SliceNetwork]:
+    """The network, and where a flat image has more pixels than it sees, the same at `finer` times its size."""
+    flat = len(stack) == 1 and max(stack.slice(0).shape) > network.size
+    return [network, network.at(finer * network.size)] if flat and finer > 1 else [network]
 
 
 def _stacks(image: Image, chosen: Chosen, masks: Masks, all_planes: bool) -> list[Stack]:

@@ -55,6 +55,16 @@ def test_cache_keeps_what_was_used_last():
     assert network.encoded == 1
 
 
+def test_each_resolution_has_its_own_features_in_the_same_room():
+    tool = SliceNetwork(GreyNetwork(), "cpu", precision="float32")
+    finer = tool.at(2 * SIZE)
+    coarse, fine = tool.encode(stack(), [0])[0], finer.encode(stack(), [0])[0]
+    assert fine[0].shape[-1] == 2 * coarse[0].shape[-1]
+    assert tool.encode(stack(), [0])[0] is coarse
+    assert finer.encode(stack(), [0])[0] is fine
+    assert tool.held == finer.held
+
+
 def test_progress_is_told_before_each_batch():
     control = Recorder()
     SliceNetwork(GreyNetwork(), "cpu", batch_size=2, precision="float32").encode(stack(), range(5), control=control)

@@ -97,6 +97,59 @@ def test_flat_image_is_segmented_flat():
     np.testing.assert_array_equal(predictor().segment(image, [template], LABELS).mask, label)
 
 
+def flat_study(times=1):
+    """A flat image of so many pixels for one of the network's, and its label."""
+    label = anatomy()[:, :, 5].repeat(times, 0).repeat(times, 1)
+    grey = np.select([label == 1, label == 2], [900, 100], 500)
+    return Image(grey, np.diag([-1.0, -1.0, 1.0, 1.0])), label
+
+
+class SizeNetwork(GreyNetwork):
+    """Keeps the sizes that it was asked at."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def decode(self, query, template, template_prompts, query_prompts=None):
+        self.sizes.append(query[0].shape[-1])
+        return super().decode(query, template, template_prompts, query_prompts)
+
+
+@pytest.mark.parametrize(("times", "finer", "sizes"), [(1, 2, {SIZE}), (2, 2, {SIZE, 2 * SIZE}), (2, 1, {SIZE})])
+def test_flat_image_with_more_pixels_than_the_network_sees_is_asked_at_a_finer_resolution_too(times, finer, sizes):
+    network, (image, label) = SizeNetwork(), flat_study(times)
+    segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, finer=finer, quality_slices=0))
+    mask = segmenter.segment(image, [Template("t", image, label, LABELS)], LABELS).mask
+    assert min(dice(mask == value, label == value) for value in LABELS.values()) > 0.8
+    assert set(network.sizes) == sizes
+    network.sizes.clear()
+    clicked = segmenter.interact(image, {"bright": Prompt(foreground=((10 * times, 12 * times),))}, {"bright": 1}).mask
+    assert set(network.sizes) == sizes
+    assert clicked[10 * times, 12 * times]
+
+
+def test_details_that_the_networks_square_does_not_show_come_from_the_finer_resolution():
+    image, label = flat_study(2)
+    label = label.copy()
+    label[:, ::2] = np.where(label[:, ::2] == 1, 0, label[:, ::2])  # stripes one pixel wide
+    image = Image(np.select([label == 1, label == 2], [900, 100], 500), image.affine)
+    template = Template("t", image, label, LABELS)
+    both, one = (
+        dice(predictor(finer=finer, quality_slices=0).segment(image, [template], LABELS).mask == 1, label == 1)
+        for finer in (2, 1)
+    )
+    assert both > one
+
+
+def test_slices_of_a_volume_are_asked_once_however_many_pixels_they_have():
+    network = SizeNetwork()
+    image, label = study(anatomy().repeat(2, 0).repeat(2, 1))
+    template = Template("t", image, label, LABELS)
+    SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0)).segment(image, [template], LABELS)
+    assert set(network.sizes) == {SIZE}
+
+
 def test_slices_beyond_the_organ_stay_empty():
     label = np.concatenate(
         [np.zeros((SIZE, SIZE, 6), np.uint8), anatomy(), np.zeros((SIZE, SIZE, 9), np.uint8)], axis=2
