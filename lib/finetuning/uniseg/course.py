@@ -32,8 +32,9 @@ from lib.networks.checkpoints import weights_hash
 from lib.networks.uniseg import UniSeg, UniSegConfig
 from lib.networks.uniseg.growth import extended, restarted
 from lib.segmenters.uniseg.model import UniSegModel
-from lib.segmenters.uniseg.segmenter import UniSegSegmenter, window_logits
+from lib.segmenters.uniseg.segmenter import UniSegSegmenter
 from lib.segmenters.uniseg.tasks import Task, TaskError
+from lib.segmenters.uniseg.windows import window_logits
 
 FEWEST = 2  # labelled volumes: one learns, one is held out
 KEPT = "kept: "  # before the names of structures whose answers are compared with those of the start

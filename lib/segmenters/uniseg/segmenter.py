@@ -1,7 +1,7 @@
 """UniSeg on whole studies: tasks by structure, one pass of the encoder for all tasks that see the same image.
 
-Memory is bounded: windows of the network's patch go through it one by one, sums of their answers lie on the processor
-at the tasks' spacing, and the study's own grid holds one class at a time.
+Memory is bounded: answers are summed over windows of one depth (`windows.py`), and on the study's own grid lie class
+numbers alone.
 """
 
 from __future__ import annotations
@@ -12,27 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data.utils import dense_patch_slices
-from monai.inferers.utils import sliding_window_inference
-from torch import Tensor
 
 from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
-from lib.inference.slice_network import computes_in_bfloat16
 from lib.inference.templates import Template
-from lib.networks.answers import finite
-from lib.networks.uniseg import UniSeg
 from lib.segmenters.contract import Capabilities, Prediction
 from lib.segmenters.provenance import provenance
 from lib.segmenters.registry import UNISEG_MODEL
 from lib.segmenters.uniseg.model import UniSegModel
-from lib.segmenters.uniseg.study import Prepared, Study, prepare, resized
+from lib.segmenters.uniseg.study import Prepared, Study, prepare
 from lib.segmenters.uniseg.tasks import Task, TaskError, check_channels, named
+from lib.segmenters.uniseg.windows import ClassMap, smaller, window_slabs
 
 logger = logging.getLogger(__name__)
-
-OVERLAP = 0.5
 
 
 class UniSegSegmenter:
@@ -169,63 +162,11 @@ class UniSegSegmenter:
         self, prepared: Prepared, group: Sequence[int], window: tuple[int, int, int], control: Control
     ) -> list[np.ndarray]:
         classes = {index: 1 + len(self.model.tasks[index].structures) for index in group}
-        logits = window_logits(self.model.network, prepared.image, classes, window, control.part(0.0, 0.9))
-        regions = []
-        for number in range(len(group)):
-            control.part(0.9, 1.0).advance(number / len(group))
-            regions.append(_largest(logits[number], prepared.box_shape))
-            logits[number] = torch.empty(0)  # what has been used makes room
-        return regions
-
-
-@torch.inference_mode()
-def window_logits(
-    network: UniSeg,
-    image: Tensor,
-    classes: Mapping[int, int],
-    window: tuple[int, int, int],
-    control: Control = Control(),
-) -> list[Tensor]:
-    """What a network says of a prepared image, window by window.
-
-    Args:
-        network: in evaluation mode, on its device.
-        image: (C, d, h, w), normalised.
-        classes: index of each task to its classes, background included.
-        window: voxels along each axis, multiples of the network's strides.
-        control: follows the work and may end it.
-
-    Returns:
-        For each task logits (classes, d, h, w), float32, on the processor.
-
-    Raises:
-        Cancelled: the control stopped it.
-    """
-    device = next(network.parameters()).device
-    bfloat16 = computes_in_bfloat16(device)
-    total, done = _windows(image.shape[1:], window), 0
-
-    def answers(windows: Tensor) -> tuple[Tensor, ...]:
-        nonlocal done
-        control.advance(min(1.0, done / total))
-        done += 1
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            outputs = network.decode_tasks(network.encode(windows), list(classes))
-        return tuple(logits[:, :count].float() for logits, count in zip(outputs, classes.values(), strict=True))
-
-    outputs = sliding_window_inference(
-        image[None], window, 1, answers, OVERLAP, mode="gaussian", sw_device=device, device=torch.device("cpu")
-    )
-    return [logits[0] for logits in (outputs if isinstance(outputs, tuple | list) else (outputs,))]
-
-
-def smaller(patch: tuple[int, int, int], stride: tuple[int, int, int]) -> tuple[int, int, int]:
-    """A window of half a patch's height and width, in whole strides."""
-    depth, height, width = (
-        max(own, side // 2 // own * own) if axis else side
-        for axis, (side, own) in enumerate(zip(patch, stride, strict=True))
-    )
-    return depth, height, width
+        maps = [ClassMap(prepared.image.shape[1], prepared.box_shape) for _ in group]
+        for slabs in window_slabs(self.model.network, prepared.image, classes, window, control):
+            for own, logits in zip(maps, slabs, strict=True):
+                own.add(logits)
+        return [own.numbers for own in maps]
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -244,21 +185,3 @@ def _groups(tasks: Sequence[Task], indices: Sequence[int]) -> list[list[int]]:
         windows = tuple(channel.window for channel in task.channels)
         groups.setdefault((windows, task.spacing, task.depth), []).append(index)
     return list(groups.values())
-
-
-def _windows(shape: Sequence[int], window: Sequence[int]) -> int:
-    whole = [max(size, side) for size, side in zip(shape, window, strict=True)]
-    return len(dense_patch_slices(whole, list(window), [max(1, int(side * (1 - OVERLAP))) for side in window]))
-
-
-def _largest(logits: Tensor, shape: tuple[int, int, int]) -> np.ndarray:
-    """Logits (K, d, h, w) to uint8 numbers of the most probable class (D, H, W), one class at a time."""
-    finite(logits.float().cpu().numpy())
-    probabilities = logits.softmax(dim=0)
-    best = resized(probabilities[0], shape)
-    number = torch.zeros(shape, dtype=torch.uint8)
-    for value in range(1, len(logits)):
-        own = resized(probabilities[value], shape)
-        number[own > best] = value
-        best = torch.maximum(best, own)
-    return number.numpy()

@@ -38,6 +38,22 @@ class Thresholds(UniSeg):
         ]
 
 
+def untrained(seed: int, tasks: Sequence[Task], channels: Sequence[int] = (1,), licence: str = "") -> UniSegModel:
+    """A real network of random weights, small enough to answer at once."""
+    outputs = 1 + max(len(task.structures) for task in tasks)
+    config = UniSegConfig(
+        tasks=len(tasks),
+        outputs=outputs,
+        patch=(8, 16, 16),
+        base=2,
+        most_features=8,
+        strides=((1, 2, 2), (2, 2, 2)),
+        channels=tuple(channels),
+    )
+    torch.manual_seed(seed)
+    return UniSegModel(UniSeg(config).eval(), tuple(tasks), {"licence": licence} if licence else {})
+
+
 def thresholds(tasks: Sequence[Task], **changes: object) -> UniSegModel:
     """A model of `Thresholds` with some tasks."""
     config = UniSegConfig(**{**CONFIG.as_dict(), "tasks": len(tasks), **changes})
