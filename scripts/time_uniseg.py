@@ -5,7 +5,8 @@
     python -m scripts.time_uniseg --formats
 
 Networks are untrained: neither time nor memory depends on weights. Each measurement runs in a process of its own, as
-the memory of a process never falls; what is told is its peak less what the loaded libraries take.
+the memory of a process never falls; what is told is its peak less what the loaded libraries take. Seconds are the
+processor's, of all threads together: what others compute meanwhile changes them little.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib.imaging.images import Image
 from lib.networks.uniseg import UniSeg, UniSegConfig
@@ -40,17 +42,23 @@ CT_TASKS = TASKS[:8]
 
 def patch(size: str, prompted: bool, repeats: int) -> float:
     """Seconds of the fastest of some passes of one patch, all resolutions, without gradient."""
-    config = SIZES[size](len(TASKS), 4)
-    if not prompted:
-        config = dataclasses.replace(config, conditioning="heads", tasks=1)
+    config = _config(size, prompted)
     network, image = UniSeg(config).eval(), torch.randn(1, 1, *config.patch)
     seconds = []
     with torch.inference_mode():
         for _ in range(1 + repeats):  # the first one warms up
-            began = time.perf_counter()
+            began = time.process_time()
             network(image, 0)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.process_time() - began)
     return min(seconds[1:])
+
+
+def operations(size: str, prompted: bool) -> float:
+    """1e9 floating-point operations of one pass of one patch, all resolutions; counted, not measured."""
+    with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network = UniSeg(_config(size, prompted))
+        network(torch.randn(1, 1, *network.config.patch), 0)
+    return counter.get_total_flops() / 1e9
 
 
 def whole(size: str, shape: Sequence[int], tasks: int) -> float:
@@ -60,9 +68,15 @@ def whole(size: str, shape: Sequence[int], tasks: int) -> float:
     grey = np.random.default_rng(0).integers(-1000, 1000, tuple(shape)).astype(np.int16)
     study = Study((Image(grey, np.diag([0.8, 0.8, 3.0, 1.0])),))
     labels = {name: number for number, name in enumerate(model.structures, start=1)}
-    began = time.perf_counter()
+    began = time.process_time()
     UniSegSegmenter(model).segment_study(study, labels)
-    return time.perf_counter() - began
+    return time.process_time() - began
+
+
+def _config(size: str, prompted: bool) -> UniSegConfig:
+    """With the prompts of the published tasks, or the same U-Net without."""
+    config = SIZES[size](len(TASKS), 4)
+    return config if prompted else dataclasses.replace(config, conditioning="heads", tasks=1)
 
 
 def formats(repeats: int) -> str:
@@ -104,9 +118,9 @@ def _step(stage: nn.Module, image: torch.Tensor) -> None:
 def _fastest(work: Callable[..., None], stage: nn.Module, image: torch.Tensor, repeats: int) -> float:
     seconds = []
     for _ in range(1 + repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         work(stage, image)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return 1000 * min(seconds[1:])
 
 
@@ -150,8 +164,11 @@ def main(arguments: list[str] | None = None) -> int:
     (with_seconds, with_memory), (seconds, memory) = (
         measured(patch, options.size, prompted, options.repeats) for prompted in (True, False)
     )
-    print(f"with the prompt {with_seconds:.2f} s, {with_memory:.2f} GB; without {seconds:.2f} s, {memory:.2f} GB")
-    print(f"ratio {with_seconds / seconds:.2f} in time, {with_memory / memory:.2f} in memory")
+    with_count, count = (operations(options.size, prompted) for prompted in (True, False))
+    print(f"with the prompt {with_seconds:.2f} s, {with_memory:.2f} GB, {with_count:.1f} thousand million operations")
+    print(f"without {seconds:.2f} s, {memory:.2f} GB, {count:.1f}")
+    ratios = with_seconds / seconds, with_memory / memory, with_count / count
+    print("ratio {:.2f} in time, {:.2f} in memory, {:.3f} in operations".format(*ratios))
     return 0
 
 

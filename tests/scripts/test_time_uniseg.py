@@ -27,8 +27,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_patch_is_measured_with_and_without_the_prompt(capsys: pytest.CaptureFixture[str]) -> None:
     assert time_uniseg.main(["--repeats", "1"]) == 0
     told = capsys.readouterr().out
-    assert re.search(r"with the prompt [\d.]+ s, 0.50 GB; without [\d.]+ s, 0.50 GB", told)
-    assert re.search(r"ratio [\d.]+ in time, 1.00 in memory", told)
+    assert re.search(r"with the prompt [\d.]+ s, 0.50 GB, [\d.]+ thousand million operations", told)
+    assert re.search(r"without [\d.]+ s, 0.50 GB, [\d.]+", told)
+    assert re.search(r"ratio [\d.]+ in time, 1.00 in memory, 1\.\d+ in operations", told)
 
 
 def test_a_whole_volume_is_measured_with_some_tasks(capsys: pytest.CaptureFixture[str]) -> None:
