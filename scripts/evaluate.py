@@ -151,6 +151,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=Settings.queries, help="images asked for each structure")
     parser.add_argument("--volumes", type=int, default=Settings.volume_queries, help="volumes asked in a 3-D data set")
     parser.add_argument("--templates", type=int, default=Settings.singles, help="single templates")
+    parser.add_argument("--together", type=int, default=16, help="no more templates than these answer together")
     parser.add_argument("--clicks", type=int, default=Settings.clicks, help="clicks after which the clicker gives up")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="by default all")
     parser.add_argument(
@@ -164,7 +165,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fresh", action="store_true", help="use nothing that earlier runs finished")
     options = parser.parse_args(arguments)
-    for name in ("queries", "volumes", "templates", "clicks", "threads"):
+    for name in ("queries", "volumes", "templates", "together", "clicks", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be 1 or more, got {getattr(options, name)}")
     return options
@@ -173,7 +174,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    settings = Settings(options.queries, options.volumes, options.templates, clicks=options.clicks, seed=options.seed)
+    several, of_volumes = (
+        tuple(group for group in groups if group[0] <= options.together)
+        for groups in (Settings.several, Settings.volume_several)
+    )
+    settings = Settings(
+        options.queries, options.volumes, options.templates, several, of_volumes, options.clicks, options.seed
+    )
     try:
         network = load_network(options.weights, options.device)
         folders = open_folders(options.data, options.split, options.dims)

@@ -104,6 +104,14 @@ def test_only_the_prompts_that_were_wanted_are_asked(data, tmp_path, tiny_weight
     assert {row["prompt"] for row in clicks["rows"]} == {"1 click", "3 clicks", "5 clicks"}
 
 
+def test_large_groups_of_templates_can_be_left_out(data, tmp_path, tiny_weights):
+    options = ("--methods", "copy", "--prompts", "seglab")
+    everything = run(data / "squares", tmp_path / "all.json", tiny_weights, *options)["rows"]
+    singles = run(data / "squares", tmp_path / "singles.json", tiny_weights, *options, "--together", "1")["rows"]
+    assert {row["templates"] for row in everything} > {1}
+    assert singles == [row for row in everything if row["templates"] == 1]
+
+
 def test_images_can_be_measured_without_the_volumes_and_volumes_alone(data, tmp_path, tiny_weights, capsys):
     for dims, name in (("2", "squares"), ("3", "blocks")):
         results = run(data, tmp_path / f"{dims}.json", tiny_weights, "--methods", "copy", "--dims", dims)
