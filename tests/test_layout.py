@@ -62,9 +62,10 @@ def files() -> dict[str, Path]:
     return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): ROOT / path for path in own}
 
 
-def imports_of(module: str) -> Iterator[str]:
-    """Dotted names that a module imports, inside functions and for type checking too."""
-    for node in ast.walk(ast.parse(files()[module].read_text())):
+def imports_of(module: str, at_import: bool = False) -> Iterator[str]:
+    """Dotted names that a module imports, inside functions and for type checking too, or only as it is imported."""
+    tree = ast.parse(files()[module].read_text())
+    for node in tree.body if at_import else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -72,16 +73,28 @@ def imports_of(module: str) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def file_of(name: str) -> str:
+    """The module of ours in which a dotted name stands; empty for others' names."""
+    while name and name not in files():
+        name = name.rpartition(".")[0]
+    return name
+
+
 @cache
 def arrows() -> dict[str, set[str]]:
     """{module: the modules of ours that it imports}."""
-    found: dict[str, set[str]] = {}
-    for module in files():
-        found[module] = set()
-        for name in imports_of(module):
-            while name and name not in files():
-                name = name.rpartition(".")[0]  # a name within a module
-            found[module] |= {name} - {"", module}
+    return {module: {file_of(name) for name in imports_of(module)} - {"", module} for module in files()}
+
+
+def imported_with(module: str) -> set[str]:
+    """Dotted names that are imported before a module is, its own among them."""
+    found, waiting = set(), {module}
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        own = file_of(name)
+        packages = {own.rpartition(".")[0]} if own else set()
+        waiting |= {*packages, *(imports_of(own, at_import=True) if own else ())} - found - {""}
     return found
 
 
@@ -137,6 +150,16 @@ def test_no_rooms_import_each_other_in_a_circle():
     for module, others in arrows().items():
         between[room(module)] |= {room(other) for other in others} - {room(module)}
     refuse_circles(between)
+
+
+@pytest.mark.parametrize(
+    "command", ["lib.cluster.segmenting", "scripts.segment_archive", "scripts.predict", "scripts.pretrain"]
+)
+def test_nobody_waits_for_monai_who_needs_one_prompt_alone(command):
+    """Each worker of a cluster imports these, and MONAI takes longer than all else together."""
+    packages = {name.partition(".")[0] for name in imported_with(command)}
+    assert "torch" in packages
+    assert not packages & {"monai", "monailabel"}
 
 
 def test_a_long_file_says_why_it_is_no_two():

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.metrics import compute_average_surface_distance
 from torch import Tensor
 
 
@@ -70,6 +69,8 @@ def pooled_dice(ones: Sequence[np.ndarray], others: Sequence[np.ndarray], empty:
 
 
 def _surface_distance(mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> float:
+    from monai.metrics import compute_average_surface_distance  # MONAI takes seconds to import
+
     box = _around(mask | truth)  # the same surfaces in a smaller array
     with warnings.catch_warnings():
         # MONAI passes its own function an argument that it has deprecated itself
