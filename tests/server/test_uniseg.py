@@ -5,24 +5,21 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pydicom
 import pytest
-import torch
 
-from lib.networks.uniseg import UniSeg, UniSegConfig
 from lib.segmenters.uniseg.model import UniSegModel, save_model
 from lib.segmenters.uniseg.tasks import Channel, Task
 from scripts.phantoms.dicom_series import write_series
+from tests.lib.segmenters.uniseg.fakes import untrained
 from tests.samples import AFFINE, organ_volume, write_nifti
 from tests.server.conftest import Server
 
 SERIES = "1.2.3.500"
-CONFIG = UniSegConfig(
-    tasks=2, outputs=3, patch=(8, 16, 16), base=2, most_features=8, strides=((1, 2, 2), (2, 2, 2)), channels=(1, 2)
-)
 MR = Channel("MR")
 TASKS = (
     Task("organ", ("organ", "lesion"), (MR,), (1.5, 3.0, 1.25)),
@@ -31,8 +28,7 @@ TASKS = (
 
 
 def model(seed: int) -> UniSegModel:
-    torch.manual_seed(seed)
-    return UniSegModel(UniSeg(CONFIG).eval(), TASKS, {"licence": "for tests only"})
+    return untrained(seed, TASKS, (1, 2), "for tests only")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +37,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     volume = organ_volume(0)[0]
     write_nifti(folder / "one.nii.gz", volume)
+    write_nifti(folder / "three.nii.gz", organ_volume(1)[0])
     write_nifti(folder / "two.nii.gz", np.stack([volume, -volume], axis=-1))
     write_series(
         folder / "series", (100 * (volume + 10)).astype(np.int16), AFFINE, uid=SERIES, patient="P", modality="MR"
@@ -94,6 +91,27 @@ def test_a_mask_of_a_dicom_series_is_a_dicom_seg_with_its_provenance(server: Ser
     made = instance.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
     for said in ("for tests only", model(1).hash, "uniseg"):
         assert said in str(made)
+
+
+def test_a_training_is_published_if_it_is_better_and_then_served(server: Server, studies: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "three"), start=1):
+        write_nifti(tmp_path / f"{name}.nii.gz", organ_volume(number - 1)[1])
+        assert server.save_label(name, tmp_path / f"{name}.nii.gz", ["organ"]).status_code == 200
+
+    def trained(**numbers: Any) -> dict[str, Any]:
+        fixed = {"keep": False, "max_epochs": 1, "train_batch_size": 2}
+        assert server.request("POST", "/train/uniseg", json={**fixed, **numbers}).status_code == 200
+        server.wait_for(lambda _: server.get("/oneprompt/training")["uniseg"]["state"] not in ("idle", "running"))
+        return server.get("/oneprompt/training")["uniseg"]
+
+    refused = trained(steps_per_epoch=1, learning_rate=0.0)
+    assert (refused["state"], refused["offered"]["hash"]) == ("candidate", model(1).hash), refused
+    better = trained(steps_per_epoch=60, learning_rate=0.01)
+    assert better["state"] == "published", better
+    assert better["after"]["dice"] > better["before"]["dice"]
+    offered = better["offered"]["hash"]
+    assert server.infer("uniseg", "one", {}, output="json").json()["weights"] == offered
+    assert server.request("DELETE", "/model/uniseg").status_code == 200
 
 
 def test_an_upload_is_served_at_once_and_withdrawn_again(server: Server, tmp_path: Path) -> None:
