@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +15,7 @@ import torch
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import save_network, weights_hash
 from lib.quality.estimator import SUFFIX, Estimator
+from scripts.measure.torture.starts import Nursery
 from tests.programs import (  # noqa: F401  (hooks)
     leave_out,
     pytest_sessionfinish,
@@ -53,3 +55,10 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fitted = dataclasses.replace(shipped, about={**shipped.about, "weights": weights_hash(network)})
     fitted.write(path.with_suffix(SUFFIX))
     return path
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """What servers are forked from: their libraries are imported once, which is most of a start."""
+    with Nursery() as nursery:
+        yield nursery

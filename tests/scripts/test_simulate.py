@@ -1,7 +1,9 @@
 import json
+from functools import partial
 
 import pytest
 
+from scripts.servers.client import Server
 from scripts.simulate import main
 from tests.samples import organ_volume, write_nifti
 
@@ -24,7 +26,10 @@ def simulate(folder, *options):
     return main([str(word) for word in (*paths, *options)])
 
 
-def test_all_four_ways_finish_every_study_and_later_runs_repeat_nothing(folder, tiny_weights, monkeypatch, capsys):
+def test_all_four_ways_finish_every_study_and_later_runs_repeat_nothing(
+    folder, tiny_weights, nursery, monkeypatch, capsys
+):
+    monkeypatch.setattr("scripts.measure.simulation.ways.Server", partial(Server, launch=nursery.launch))
     options = ("--weights", tiny_weights, "--most-clicks", "1")
     assert simulate(folder, *options) == 0
     found = json.loads((folder / "out" / "simulation.json").read_text())["ways"]

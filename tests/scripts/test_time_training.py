@@ -1,8 +1,10 @@
 import json
+from functools import partial
 
 import pytest
 
 from scripts.make_demo_data import write_demo_data
+from scripts.servers.client import Server
 from scripts.time_training import main
 
 
@@ -18,7 +20,8 @@ def arguments(phantoms, weights, *more):
     return [*folders, "--weights", str(weights), "--settings", "epochs=1,steps=1,batch=1", *more]
 
 
-def test_a_training_is_timed_while_somebody_goes_on_clicking(phantoms, tiny_weights, tmp_path):
+def test_a_training_is_timed_while_somebody_goes_on_clicking(phantoms, tiny_weights, nursery, tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.time_training.Server", partial(Server, launch=nursery.launch))
     times, nothing_learnt = ["--pause", "1", "--quiet", "4"], ["--params", '{"learning_rate": 0.0}']
     options = ["--labelled", "2", *times, *nothing_learnt, "--json", str(tmp_path / "out")]
     assert main(arguments(phantoms, tiny_weights, *options)) == 0

@@ -14,15 +14,13 @@ from scripts.measure.torture.files import mutated, originals
 from scripts.measure.torture.fuzz import torture_by_requests
 from scripts.measure.torture.kills import torture_by_kills
 from scripts.measure.torture.load import torture_by_load
-from scripts.measure.torture.starts import Nursery
 from scripts.servers.client import APP, Server, ServerError
 
 
-@pytest.fixture(scope="module")
-def launch():
+@pytest.fixture
+def launch(nursery):
     """Starts servers within seconds."""
-    with Nursery() as nursery:
-        yield nursery.launch
+    return nursery.launch
 
 
 def test_every_label_that_was_acknowledged_outlives_kills(launch):

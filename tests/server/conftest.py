@@ -4,50 +4,63 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from scripts.measure.torture.starts import MODULE, Nursery
+from scripts.servers.processes import Process
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 600  # importing PyTorch, MONAI and MONAI Label on a busy machine
 PATIENCE = 600  # far more than any answer takes, for a busy machine
 
 
+# What follows `monailabel`, the folder to start it in, its log, its environment
+Start = Callable[[Sequence[str], Path, Path, Mapping[str, str]], Process]
+
+
+def start_anew(arguments: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> Process:
+    """By MONAI Label's own command, as a user does; it imports everything."""
+    with log.open("ab") as target:
+        return subprocess.Popen(
+            ["monailabel", *arguments], cwd=folder, env=environment, stdout=target, stderr=subprocess.STDOUT
+        )
+
+
 class Server:
     """One server process on a free port of this machine."""
 
-    def __init__(self, studies: Path | str, weights: Path, folder: Path, **conf: str) -> None:
-        self.studies, self.folder = studies, folder
+    def __init__(self, studies: Path | str, weights: Path, folder: Path, start: Start, **conf: str) -> None:
+        self.studies, self.folder, self._start = studies, folder, start
         self.log = folder / "server.log"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         conf = {"weights": str(weights), "models": str(folder / "models"), **conf}
-        # MONAI Label's own command, with the app's path relative to where it is started
+        # The app's path is relative to where it is started
         app = os.path.relpath(ROOT / "apps" / "oneprompt", folder)
-        self._command = [
-            *["monailabel", "start_server", "--app", app, "--studies", str(studies)],
+        self._arguments = [
+            *["start_server", "--app", app, "--studies", str(studies)],
             *["--host", "127.0.0.1", "--port", str(self.port)],
             *[word for key, value in conf.items() for word in ("--conf", key, value)],
         ]
 
     def start(self) -> Server:
-        """Start it as a user does, from a folder that is not the repository, and wait until it answers."""
+        """Start it from a folder that is not the repository, and wait until it answers."""
         # As a user's shell would: pytest's own import path must not help the server to find its packages.
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment |= {"OMP_NUM_THREADS": "1", "HOME": str(self.folder)}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # an activated .venv
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+        self.process = self._start(self._arguments, self.folder, self.log, environment)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -62,7 +75,7 @@ class Server:
 
     def stop(self) -> None:
         """End it politely."""
-        self.process.terminate()
+        self._signal(signal.SIGTERM)
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
@@ -70,8 +83,12 @@ class Server:
 
     def kill(self) -> None:
         """End it as a power cut would."""
-        self.process.kill()
+        self._signal(signal.SIGKILL)
         self.process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            os.kill(self.process.pid, number)
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
         """Any HTTP request."""
@@ -137,12 +154,17 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def start_server(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iterator[Callable[..., Server]]:
-    """Starts servers on study folders and ends them after the module's tests."""
+def start_server(
+    tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path, nursery: Nursery
+) -> Iterator[Callable[..., Server]]:
+    """Starts servers on study folders, `anew` or forked, and ends them after the module's tests."""
     started: list[Server] = []
 
-    def start(studies: Path | str, **conf: str) -> Server:
-        server = Server(studies, tiny_weights, tmp_path_factory.mktemp("server"), **conf)
+    def fork(arguments: Sequence[str], *where: Any) -> Process:
+        return nursery.launch([sys.executable, "-m", MODULE, *arguments], *where)
+
+    def start(studies: Path | str, anew: bool = False, **conf: str) -> Server:
+        server = Server(studies, tiny_weights, tmp_path_factory.mktemp("server"), start_anew if anew else fork, **conf)
         started.append(server)
         return server.start()
 

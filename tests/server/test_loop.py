@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path, start_server: Callable[..., Server]) -> Server:
     """A server with a single study; the tests of this module follow each other."""
-    return start_server(folder / "studies", quiet_seconds="3600")
+    return start_server(folder / "studies", anew=True, quiet_seconds="3600")
 
 
 def next_sample(server: Server, strategy: str = "oneprompt_next") -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from lib.imaging.images import read_image, read_label
+from scripts.measure.torture.starts import Nursery
 from scripts.servers.client import Client, Server
 from tests.slicer.emulator.panel import SHA256, Panel, PanelError
 from tests.slicer.emulator.wire import essence, line, read_recording, send
@@ -43,14 +44,15 @@ def dice(mask: np.ndarray, truth: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def serve(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[Any]:
     """Starts servers with the first study; gives the port and the study folder."""
     running = []
 
     def start() -> tuple[int, Path]:
         folder = tmp_path_factory.mktemp("slicer")
         write_study(folder / "studies", FIRST)
-        server = Server(folder / "studies", log=folder / "server.log", conf={"models": str(folder / "models")})
+        conf = {"models": str(folder / "models")}
+        server = Server(folder / "studies", log=folder / "server.log", conf=conf, launch=nursery.launch)
         running.append(server.__enter__())
         return int(server.url.rpartition(":")[2]), folder / "studies"
 

@@ -13,10 +13,10 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 
@@ -69,12 +69,20 @@ class Nursery:
         self._process.wait()
         self._process.stdout.close()
 
-    def launch(self, command: Sequence[str], cwd: Path | None, log: Path) -> Forked:
-        """Fork a server; `command` is `PYTHON -m monailabel.main ...` and is not executed anew."""
+    def launch(
+        self, command: Sequence[str], cwd: Path | None, log: Path, environment: Mapping[str, str] | None = None
+    ) -> Forked:
+        """Fork a server; `command` is `PYTHON -m monailabel.main ...` and is not executed anew.
+
+        Args:
+            environment: the server's; None for what this process had when the context was entered.
+        """
         if list(command[1:3]) != ["-m", MODULE]:
             raise ValueError(f"only {MODULE} is forked here, got {command[:3]}")
         assert self._process.stdin
-        order = {"arguments": list(command[3:]), "cwd": str(cwd or Path.cwd()), "log": str(log)}
+        order: dict[str, Any] = {"arguments": list(command[3:]), "cwd": str(cwd or Path.cwd()), "log": str(log)}
+        if environment is not None:
+            order["environment"] = dict(environment)
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return Forked(int(self._answer()))
@@ -97,17 +105,20 @@ def main() -> None:
     while line := sys.stdin.readline():
         order = json.loads(line)
         if (pid := os.fork()) == 0:
-            _become_server(order["arguments"], order["cwd"], order["log"])
+            _become_server(**order)
         print(pid, file=answers, flush=True)
 
 
-def _become_server(arguments: list[str], cwd: str, log: str) -> NoReturn:
+def _become_server(arguments: list[str], cwd: str, log: str, environment: Mapping[str, str] | None = None) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     target, nothing = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), os.open(os.devnull, os.O_RDONLY)
     for old, new in ((nothing, 0), (target, 1), (target, 2)):
         os.dup2(old, new)
     os.chdir(cwd)
+    if environment is not None:
+        os.environ.clear()
+        os.environ.update(environment)
     sys.argv = [MODULE, *arguments]
     runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
     sys.exit()
