@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from threading import Lock, Thread
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from lib.cluster.segmenting import Recipe, SegmentingWorker, StudyJob
 from lib.imaging.image import Image
 from lib.inference.control import Control
 from lib.inference.templates import Template
-from lib.segmenters.contract import Capabilities, Prediction, Segmenter
+from lib.segmenters.contract import Prediction, Segment, Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ class Engine(Protocol):
     def submit(self, act: Callable[[], str | None]) -> Future[str | None]:
         """Do what one study needs, from reading to storing."""
 
-    def segmenter(self, local: Segmenter) -> Segmenter:
-        """What takes the place of this process's model for the job; it takes its turns by itself."""
+    def segment(self, local: Segmenter) -> Segment:
+        """What segments in place of this process's model for the job; it takes its turns by itself."""
 
 
 class LocalEngine:
@@ -63,9 +64,20 @@ class LocalEngine:
         _settle(future, act)
         return future
 
-    def segmenter(self, local: Segmenter) -> Segmenter:
-        """The model itself, in its turn."""
-        return _InTurn(local, self._priority_lock)
+    def segment(self, local: Segmenter) -> Segment:
+        """By the model itself, in its turn behind people."""
+
+        def in_turn(
+            image: Image,
+            templates: Sequence[Template],
+            labels: Mapping[str, int],
+            *,
+            control: Control = Control(),
+        ) -> Prediction:
+            with self._priority_lock.background():
+                return local.segment(image, templates, labels, control=control)
+
+        return in_turn
 
 
 class RayEngine:
@@ -98,13 +110,13 @@ class RayEngine:
         Thread(target=_settle, args=(future, act), name="job", daemon=True).start()
         return future
 
-    def segmenter(self, local: Segmenter) -> Segmenter:
-        """The cluster's workers, where the model can be made there."""
+    def segment(self, local: Segmenter) -> Segment:
+        """By the cluster's workers, where the model can be made there."""
         with self._lock:
             if self._last is None or self._last[0] != local.fingerprint:
                 self._last = (local.fingerprint, self._recipe(local))
             recipe = self._last[1]
-        return self._local.segmenter(local) if recipe is None else _Remote(local, recipe, self._joined())
+        return self._local.segment(local) if recipe is None else partial(self._joined().segment, recipe)
 
     def close(self) -> None:
         """Leave the cluster."""
@@ -153,7 +165,8 @@ class _Workers:
         image: Image,
         templates: Sequence[Template],
         labels: Mapping[str, int],
-        control: Control,
+        *,
+        control: Control = Control(),
     ) -> Prediction:
         """See `Segmenter.segment`."""
         references = [(template.checksum, self._reference(template.checksum, template)) for template in templates]
@@ -175,49 +188,3 @@ class _Workers:
                 except (ConnectionError, self.ray.exceptions.RayError) as error:
                     raise self.calls.abandon(error) from error
             return self._references[key]
-
-
-class _InTurn:
-    """A model of this process; the job takes its turn behind people."""
-
-    def __init__(self, segmenter: Segmenter, priority_lock: PriorityLock) -> None:
-        self._segmenter, self._priority_lock = segmenter, priority_lock
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._segmenter.capabilities
-
-    @property
-    def fingerprint(self) -> str:
-        return self._segmenter.fingerprint
-
-    def segment(
-        self,
-        image: Image,
-        templates: Sequence[Template],
-        labels: Mapping[str, int],
-        *,
-        control: Control = Control(),
-    ) -> Prediction:
-        with self._priority_lock.background():
-            return self._segmenter.segment(image, templates, labels, control=control)
-
-    def interact(self, *arguments: Any, **options: Any) -> Prediction:
-        return self._segmenter.interact(*arguments, **options)
-
-
-class _Remote(_InTurn):
-    """A model that stands for the same one in the workers."""
-
-    def __init__(self, segmenter: Segmenter, recipe: Recipe, workers: _Workers) -> None:
-        self._segmenter, self._recipe, self._workers = segmenter, recipe, workers
-
-    def segment(
-        self,
-        image: Image,
-        templates: Sequence[Template],
-        labels: Mapping[str, int],
-        *,
-        control: Control = Control(),
-    ) -> Prediction:
-        return self._workers.segment(self._recipe, image, templates, labels, control)

@@ -323,7 +323,7 @@ class Propagation:
                 return None  # nobody had looked at the study, so its mask might have been out of date
             fingerprint = self._studies.fingerprint_now(image_id, image)
             control = _JobControl(self._priority_lock, in_vain)
-            prediction = self._studies.segment(image_id, image, control=control, engine=self._engine.segmenter)
+            prediction = self._studies.segment(image_id, image, control=control, engine=self._engine.segment)
             with self._storing:
                 if self._cancelled:
                     raise Cancelled("cancelled")

@@ -28,7 +28,7 @@ from lib.imaging.images import Image, write_label
 from lib.inference.control import Control
 from lib.inference.templates import study_descriptor
 from lib.segmenters import registry
-from lib.segmenters.contract import Prediction, Segmenter
+from lib.segmenters.contract import Prediction, Segment, Segmenter
 from lib.segmenters.fingerprints import digest, mask_fingerprint, template_fingerprint
 
 MODEL = "oneprompt"  # name in the records of masks that this app made
@@ -155,7 +155,7 @@ class Studies(LabelledStudies):
         only: Mapping[str, int] | None = None,
         control: Control = Control(),
         by_templates_alone: bool = False,
-        engine: Callable[[Segmenter], Segmenter] = lambda segmenter: segmenter,
+        engine: Callable[[Segmenter], Segment] = lambda segmenter: segmenter.segment,
     ) -> Prediction:
         """Segment an image: by the bank's templates, or by what the model knows.
 
@@ -165,7 +165,7 @@ class Studies(LabelledStudies):
             only: structures wanted, {name: index}; None for all that have a template.
             control: follows the work and may end it.
             by_templates_alone: leave out a model that has learnt from the list's own labels.
-            engine: gives what takes the model's place.
+            engine: gives what segments in the model's place.
 
         Raises:
             ClientError: no template has any of the structures.
@@ -186,7 +186,7 @@ class Studies(LabelledStudies):
         fingerprints = {"key": mask_fingerprint(templates, segmenter.fingerprint), "basis": templates}
         chosen = {id: self.bank.get(id) for ids in choice.values() for id in ids}
         labels = {name: wanted[name] for name in choice}
-        prediction = engine(segmenter).segment(image, list(chosen.values()), labels, control=control)
+        prediction = engine(segmenter)(image, list(chosen.values()), labels, control=control)
         return replace(prediction, provenance={**prediction.provenance, **fingerprints})
 
     def is_of_image(self, image_id: str, made: Provenance) -> bool:

@@ -96,7 +96,7 @@ class Calls:
             self.abandon(error)
 
     def _submit(self) -> None:
-        while self._pool.has_room:
+        while self._pool.has_room():
             try:
                 item = self._queue.get(timeout=0 if self._pool.busy else IDLE)
             except queue.Empty:

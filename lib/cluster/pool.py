@@ -103,10 +103,15 @@ class Pool(Generic[Item]):
         """How many actors work."""
         return sum(seat.prepared for seat in self._seats)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether an actor can take an item now."""
-        return not self._again and any(seat.prepared and len(seat.calls) < DEPTH for seat in self._seats)
+    def has_room(self, left: int | None = None) -> bool:
+        """Whether an actor can take an item now.
+
+        Args:
+            left: items to come, where that is known: the last of them go to actors that are idle, because one that
+                waits behind another keeps everybody waiting at the end.
+        """
+        depth = 1 if left is not None and left <= DEPTH * len(self._seats) else DEPTH
+        return not self._again and any(seat.prepared and len(seat.calls) < depth for seat in self._seats)
 
     def submit(self, item: Item) -> None:
         """Give an item to the actor that has fewest; `has_room` must hold."""

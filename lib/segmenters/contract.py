@@ -101,6 +101,19 @@ class Prediction:
         return {name: centre_of(self.mask, self.labels[name], box) for name, box in self.boxes.items()}
 
 
+class Segment(Protocol):
+    """Segments an image without prompts on it: `Segmenter.segment`, or what takes its place."""
+
+    def __call__(
+        self,
+        image: Image,
+        templates: Sequence[Template],
+        labels: Mapping[str, int],
+        *,
+        control: Control = Control(),
+    ) -> Prediction: ...
+
+
 class Segmenter(Protocol):
     """A model with its weights, on its device. It may be called from several threads."""
 

@@ -194,7 +194,8 @@ class Driver:
                 self._pool.submit(study)
 
     def _may_submit(self) -> bool:
-        if len(self._rows) > MOST_WAITING or not self._pool.has_room:
+        total, begun = self.progress.total, self.progress.done + self._pool.busy
+        if len(self._rows) > MOST_WAITING or not self._pool.has_room(None if total is None else total - begun):
             return False
         return self._pause.may_try(self._pool.busy)
 

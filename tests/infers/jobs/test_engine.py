@@ -1,9 +1,14 @@
 """The job on workers of a Ray cluster of this machine: the same masks, the same board, the same cancel."""
 
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from infers.jobs.engine import RayEngine
@@ -12,12 +17,15 @@ from infers.label_records import AUTOMATIC, FINAL
 from infers.serving.priority_lock import PriorityLock
 from infers.study_list.studies import Studies
 from lib.cluster.connection import cluster
-from lib.cluster.segmenting import Recipe
+from lib.imaging.images import read_image
+from lib.segmenters.by_template import read_template
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from tests.infers.fakes import make_studies, wait_until
+from tests.infers.jobs.elsewhere import recipe_of
 from tests.samples import organ_volume, write_nifti
 
 pytestmark = pytest.mark.needs("ray")
+ROOT = Path(__file__).parents[3]
 SECONDS = 300
 AWAY = "ray://127.0.0.1:9"
 
@@ -48,7 +56,7 @@ def studies(tmp_path: Path, segmenter: SliceSegmenter) -> Studies:
 
 @pytest.fixture(scope="module")
 def engine(ray: object, tiny_weights: Path, segmenter: SliceSegmenter) -> Iterator[RayEngine]:
-    recipe = Recipe(tiny_weights.read_bytes(), segmenter._estimator, segmenter.settings, segmenter.fingerprint)
+    recipe = recipe_of(tiny_weights, segmenter)
     engine = RayEngine(AWAY, PriorityLock(), lambda _: recipe)
     yield engine
     engine.close()
@@ -119,3 +127,39 @@ class Unconnected:
 
     def is_initialized(self) -> bool:
         return False
+
+
+@pytest.fixture
+def client_address(ray: object) -> Iterator[str]:
+    """Where the cluster answers processes that are none of its own, as a head does at its client port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "ray.util.client.server", "--mode", "specific-server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--address", ray.get_runtime_context().gcs_address]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: process.poll() is not None or listens(port), SECONDS)
+            yield f"ray://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def test_a_process_outside_the_cluster_is_lent_its_workers_through_the_heads_client_port(
+    engine, client_address, studies, segmenter, tiny_weights, tmp_path
+):
+    engine.close()  # its workers have all processors
+    files = [tmp_path / "studies" / "s1.nii.gz", tmp_path / "studies" / "s0.nii.gz", tmp_path / "label.nii.gz"]
+    out = tmp_path / "mask.npy"
+    command = [sys.executable, "-m", "tests.infers.jobs.elsewhere", client_address, tiny_weights, *files, out]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    image, template = read_image(files[0]), read_template(*files[1:])
+    expected = segmenter.segment(image, [template], {"label_1": 1}).mask
+    np.testing.assert_array_equal(np.load(out), expected)

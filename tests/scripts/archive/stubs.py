@@ -112,6 +112,7 @@ def run(
     follow: Callable[[Progress], None] = lambda _: None,
     method: Callable[[], Any] | None = None,
     identity: Identity | None = None,
+    total: int | None = None,
 ) -> Driver:
     """A run of the stub, to its end."""
     storage = Storage(str(out))
@@ -119,7 +120,7 @@ def run(
     pool: Pool[Study] = Pool(ray, plan, workers, identity=identity)
     with closing(pool):
         driver = Driver(source, storage, pool, patience, follow)
-        driver.run(None)
+        driver.run(total)
     return driver
 
 

@@ -105,6 +105,18 @@ def test_a_study_that_cannot_be_read_has_a_row_that_says_why(ray, notes, tmp_pat
     assert "cannot be read" in reasons["torn.nii.gz"]
 
 
+def test_the_last_studies_go_to_whoever_is_idle_and_wait_behind_none(ray, notes, tmp_path):
+    source = archive(tmp_path / "archive", ["a-hold", "b", "c", "d", "e"])
+
+    def let_go(progress: Any) -> None:
+        if progress.done == 4:
+            (notes / "go").touch()
+
+    driver = run(ray, source, tmp_path / "out", notes, follow=let_go, total=5)
+    assert set(states(driver).values()) == {"segmented"}
+    assert driver.progress.done == 5
+
+
 def test_a_killed_driver_goes_on_and_computes_nothing_twice(ray, notes, tmp_path):
     source = archive(tmp_path / "archive", ["a", "b", "c", "d-hold", "e", "f-hold", "g"])
     address = ray.get_runtime_context().gcs_address
