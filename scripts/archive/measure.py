@@ -1,7 +1,8 @@
 """Measures what a run costs beside the segmenting itself, and how it grows with workers.
 
     python -m scripts.archive.measure overhead [--studies N]    actors and Ray Data on studies that cost nothing
-    python -m scripts.archive.measure speedup ARCHIVE --template IMAGE --label LABEL    one worker and two
+    python -m scripts.archive.measure speedup ARCHIVE --template IMAGE --label LABEL    one worker and two: the start
+        of the workers, the run from there to its end, and the steady state, in which nobody begins or has ended
     python -m scripts.archive.measure kills ARCHIVE --template IMAGE --label LABEL      the same run, workers killed
 
 Each prints the machine's load beside its figures: on a busy machine they say little.
@@ -16,8 +17,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,22 +143,48 @@ def _ray_data(ray: Any, count: int) -> Iterator[Any]:
     yield from mapped.iter_rows()
 
 
-def _segment(ray: Any, source: Folder, method: ByTemplates, out: Path, workers: int) -> tuple[float, float, Driver]:
-    """A run: its seconds by the clock and of the workers' processors from when they were ready, and its driver."""
+@dataclass(frozen=True)
+class _Run:
+    """What a run took.
+
+    Attributes:
+        driver: with the manifest.
+        start, seconds: by the clock, until all workers were ready, and from then until the last study was done.
+        workers, own, rays: seconds of processors meanwhile: of the workers, of this process, of Ray's own processes.
+    """
+
+    driver: Driver
+    start: float
+    seconds: float
+    workers: float
+    own: float
+    rays: float
+
+
+def _segment(ray: Any, source: Folder, method: ByTemplates, out: Path, workers: int) -> _Run:
+    """A run from the start of its workers to its end."""
     storage = Storage(str(out))
     plan = Plan(method, source, NiftiFiles(storage), storage, method.fingerprint)
+    begin = time.perf_counter()
     with closing(Pool[Study](ray, plan, workers)) as pool:
         while pool.prepared < workers:
             pool.wait(1)
-        before = _processor_seconds()
+        start, before = time.perf_counter() - begin, _processor_seconds()
         driver = Driver(source, storage, pool, 60)
-        driver.run(None)
-        return driver.seconds, _processor_seconds() - before, driver
+        driver.run(sum(1 for _ in source.studies()))
+        spent = [after - was for after, was in zip(_processor_seconds(), before, strict=True)]
+    return _Run(driver, start, driver.seconds, *spent)
 
 
-def _processor_seconds() -> float:
-    """Of all workers of this machine until now."""
-    return sum(sum(worker.cpu_times()[:2]) for worker in _workers())
+def _processor_seconds() -> tuple[float, float, float]:
+    """Until now of all workers of this machine, of this process, and of Ray's other processes."""
+    own = psutil.Process()
+    workers = {process.pid for process in _workers()}
+    seconds = {True: 0.0, False: 0.0}
+    for process in own.children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            seconds[process.pid in workers] += sum(process.cpu_times()[:2])
+    return seconds[True], sum(own.cpu_times()[:2]), seconds[False]
 
 
 def _workers() -> list[psutil.Process]:
@@ -174,31 +202,66 @@ def _digest_of(out: Path, driver: Driver) -> str:
     return digest.hexdigest()[:16]
 
 
+def steady_speed(rows: Sequence[Mapping[str, Any]], work: Mapping[str, float]) -> float:
+    """Seconds of work done in a second while all workers were at work.
+
+    A worker's first study encodes the templates, and after the first worker has nothing left the others have the
+    machine for themselves: what finished from each worker's first study on until then is counted.
+
+    Args:
+        rows: of a manifest, a row a study at least.
+        work: {study: its seconds}, by one measure for all runs that are compared; other studies do not count.
+
+    Raises:
+        ValueError: fewer than two studies of a worker were finished meanwhile.
+    """
+    finished: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        if row["study"] in work:
+            finished[row["worker"]][row["study"]] = row["finished"]
+    end = min(max(times.values()) for times in finished.values())
+    speed = 0.0
+    for worker, times in finished.items():
+        first, *others = sorted((at, study) for study, at in times.items() if at <= end)
+        if not others:
+            raise ValueError(f"each worker must finish two studies and more, {worker} did not: give a larger archive")
+        speed += sum(work[study] for _, study in others) / (others[-1][0] - first[0])
+    return speed
+
+
 def _speedup(ray: Any, source: Folder, method: ByTemplates) -> None:
-    seconds, processor = {}, {}
+    runs: dict[int, _Run] = {}
+    steady: dict[int, float] = {}
+    work: dict[str, float] = {}  # of each study, by the worker that was alone
     with tempfile.TemporaryDirectory() as folder:
         for workers in (1, 2):
-            seconds[workers], processor[workers], driver = _segment(
-                ray, source, method, Path(folder) / str(workers), workers
-            )
-            digest = _digest_of(Path(folder) / str(workers), driver)
+            out = Path(folder) / str(workers)
+            run = runs[workers] = _segment(ray, source, method, out, workers)
+            rows = run.driver.manifest.rows()
+            work = work or {row["study"]: row["seconds"] for row in rows if row["seconds"]}
+            steady[workers] = steady_speed(rows, work)
             print(
-                f"{workers} workers: {seconds[workers]:.1f} s by the clock, {processor[workers]:.1f} s of processors, "
-                f"masks and manifest {digest}, load {os.getloadavg()[0]:.1f}"
+                f"{workers} workers: ready after {run.start:.1f} s; {len(work)} studies in {run.seconds:.1f} s by the "
+                f"clock; processors: workers {run.workers:.1f} s, driver {run.own:.1f} s, Ray {run.rays:.1f} s; "
+                f"steady {steady[workers]:.3f} s of work a second; masks and manifest {_digest_of(out, run.driver)}, "
+                f"load {os.getloadavg()[0]:.1f}"
             )
+    one, two = runs[1], runs[2]
     print(
-        f"two workers are {seconds[1] / seconds[2]:.2f} times as fast as one by the clock; their processors took "
-        f"{processor[2] / processor[1]:.2f} times as long for the same studies"
+        f"two workers are so many times as fast as one by the clock: {steady[2] / steady[1]:.2f} in the steady state, "
+        f"{one.seconds / two.seconds:.2f} from ready to the end, "
+        f"{(one.start + one.seconds) / (two.start + two.seconds):.2f} with their start; their processors took "
+        f"{two.workers / one.workers:.2f} times as long for the same studies"
     )
 
 
 def _kills(ray: Any, source: Folder, method: ByTemplates) -> None:
     """A worker process is killed whenever another third of the studies is done."""
     with tempfile.TemporaryDirectory() as folder:
-        *_, calm = _segment(ray, source, method, Path(folder) / "calm", 2)
+        calm = _segment(ray, source, method, Path(folder) / "calm", 2).driver
         ended = threading.Event()
         threading.Thread(target=_kill_workers, args=(Path(folder) / "killed", ended), daemon=True).start()
-        *_, killed = _segment(ray, source, method, Path(folder) / "killed", 2)
+        killed = _segment(ray, source, method, Path(folder) / "killed", 2).driver
         ended.set()
         digests = [_digest_of(Path(folder) / name, driver) for name, driver in (("calm", calm), ("killed", killed))]
     print(f"{killed.progress.crashes} workers killed; masks and manifests {digests[0]} and {digests[1]}")
