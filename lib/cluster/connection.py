@@ -65,7 +65,7 @@ def cluster(address: str | None = None, *, cpus: int | None = None, store_mb: in
             logging_level=logging.ERROR,
             **(alone if address is None else {}),
         )
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises the class itself where its processes do not start in time
         raise ClusterError(_unreachable(address, error)) from error
     try:
         yield ray

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from scipy.ndimage import zoom
 
 from scripts.demo import main, parse_arguments
 from scripts.make_demo_data import write_demo_data
+from scripts.servers.client import Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +35,15 @@ def arguments(phantoms, weights, output):
 
 
 @pytest.fixture(scope="module")
-def demo(phantoms, tiny_weights, tmp_path_factory):
+def forked(nursery):
+    """The command's servers are forked; `test_ctrl_c_stops_the_server_and_removes_the_copy` starts one anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripts.demo.Server", partial(Server, launch=nursery.launch))
+        yield
+
+
+@pytest.fixture(scope="module")
+def demo(phantoms, tiny_weights, forked, tmp_path_factory):
     """One run of the command with each of two studies as the template: its JSON and its output folder."""
     folder = tmp_path_factory.mktemp("demo")
     before = {path: path.read_bytes() for path in phantoms.rglob("*") if path.is_file()}
@@ -124,6 +134,7 @@ def test_ctrl_c_stops_the_server_and_removes_the_copy(phantoms, tiny_weights, tm
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_server_that_does_not_start_is_shown_with_the_end_of_its_log(phantoms, tmp_path, capsys):
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     assert main(arguments(phantoms, tmp_path / "broken.safetensors", tmp_path / "out")) == 1

@@ -39,7 +39,9 @@ def start_anew(arguments: Sequence[str], folder: Path, log: Path, environment: M
 class Server:
     """One server process on a free port of this machine."""
 
-    def __init__(self, studies: Path | str, weights: Path, folder: Path, start: Start, **conf: str) -> None:
+    def __init__(
+        self, studies: Path | str, weights: Path, folder: Path, start: Start = start_anew, **conf: str
+    ) -> None:
         self.studies, self.folder, self._start = studies, folder, start
         self.log = folder / "server.log"
         with socket.socket() as free:

@@ -23,7 +23,7 @@ def recipe_of(weights: Path, segmenter: SliceSegmenter) -> Recipe:
 def main() -> None:
     """Segment with the cluster's workers, and save the mask."""
     address, weights, image, template, label, out = sys.argv[1:]
-    segmenter = SliceSegmenter.load(weights)
+    segmenter = SliceSegmenter.load(Path(weights))
     engine = RayEngine(address, PriorityLock(), lambda _: recipe_of(Path(weights), segmenter))
     prediction = engine.segment(segmenter)(read_image(image), [read_template(template, label)], {"label_1": 1})
     np.save(out, prediction.mask)
