@@ -1,8 +1,9 @@
 """Prompts as clients say them: clicks, boxes and strokes in JSON, in voxel indices (i, j[, k]) of the image's own grid.
 
 The one form that holds every kind is {structure: {`foreground`, `background`, `foreground_scribbles`,
-`background_scribbles`: lists of voxels; `roi`: first and last voxel on each axis}}, each part optional. The annotation
-page asks with it, and a study that is prompted but not painted is stored with it (docs/annotate.md).
+`background_scribbles`: lists of voxels; `roi`: first and last voxel on each axis; `painted`: slices that are as they
+shall be}}, each part optional. The annotation page asks with it, and a study that is prompted but not painted is stored
+with it (docs/annotate.md).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pydantic import BeforeValidator, Field
 from infers.errors import ClientError
 from infers.guards import checked
 from lib.imaging.prompts import Prompt, PromptError
+from lib.imaging.runs import pixels_of
 from lib.parsing import Options, listed, shown
 
 FOREGROUND_STROKES, BACKGROUND_STROKES = "foreground_scribbles", "background_scribbles"
@@ -31,6 +33,25 @@ Points = Annotated[
 Bounds = Annotated[Indices, Field(description="a list of the first and the last of the voxel indices on each axis")]
 
 
+Runs = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=0)], ...],
+    BeforeValidator(listed),
+    Field(description="a list of whole numbers: first pixel and number of pixels of each run"),
+]
+
+
+class PaintedSlices(Options):
+    """Slices of a volume that a person painted or confirmed: they stand, and what they change is carried.
+
+    Attributes:
+        axis: of the array, along which the slices follow each other.
+        slices: {index: runs of the structure's pixels (`lib.imaging.runs`)}; no run is a slice without the structure.
+    """
+
+    axis: Annotated[int, Field(strict=True, ge=0, le=2, description="0, 1 or 2, an axis of the image's array")] = 2
+    slices: Annotated[dict[int, Runs], Field(description="an object of runs of pixels by index of the slice")]
+
+
 class StructurePrompts(Options):
     """The prompts of one structure."""
 
@@ -39,6 +60,10 @@ class StructurePrompts(Options):
     roi: Bounds = ()
     foreground_scribbles: Points = ()
     background_scribbles: Points = ()
+    painted: Annotated[
+        PaintedSlices | None,
+        Field(description="an object of axis, 0, 1 or 2, and slices, an object of runs of pixels by index"),
+    ] = None
 
 
 PROMPT_PARTS = tuple(StructurePrompts.model_fields)
@@ -76,8 +101,29 @@ def parse_prompts(
             doodle=_strokes(strokes, FOREGROUND_STROKES, shape),
             background_doodle=_strokes(others, BACKGROUND_STROKES, shape),
             previous=(previous or {}).get(name),
+            **_painted(parts.painted, shape),
         )
     return useful(prompts)
+
+
+def _painted(painted: PaintedSlices | None, shape: Sequence[int]) -> dict[str, np.ndarray]:
+    """`mask` and `confirmed` of a prompt with painted slices."""
+    if painted is None:
+        return {}
+    if len(shape) != 3:
+        raise ClientError("painted holds slices of a volume, and this image has one slice: send its mask as a label")
+    mask, confirmed = np.zeros(shape, bool), np.zeros(shape, bool)
+    across = [size for axis, size in enumerate(shape) if axis != painted.axis]
+    for index, runs in painted.slices.items():
+        if not 0 <= index < shape[painted.axis]:
+            raise ClientError(f"painted slices on axis {painted.axis} are 0 to {shape[painted.axis] - 1}, got {index}")
+        try:
+            pixels = pixels_of(runs, (across[0], across[1]))
+        except ValueError as error:
+            raise ClientError(f"painted slice {index}: {error}") from error
+        place = (slice(None),) * painted.axis + (index,)
+        mask[place], confirmed[place] = pixels, True
+    return {"mask": mask, "confirmed": confirmed}
 
 
 def checked_prompt(shape: Sequence[int], **parts: Any) -> Prompt:

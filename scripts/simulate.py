@@ -22,6 +22,7 @@ from lib.imaging.files import write_atomically
 from lib.imaging.images import ImageError
 from scripts.command_line import parser_of
 from scripts.make_demo_data import write_demo_data
+from scripts.measure.simulation.annotator import HANDS
 from scripts.measure.simulation.figures import curves, summary, table
 from scripts.measure.simulation.goals import MOST_CLICKS
 from scripts.measure.simulation.ways import WAYS, Log, Loop, Plan, StudyList, hand
@@ -49,7 +50,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     options.output.mkdir(parents=True, exist_ok=True)
     studies = read_list(options)
     conf = {"weights": str(options.weights.resolve())} if options.weights else {}
-    plan = Plan(options.accept_at, options.correct_first, options.most_clicks, options.seed, options.timeout, conf)
+    plan = Plan(
+        options.accept_at, options.correct_first, options.most_clicks, options.seed, options.timeout, conf, options.hand
+    )
     ways: dict[str, Any] = {}
     logs: dict[str, Any] = {}
     for way in options.ways:
@@ -68,7 +71,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         print(f"\n{table(ways)}", flush=True)
     picture = curves(logs, {way: result_of_way["unseen"] for way, result_of_way in ways.items()})
     write_atomically(options.output / "clicks.png", picture)
-    settings = {"accept_at": plan.accept_at, "correct_first": plan.correct_first, "seed": plan.seed}
+    settings = {"accept_at": plan.accept_at, "correct_first": plan.correct_first, "seed": plan.seed, "hand": plan.hand}
     result = {"studies": len(studies.studies), **settings, "ways": ways}
     write_atomically(options.output / "simulation.json", json.dumps(result, indent=1).encode())
     for way, result_of_way in ways.items():
@@ -85,6 +88,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--accept-at", type=float, default=0.85, metavar="Q", help="predicted Dice of the full loop")
     parser.add_argument(
         "--correct-first", type=int, default=3, metavar="N", help="cases of each structure before it accepts unseen"
+    )
+    parser.add_argument(
+        "--hand",
+        choices=HANDS,
+        default=HANDS[0],
+        help="how volumes are corrected: clicks; clicks, and good slices are accepted; slices are painted and carry",
     )
     parser.add_argument("--most-clicks", type=count, default=MOST_CLICKS, metavar="N", help="on one structure")
     parser.add_argument("--seed", type=int, default=0, help="of the random order")

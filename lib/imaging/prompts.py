@@ -37,7 +37,7 @@ SLOTS = 2  # p1 and p2 of the paper
 
 CLICK_SIGMA = 0.02  # of the network's image size: 2.6 pixels at 128, about one token of the finest Former block
 
-_ARRAYS = ("doodle", "background_doodle", "mask", "previous")
+_ARRAYS = ("doodle", "background_doodle", "mask", "previous", "confirmed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,7 @@ class Prompt:
         background_doodle: bool array of the image's shape, strokes outside the structure.
         mask: bool array of the image's shape, the structure itself, trusted (SegLab).
         previous: bool or probability array of the image's shape, the model's last answer, to be refined.
+        confirmed: bool array of the image's shape, voxels of which `mask` is sure also where it is empty: they stand.
 
     Raises:
         PromptError: reversed box bounds, points that are not whole numbers, mixed dimensions or array shapes.
@@ -64,6 +65,7 @@ class Prompt:
     background_doodle: np.ndarray | None = None
     mask: np.ndarray | None = None
     previous: np.ndarray | None = None
+    confirmed: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "foreground", _whole_points("foreground", self.foreground))

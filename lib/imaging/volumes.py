@@ -138,7 +138,7 @@ class Stack:
             last = self._turned_point([bound - 1 for bound in prompt.box[1::2]])
             box = tuple(bound for a, b in zip(first, last, strict=True) for bound in (min(a, b), max(a, b) + 1))
         arrays = {}
-        for name in ("doodle", "background_doodle", "mask", "previous"):
+        for name in ("doodle", "background_doodle", "mask", "previous", "confirmed"):
             given = getattr(prompt, name)
             arrays[name] = None if given is None else self.turned(given)
         foreground = tuple(self._turned_point(point) for point in prompt.foreground)

@@ -6,7 +6,8 @@ that the annotator prompted answers as well, so that errors add up more slowly. 
 longer leads back to the prompted slice: leading back to its neighbour says little, for both are wrong together.
 
 A correction of a mask is answered on those prompted slices where the mask disagrees with it, and carried to the slices
-around them (`lib.inference.carrying`). Painted slices and slices that agree already stand as they are.
+around them (`lib.inference.carrying`), and so is what a painted slice changed. Painted and confirmed slices, and slices
+that agree already, stand as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from lib.imaging.metrics import dice
 from lib.imaging.prompts import BBOX, PREVIOUS, Prompt, PromptError, rasterise
 from lib.imaging.transforms import resize_logits, resize_mask
 from lib.imaging.volumes import Stack
-from lib.inference.carrying import CarrySettings, carried_slices, disagreeing, inside_of
+from lib.inference.carrying import (
+    CarrySettings,
+    carried_slices,
+    disagreeing,
+    inside_of,
+    paint_carried,
+    standing_slices,
+)
 from lib.inference.control import Control
 from lib.inference.probabilities import at_both, box_reaching_threshold, to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
@@ -142,7 +150,7 @@ class Interaction:
         prompts: Mapping[str, Prompt],
         settings: InteractionSettings,
     ) -> None:
-        self.network, self.stack, self.prompts, self.settings = network, stack, prompts, settings
+        self.network, self.stack, self.prompts, self.settings = network, stack, dict(prompts), settings
         self.answers = {name: Answer() for name in prompts}
         self._carried: dict[str, dict[int, np.ndarray]] = {name: {} for name in prompts}
 
@@ -165,6 +173,7 @@ class Interaction:
                 )
             direct[name] = prompted if known or only_slice else seeds
             if self._carries(name, only_slice):
+                prompt = self._with_paint(name)
                 direct[name] = disagreeing(prompt, self.stack.axis)
                 self._carry(name)
             if not known and not only_slice:
@@ -180,8 +189,16 @@ class Interaction:
         """Whether the prompt is a correction of a mask in a volume."""
         return is_refinement(self.prompts[name]) and not only_slice and len(self.stack) > 1
 
+    def _with_paint(self, name: str) -> Prompt:
+        """The correction with its painted slices, and what they say of others, in the mask that it corrects."""
+        prompt, axis = self.prompts[name], self.stack.axis
+        if standing_slices(prompt, axis):
+            mask = paint_carried(prompt, axis, self.stack.proportions, self.settings.carry)
+            self.prompts[name] = prompt = prompt.replace(previous=mask)
+        return prompt
+
     def _carry(self, name: str) -> None:
-        """What the correction makes of the mask before the network is asked."""
+        """What the correction's clicks make of the mask before the network is asked."""
         prompt, axis = self.prompts[name], self.stack.axis
         low, high = reach(prompt, axis, len(self.stack))
         carried = carried_slices(prompt, axis, self.stack.proportions, self.settings.carry)
@@ -211,9 +228,9 @@ class Interaction:
                 before = np.moveaxis(inside_of(prompt.previous), axis, 0)
                 untouched = set(range(len(self.stack))) - set(direct[name])
                 trusted.update({index: self._carried[name].get(index, before[index]) for index in untouched})
-            if prompt.mask is not None:
-                painted = np.moveaxis(prompt.mask, axis, 0)
-                trusted.update({index: painted[index] for index in np.flatnonzero(painted.any(axis=(1, 2))).tolist()})
+            for index in standing_slices(prompt, axis):
+                painted = np.zeros(self.stack.array.shape, bool) if prompt.mask is None else prompt.mask
+                trusted[index] = np.moveaxis(painted, axis, 0)[index]
 
     def _answer_prompted(self, direct: Mapping[str, Sequence[int]], control: Control) -> None:
         targets = [

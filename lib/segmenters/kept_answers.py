@@ -47,7 +47,7 @@ class Remarks:
     @classmethod
     def of(cls, prompt: Prompt) -> Remarks:
         """The remarks that a prompt makes."""
-        arrays = (prompt.doodle, prompt.background_doodle, prompt.mask, prompt.previous)
+        arrays = (prompt.doodle, prompt.background_doodle, prompt.mask, prompt.previous, prompt.confirmed)
         others = ""
         if prompt.box is not None or any(array is not None for array in arrays):
             digest = hashlib.sha256(repr(prompt.box).encode())

@@ -45,8 +45,8 @@ def prompted_mask(stack: Stack, structures: Sequence[tuple[int, Answer, Prompt]]
     """Label map on the image's own grid of interactive answers: slices without one, and what lies outside a box, are
     background.
 
-    It is made slice by slice, and only where something was answered: what a click costs follows from what it changes,
-    not from the volume.
+    What a person confirmed is as it was painted, whichever way those slices lie. The rest is made slice by slice, and
+    only where something was answered: what a click costs follows from what it changes, not from the volume.
 
     Args:
         structures: label index, answer, and the prompt in canonical orientation, of each.
@@ -64,6 +64,12 @@ def prompted_mask(stack: Stack, structures: Sequence[tuple[int, Answer, Prompt]]
             if logits is not None:
                 wins = logits > best
                 slices[place][wins], best[wins] = index, logits[wins]
+    for index, _, prompt in structures:
+        if prompt.confirmed is not None:
+            own, confirmed = prompt.mask, prompt.confirmed
+            painted = np.moveaxis(np.zeros_like(confirmed) if own is None else own & confirmed, stack.axis, 0)
+            slices[np.moveaxis(confirmed, stack.axis, 0) & ~painted & (slices == index)] = 0
+            slices[painted] = index
     return mask
 
 

@@ -326,6 +326,43 @@ def test_the_strip_shows_where_a_structure_is_likely_wrong_and_leads_there(page:
     page.wait(lambda: not page.all("#errors"))  # of a structure that is nowhere nothing is wrong
 
 
+def test_paint_that_corrects_a_mask_is_carried_to_the_slices_around(page: AnnotationPage) -> None:
+    page.open("organ0")
+    page.structure("bar")
+    page.inside("""const { labels, current } = page.work, edit = labels.edit(), [w, h, d] = labels.dims;
+        for (let n = 0; n < labels.values.length; n += 1) {
+          const there = [n % w, Math.floor(n / w) % h, Math.floor(n / (w * h))];
+          if (there.every((index) => index >= 2 && index < 9)) edit.answer(n, current.value);
+        }
+        page.work.extend(page.work.step("click"), edit);
+        page.viewer.go([5, 5, 5]);""")
+    areas = """const { labels, current } = page.work, along = 2 - page.viewer.main, [w, h] = labels.dims;
+        const found = new Array(labels.dims[along]).fill(0);
+        labels.values.forEach((value, n) => {
+          const there = [n % w, Math.floor(n / w) % h, Math.floor(n / (w * h))];
+          if (value === current.value) found[there[along]] += 1;
+        });
+        return found;"""
+    before = page.inside(areas)
+    page.inside("""const { labels, current } = page.work, edit = labels.edit(), along = 2 - page.viewer.main;
+        const [across] = [0, 1, 2].filter((axis) => axis !== along);
+        for (let up = 2; up < 9; up += 1) for (const further of [9, 10, 11]) {
+          const there = [up, up, up];
+          there[along] = 5;
+          there[across] = further;
+          edit.paint(labels.index(there), current.value);
+        }
+        page.act.painted(edit);""")
+    page.press("g")
+    page.answered()
+    after = page.inside(areas)
+    assert after[5] == before[5] + 21
+    assert before[4] < after[4] < after[5]
+    assert before[6] < after[6] < after[5]
+    page.press("z", "z")
+    assert page.inside(areas) == before
+
+
 def test_the_keyboard_alone_prompts_paints_and_takes_back(page: AnnotationPage) -> None:
     page.open("organ0")
     page.look_at((16, 14, 5))

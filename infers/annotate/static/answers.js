@@ -36,15 +36,25 @@ export function answerPrompts(page, structure, step, near) {
   });
 }
 
-// The paint of a structure as a prompt: the slices between and beyond are answered by the network
+// The paint of a structure as a prompt: where it corrects a mask, what it changed is carried to the slices around;
+// where there was none, the slices between and beyond are answered by the network
 export function spreadPaint(page, structure) {
   const { work } = page;
   if (!work.labels.painted.some((one, n) => one && work.labels.values[n] === structure.value)) {
     page.say("Paint the structure on one or more slices first; then this carries it through the volume.");
     return;
   }
+  const painted = work.paintedSlices(structure, work.study.slice_axis);
   const step = work.step("spread", structure);
   asking(page, structure, step, async (signal, current) => {
+    if (painted) {
+      const began = performance.now();
+      const prompts = { [structure.name]: { painted: { axis: work.study.slice_axis, slices: painted.slices } } };
+      const params = { label: structure.name, label_info: [{ name: structure.name, idx: 1 }], prompts };
+      const { mask } = await server.infer("oneprompt_click", work.study.id, params, signal, await fileOf(work, painted.before));
+      if (current()) show(page, step, structure, () => work.take(mask, structure), began, "spread");
+      return;
+    }
     const label = await labelOf(work, structure, true);
     const params = { label_info: [{ name: structure.name, idx: 1 }], selected_label_name: structure.name };
     const began = performance.now();
@@ -103,6 +113,10 @@ async function labelOf(work, structure, onlyPainted) {
     if (values[n] === structure.value && (!onlyPainted || painted[n])) { own[n] = 1; any = true; }
   }
   if (!any) return null;
-  const bytes = work.grid.file(own, Uint8Array.from({ length: 256 }, (_, value) => value));
+  return fileOf(work, work.grid.file(own, Uint8Array.from({ length: 256 }, (_, value) => value)));
+}
+
+// A mask in the file's order as a file
+async function fileOf(work, bytes) {
   return { file: await server.labelFile(work.study.label, bytes), suffix: work.study.label.suffix };
 }

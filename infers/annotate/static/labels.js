@@ -132,6 +132,16 @@ export class Edit {
     return corners;
   }
 
+  // Whether a structure won or lost by it
+  concerns(value) {
+    return [this.before, this.after].some((values) => values.some((one) => (one & 255) === value));
+  }
+
+  // What lay below it, in a copy of the values
+  below(values) {
+    for (let n = this.places.length - 1; n >= 0; n -= 1) values[this.places[n]] = this.before[n] & 255;
+  }
+
   undo() {
     for (let n = this.places.length - 1; n >= 0; n -= 1) this.#set(this.places[n], this.before[n]);
     this.fresh = this.size ? [this.low.slice(), this.high.slice()] : null;

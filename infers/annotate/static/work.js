@@ -146,6 +146,30 @@ export class Work {
     if (corners) this.viewer.labelsChanged(...corners);
   }
 
+  // What was painted by hand on slices along the file's axis since the last answer, as the server takes it: `before`, the
+  // structure as it was, in the file's order, and `slices`, {index: runs} of all slices that were painted. Null where it
+  // cannot be told: nothing of the structure was there before, or the image is shown coarser.
+  paintedSlices(structure, axis) {
+    if (axis === null || !this.grid.whole) return null;
+    const { values, dims } = this.labels, along = this.grid.shownAxis(axis);
+    const strokes = this.past.filter(({ what }) => ["paint", "fill"].includes(what));
+    const last = this.past.findLastIndex(({ what, edits }) => edits.length && !["paint", "fill"].includes(what));
+    const shown = values.slice(), places = new Set();
+    for (const { edits } of this.past.slice(last + 1).reverse()) for (const edit of edits.slice().reverse()) edit.below(shown);
+    for (const edit of strokes.flatMap(({ edits }) => edits)) {
+      if (edit.low[along] === edit.high[along] && edit.concerns(structure.value)) places.add(edit.low[along]);
+    }
+    const only = Uint8Array.from({ length: 256 }, (_, value) => (value === structure.value ? 1 : 0));
+    const [before, now] = [shown, values].map((one) => this.grid.file(one, only));
+    const slices = {};
+    for (const place of places) {
+      const voxel = dims.map((_, n) => (n === along ? place : 0)), index = this.grid.toFile(voxel)[axis];
+      slices[index] = runs(now, this.grid.shape, axis, index);
+    }
+    const own = before.some((one, n) => one && !(coordinate(n, this.grid.shape, axis) in slices));
+    return own && places.size ? { before, slices } : null;
+  }
+
   // An answer for one structure, in the file's order; only on the slice `index` along the file's axis, where one is given
   take(mask, structure, axis = null, index = null) {
     const shown = this.grid.shown(mask);
@@ -203,6 +227,21 @@ export class Work {
   prompted() {
     return this.structures.filter(({ prompts }) => !isEmpty(prompts));
   }
+}
+
+const coordinate = (n, shape, axis) => Math.floor(n / [1, shape[0], shape[0] * shape[1]][axis]) % shape[axis];
+
+// [first, count, ...] of the pixels of a slice of a file that are not 0, its first axis the fastest
+function runs(bytes, shape, axis, index) {
+  const found = [];
+  let place = 0, open = -1;
+  slice(shape, axis, index, (n) => {
+    if (bytes[n] && open < 0) open = place;
+    if (!bytes[n] && open >= 0) { found.push(open, place - open); open = -1; }
+    place += 1;
+  });
+  if (open >= 0) found.push(open, place - open);
+  return found;
 }
 
 function slice(dims, axis, place, visit) {

@@ -2,6 +2,9 @@
 
 A click is sent to `oneprompt_click` together with the mask that it corrects, as a client's scribble is. Where the most
 clicks do not suffice, the annotator gives up on clicking and redraws slices by hand (`outlines`).
+
+Another annotator accepts slices on the way, and a third one does not click at all: that one paints the most wrong
+slice, lets it carry, and goes on to the slice that is most wrong then.
 """
 
 from __future__ import annotations
@@ -16,15 +19,18 @@ import numpy as np
 
 from lib.imaging.images import Image, read_label, write_label
 from lib.imaging.metrics import dice
+from lib.imaging.runs import runs_of
 from lib.imaging.volumes import Stack
 from scripts.measure.evaluation.clicking import next_click
 from scripts.measure.simulation.goals import GOALS, MOST_CLICKS
-from scripts.measure.simulation.outlines import draw
+from scripts.measure.simulation.outlines import CORNERS, draw, outline
 from scripts.servers.client import Client
 
 CLEARED = 0.5  # Dice below which a mask is more wrong than right, and a person begins anew
+PAINTED = 0.95  # Dice of a slice whose outline is to carry, and of one that is accepted
+HANDS = ("clicks", "accepts", "paints")
 
-Ask = Callable[[str, Mapping[str, Any], np.ndarray], np.ndarray]
+Ask = Callable[[str, Mapping[str, Any], np.ndarray, Mapping[int, np.ndarray]], np.ndarray]
 
 
 @dataclass
@@ -68,7 +74,9 @@ class Annotator:
     Attributes:
         image: the study.
         truth: {structure: bool array of its shape}.
-        ask: (structure, clicks as request parameters, mask that they correct) to the server's mask.
+        ask: (structure, clicks as request parameters, mask that they correct, {slice: its mask} of what was painted or
+            accepted) to the server's mask.
+        hand: of `HANDS`; of a picture nothing can be carried, so that there is clicked.
     """
 
     image: Image
@@ -76,6 +84,7 @@ class Annotator:
     ask: Ask
     goals: Sequence[float] = GOALS
     most: int = MOST_CLICKS
+    hand: str = "clicks"
 
     @property
     def axis(self) -> int:
@@ -87,12 +96,14 @@ class Annotator:
         masks, work = {}, {}
         for name, truth in self.truth.items():
             first = start.get(name, np.zeros_like(truth))
-            masks[name], work[name] = self._structure(name, truth, first)
+            paints = self.hand == "paints" and truth.ndim == 3
+            masks[name], work[name] = (self._paint if paints else self._structure)(name, truth, first)
         return masks, work
 
     def _structure(self, name: str, truth: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Work]:
         work, best = Work(dice(mask, truth)), mask
         points: dict[str, list[list[int]]] = {"foreground": [], "background": []}
+        accepted: dict[int, np.ndarray] = {}
         if mask.any() and work.start < CLEARED:
             mask = np.zeros_like(mask)
             work.dices.append(round(dice(mask, truth), 4))
@@ -101,21 +112,60 @@ class Annotator:
                 break
             point, inside = next_click(mask, truth, self.axis)
             points["foreground" if inside else "background"].append(list(point))
-            mask = self.ask(name, points, mask)
+            mask = self.ask(name, points, mask, accepted)
             work.dices.append(round(dice(mask, truth), 4))
             best = mask if dice(mask, truth) >= dice(best, truth) else best
+            if self.hand == "accepts" and truth.ndim == 3:
+                own, wanted = (np.take(volume, point[self.axis], self.axis) for volume in (mask, truth))
+                if dice(own, wanted) >= PAINTED:
+                    accepted[point[self.axis]] = own
+                    work.dices.append(work.dices[-1])
         left = [goal for goal in self.goals if work.limited(goal)]
         if left:
             best, corners = draw(best, truth, self.axis, left)
             work.drawing = corners
         return best, work
 
+    def _paint(self, name: str, truth: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Work]:
+        """Paint the most wrong slice and let it carry until the last goal; each corner of an outline is a click."""
+        work = Work(dice(mask, truth))
+        painted: dict[int, np.ndarray] = {}
+        wanted = np.moveaxis(truth, self.axis, 0)
+        while dice(mask, truth) < self.goals[-1]:
+            own = np.moveaxis(mask, self.axis, 0)
+            wrong = (own != wanted).sum(axis=(1, 2))
+            wrong[[*painted]] = 0  # a painted slice is as good as it gets
+            if not wrong.any():
+                break
+            index = int(wrong.argmax())
+            painted[index], clicks = _clicks(own[index], wanted[index])
+            before = dice(mask, truth)
+            mask = self.ask(name, {}, mask, painted)
+            work.dices += [*[round(before, 4)] * (clicks - 1), round(dice(mask, truth), 4)]
+        left = [goal for goal in self.goals if work.limited(goal)]
+        if left:
+            mask, work.drawing = draw(mask, truth, self.axis, left)
+        return mask, work
+
+
+def _clicks(mask: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, int]:
+    """A slice as it is painted, and the clicks that takes."""
+    if not wanted.any():
+        return np.zeros_like(wanted), 1
+    drawn, corners = outline(wanted, PAINTED)
+    return (drawn, corners) if dice(drawn, wanted) > dice(mask, wanted) else (wanted, CORNERS[-1])
+
 
 def ask_server(client: Client, image_id: str, image: Image) -> Ask:
-    """Clicks on a study of a real server."""
+    """Clicks and paint on a study of a real server."""
+    axis = Stack.of(image).own_axis
 
-    def ask(name: str, points: Mapping[str, Any], mask: np.ndarray) -> np.ndarray:
-        params = {**points, "label": name, "label_info": [{"name": name, "idx": 1}], "result_extension": ".nii.gz"}
+    def ask(name: str, points: Mapping[str, Any], mask: np.ndarray, painted: Mapping[int, np.ndarray]) -> np.ndarray:
+        said: dict[str, Any] = {**points, "label": name}
+        if painted:
+            slices = {str(index): runs_of(own) for index, own in painted.items()}
+            said = {"prompts": {name: {**points, "painted": {"axis": axis, "slices": slices}}}}
+        params = {**said, "label_info": [{"name": name, "idx": 1}], "result_extension": ".nii.gz"}
         with tempfile.TemporaryDirectory() as folder:
             answer, corrected = Path(folder) / "answer.nii.gz", Path(folder) / "mask.nii.gz"
             if mask.any():

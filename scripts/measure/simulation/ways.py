@@ -68,6 +68,7 @@ class Plan:
         most_clicks: on one structure of one study.
         patience: seconds without news from the job.
         conf: further settings of the app.
+        hand: how the annotator corrects (`annotator.HANDS`).
     """
 
     accept_at: float = 0.85
@@ -76,6 +77,7 @@ class Plan:
     seed: int = 0
     patience: float = 900
     conf: Mapping[str, str] = field(default_factory=dict)
+    hand: str = "clicks"
 
 
 class Log:
@@ -167,7 +169,8 @@ class Loop:
     def _work_on(self, study: Study, client: Client) -> None:
         image, truth = self.list.image(study), self.list.masks(study)
         start, predicted = self._automatic(study, image, client)
-        annotator = Annotator(image, truth, ask_server(client, study.id, image), GOALS, self.plan.most_clicks)
+        ask = ask_server(client, study.id, image)
+        annotator = Annotator(image, truth, ask, GOALS, self.plan.most_clicks, self.plan.hand)
         masks, work = annotator.annotate(start)
         label = np.zeros(image.array.shape, np.uint8)
         for value, mask in enumerate(masks.values(), start=1):

@@ -10,6 +10,7 @@ from infers.tasks.request import (
     slice_axis,
     structures,
 )
+from lib.imaging.runs import runs_of
 
 SHAPE = (20, 16, 8)
 LABELS = {"liver": 1, "spleen": 2}
@@ -190,6 +191,25 @@ def test_prompts_of_every_kind_come_in_one_object():
     assert np.argwhere(np.array(spleen.background_doodle)).tolist() == [[0, 0, 0]]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_painted_slices_are_told_as_runs_and_an_empty_one_is_confirmed_too(axis):
+    shape = np.delete(SHAPE, axis)
+    pixels = np.zeros(shape, bool)
+    pixels[2:5, 1] = pixels[3, 2] = True
+    told = {"liver": {"painted": {"axis": axis, "slices": {"1": runs_of(pixels), "3": []}}}}
+    prompt = parse_prompts(told, SHAPE)["liver"]
+    mask, confirmed = (np.moveaxis(np.array(array), axis, 0) for array in (prompt.mask, prompt.confirmed))
+    np.testing.assert_array_equal(mask[1], pixels)
+    assert np.flatnonzero(mask.any(axis=(1, 2))).tolist() == [1]
+    assert np.flatnonzero(confirmed.all(axis=(1, 2))).tolist() == [1, 3]
+    assert confirmed.sum() == 2 * pixels.size
+
+
+def test_slices_of_a_picture_cannot_be_painted():
+    with pytest.raises(ClientError, match="one slice"):
+        parse_prompts({"liver": {"painted": {"slices": {"0": [0, 4]}}}}, SHAPE[:2])
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [
@@ -200,6 +220,11 @@ def test_prompts_of_every_kind_come_in_one_object():
         ({"liver": {"foreground_scribbles": [[20, 0, 0]]}}, "inside the image"),
         ({"liver": {"foreground": [[1, 2]]}}, "3 voxel indices"),
         ({"liver": {"background": [[1, 2, 3]]}}, "where the structure is"),
+        ({"liver": {"painted": {"axis": 3, "slices": {"0": []}}}}, "axis, 0, 1 or 2"),
+        ({"liver": {"painted": {"slices": {"99": [0, 1]}}}}, "got 99"),
+        ({"liver": {"painted": {"slices": {"0": [0, 1, 2]}}}}, "slice 0: runs must be pairs"),
+        ({"liver": {"painted": {"slices": {"0": [0, 10**6]}}}}, "slice 0: runs must be pairs"),
+        ({"liver": {"painted": {"slices": [1]}}}, "an object of runs"),
     ],
 )
 def test_prompts_of_another_form_are_refused_with_the_right_one(told, message):

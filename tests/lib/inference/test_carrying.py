@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lib.imaging.prompts import Prompt
-from lib.inference.carrying import CUT, carried_slices, carry, disagreeing, signed_distance
+from lib.inference.carrying import CUT, carried_slices, carry, disagreeing, paint_carried, signed_distance
 
 SIDES = (1.0, 1.0, 1.0)
 SHAPE = (40, 36, 30)
@@ -98,6 +98,18 @@ def test_a_click_far_away_adds_a_part_and_does_not_fill_the_way_to_it():
     assert not changed[21, 19, 16]
 
 
+def test_what_a_background_click_cuts_off_from_a_clicked_part_goes_and_parts_of_their_own_stay():
+    mask = ellipsoid((12, 12, 8), (5, 5, 5)) | ellipsoid((28, 12, 8), (5, 5, 5)) | ellipsoid((30, 30, 25), (3, 3, 3))
+    mask[12:29, 11:14, 7:10] = True  # a bridge
+    bridge = [(x, 12, 8) for x in (19, 21)]
+    changed = applied(mask, [(12, 12, 8)], bridge)
+    assert changed[12, 12, 8]
+    assert not changed[28, 12, 8]
+    assert changed[30, 30, 25]
+    unclicked = applied(mask, [], bridge)
+    assert unclicked[28, 12, 8]
+
+
 @pytest.mark.parametrize("mask", [np.zeros(SHAPE, bool), np.ones(SHAPE, bool)])
 def test_a_mask_without_a_border_carries_nothing(mask):
     assert carry(mask, [(5, 5, 5)], [(6, 6, 6)], SIDES) is None
@@ -126,6 +138,70 @@ def test_painted_slices_are_never_carried_to_and_the_mask_before_is_not_written_
     assert 16 not in slices
     assert {14, 15, 17} <= set(slices)
     np.testing.assert_array_equal(before, SMALL)
+
+
+def painting(before, axis, *indices, of=TRUTH):
+    """A prompt on which slices were painted as they are in truth."""
+    mask, confirmed = np.zeros(SHAPE, bool), np.zeros(SHAPE, bool)
+    for index in indices:
+        place = (slice(None),) * axis + (index,)
+        mask[place], confirmed[place] = of[place], True
+    return Prompt(mask=mask, confirmed=confirmed, previous=before)
+
+
+@pytest.mark.parametrize(("before", "axis"), [(SMALL, 2), (LARGE, 2), (SMALL, 1), (LARGE, 1)])
+def test_what_a_painted_slice_changed_is_carried_to_its_neighbours_and_fades(before, axis):
+    middle = SHAPE[axis] // 2
+    after = paint_carried(painting(before, axis, middle), axis, SIDES)
+    scores = []
+    for index in (middle, middle + 1, middle - 2, middle + 4):
+        old, new, truth = (np.take(volume, index, axis) for volume in (before, after, TRUTH))
+        scores.append(dice(new, truth) - dice(old, truth))
+    assert scores[0] == 1 - dice(*(np.take(volume, middle, axis) for volume in (before, TRUTH)))
+    assert all(score > 0 for score in scores)
+    far = [slice(None)] * 3
+    far[axis] = slice(middle + 8, None)
+    np.testing.assert_array_equal(after[tuple(far)], before[tuple(far)])
+
+
+def test_the_next_slices_get_some_however_thick_slices_are():
+    after = paint_carried(painting(SMALL, 2, 15), 2, (1, 1, 9))
+    changed = np.flatnonzero((after != SMALL).any(axis=(0, 1))).tolist()
+    assert changed == [14, 15, 16]
+
+
+def test_slices_between_painted_ones_get_what_both_say():
+    after = paint_carried(painting(SMALL, 2, 9, 15, 21), 2, SIDES)
+    for index in range(9, 22):
+        assert dice(after[..., index], TRUTH[..., index]) > 0.9 > dice(SMALL[..., index], TRUTH[..., index])
+
+
+def test_slices_that_were_painted_before_say_that_nothing_is_wrong():
+    once = paint_carried(painting(SMALL, 2, 9, 15), 2, SIDES)
+    again = paint_carried(painting(SMALL, 2, 9, 15).replace(previous=once), 2, SIDES)
+    np.testing.assert_array_equal(again, once)
+    further = paint_carried(painting(once, 2, 9, 15, 21), 2, SIDES)
+    np.testing.assert_array_equal(further[..., :16], once[..., :16])
+
+
+def test_a_slice_that_was_emptied_takes_from_its_neighbours():
+    nothing = np.zeros(SHAPE, bool)
+    after = paint_carried(painting(LARGE, 2, 24, of=nothing), 2, SIDES)
+    assert not after[..., 24].any()
+    assert after[..., 25:].sum() < LARGE[..., 25:].sum()
+    assert (after[..., 23] <= LARGE[..., 23]).all()
+
+
+def test_a_slice_that_was_painted_on_an_empty_one_carries_to_empty_neighbours():
+    after = paint_carried(painting(np.zeros(SHAPE, bool) | (SMALL & (np.arange(30) < 12)), 2, 15), 2, SIDES)
+    assert after[..., 14].any()
+    assert after[..., 16].any()
+    assert (after[..., 16] <= TRUTH[..., 15]).all()
+
+
+def test_clicks_on_a_slice_that_stands_carry_nothing():
+    prompt = painting(SMALL, 2, 15).replace(background=((20, 18, 15),), previous=TRUTH)
+    assert carried_slices(prompt, 2, SIDES) == {}
 
 
 def test_signed_distance_is_positive_inside_and_counts_from_the_border():

@@ -557,6 +557,62 @@ def test_contradictory_clicks_and_a_mask_that_is_clicked_away_have_answers():
     assert not mask[10, 12, 5]
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_confirmed_slices_stand_whichever_way_they_lie_and_whatever_is_clicked(axis):
+    image, truth = study(anatomy(), "RSA")
+    body = truth == 1
+    previous = np.roll(body, 2, axis=(axis + 1) % 3)
+    index = int(np.argwhere(body)[:, axis].mean())
+    place = (slice(None),) * axis + (index,)
+    mask, confirmed = np.zeros(truth.shape, bool), np.zeros(truth.shape, bool)
+    mask[place], confirmed[place] = previous[place], True
+    clicks = [tuple(point) for point in np.argwhere(body & ~previous)[::9].tolist()]
+    wrong = [tuple(point) for point in np.argwhere(previous & ~body)[::9].tolist()]
+    prompt = Prompt(foreground=clicks, background=wrong, mask=mask, confirmed=confirmed, previous=previous)
+    answer = predictor().interact(image, {"bright": prompt}, LABELS).mask
+    np.testing.assert_array_equal(answer[place] == 1, previous[place])
+    assert ((answer == 1) != previous).any()
+
+
+def test_a_confirmed_slice_without_the_structure_stays_empty_also_on_a_first_answer():
+    image, truth = study(anatomy())
+    confirmed = np.zeros(truth.shape, bool)
+    confirmed[..., 7] = True
+    mask = predictor().interact(image, clicked((10, 12, 5), confirmed=confirmed), LABELS).mask
+    assert (mask[..., 6] == 1).any()
+    assert not mask[..., 7].any()
+
+
+def test_a_painted_slice_carries_to_its_neighbours_and_taking_it_back_is_exact():
+    image, truth = study(anatomy())
+    previous = np.zeros(truth.shape, bool)
+    previous[6:14, 8:12, 2:9] = True  # too short on one side, on every slice
+    painted, confirmed = np.zeros(truth.shape, bool), np.zeros(truth.shape, bool)
+    painted[..., 5], confirmed[..., 5] = truth[..., 5] == 1, True
+    prompt = Prompt(mask=painted, confirmed=confirmed, previous=previous)
+    tool = predictor()
+    mask = tool.interact(image, {"bright": prompt}, LABELS).mask == 1
+    np.testing.assert_array_equal(mask[..., 5], painted[..., 5])
+    for index in (4, 6):
+        assert dice(mask[..., index], truth[..., index] == 1) > dice(previous[..., index], truth[..., index] == 1)
+    back = tool.interact(image, {"bright": Prompt(foreground=((7, 9, 5),), previous=previous)}, LABELS).mask == 1
+    np.testing.assert_array_equal(back, previous)  # the mask before and a click that it agrees with
+
+
+def test_a_correction_of_a_volume_of_one_slice_or_outside_a_structures_reach_has_an_answer():
+    label = anatomy()[:, :, 5:6]
+    image, truth = study(label)
+    previous = np.zeros(truth.shape, bool)
+    previous[6:14, 8:12] = True
+    mask = predictor().interact(image, clicked((10, 14, 0), previous=previous), LABELS).mask
+    assert mask[10, 14, 0] == 1
+    image, truth = study(anatomy())
+    previous = truth == 1
+    outside = Prompt(foreground=((10, 12, 11),), box=(4, 18, 4, 20, 2, 9), previous=previous)
+    mask = predictor().interact(image, {"bright": outside}, LABELS).mask
+    assert not mask[..., 9:].any()  # the box says how far the structure reaches
+
+
 def test_empty_previous_mask_is_a_first_answer():
     image, truth = study(anatomy())
     mask = predictor().interact(image, clicked((10, 12, 5), previous=np.zeros(truth.shape, bool)), LABELS).mask

@@ -17,7 +17,7 @@ class Server:
     def __init__(self, helps=True):
         self.helps, self.asked = helps, []
 
-    def __call__(self, name, points, mask):
+    def __call__(self, name, points, mask, painted):
         self.asked.append((name, {key: list(value) for key, value in points.items()}, mask.copy()))
         answer = mask.copy()
         for point in [*points["foreground"], *points["background"]] if self.helps else ():
@@ -47,7 +47,7 @@ def test_slices_are_those_that_the_server_cuts_however_the_volume_is_stored(axis
     image = Image(np.moveaxis(IMAGE.array, 2, axis), affine)
     points = []
 
-    def ask(name, clicks, mask):
+    def ask(name, clicks, mask, painted):
         points.extend(point[axis] for point in clicks["foreground"][-1:])
         answer = mask.copy()
         place = (slice(None),) * axis + (points[-1],)
@@ -89,6 +89,48 @@ def test_after_the_most_clicks_the_rest_is_drawn_and_said_to_be():
     assert dice(mask, TRUTH) >= 0.9
     assert work.clicks(0.85) == 3 + work.drawing[0.85] > 3
     assert work.drawing[0.85] <= work.drawing[0.9]
+
+
+class Carrying(Server):
+    """Answers paint with the mask, its painted slices and their neighbours made right."""
+
+    def __call__(self, name, points, mask, painted):
+        self.asked.append((name, points, dict(painted)))
+        answer = mask.copy()
+        for index, own in painted.items():
+            answer[..., index - 1 : index + 2] = TRUTH[..., index - 1 : index + 2]
+            answer[..., index] = own
+        return answer
+
+
+def test_one_who_paints_lets_each_slice_carry_and_pays_for_its_corners():
+    server = Carrying()
+    mask, work = annotate(server, hand="paints")
+    painted = [list(slices) for _, _, slices in server.asked]
+    assert painted == [[1], [1, 3]]
+    assert dice(mask, TRUTH) >= 0.9
+    assert work.drawing == {}
+    assert len(work.dices) == work.clicks(0.9) >= 4 * len(painted)  # four corners and more each
+    assert work.clicks(0.85) <= work.clicks(0.9)
+    for index, own in server.asked[-1][2].items():
+        np.testing.assert_array_equal(mask[..., index], own)
+
+
+def test_one_who_paints_empties_a_slice_with_one_click_and_ends_where_all_slices_are_painted():
+    start = TRUTH.copy()
+    start[5:15, 5:15, 5] = True
+    _, work = annotate(lambda name, points, mask, painted: start & (np.arange(6) != 5), {"organ": start}, hand="paints")
+    assert work.clicks(0.9) == 1
+    _, work = annotate(lambda name, points, mask, painted: np.zeros_like(TRUTH), hand="paints")
+    assert work.limited(0.85)
+    assert work.drawing[0.9] > 0
+
+
+def test_one_who_accepts_slices_says_so_with_a_click_once_they_are_good():
+    server = Server()
+    _, work = annotate(server, hand="accepts")
+    assert work.clicks(0.9) == 2 * 4 - 1  # four slices, each accepted; the goal is reached with the last one's click
+    assert len(work.dices) == 8
 
 
 def test_the_cost_survives_its_json():
