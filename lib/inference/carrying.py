@@ -187,7 +187,7 @@ def carry(
     wrong = {point: inside for point, inside in clicks.items() if mask[point] != inside}
     if not wrong or mask.all() or not mask.any():
         return None
-    amounts, widths = _said(mask, wrong, lengths, settings)
+    amounts, widths = _observations(mask, wrong, lengths, settings)
     window = _around(list(wrong), CUT * max(widths), mask.shape, lengths)
     seen = [*wrong, *(point for point in clicks if point not in wrong and _lies_in(point, window))]
     amounts = [*amounts, *[0.0] * (len(seen) - len(wrong))]
@@ -212,7 +212,7 @@ def points_along(strokes: np.ndarray | None) -> list[Point]:
     return [tuple(voxel) for voxel in voxels[::step].tolist()]
 
 
-def _said(
+def _observations(
     mask: np.ndarray, wrong: dict[Point, bool], lengths: np.ndarray, settings: CarrySettings
 ) -> tuple[list[float], tuple[float, float]]:
     """What each click that the mask is wrong at adds to the signed distance there, and sigma of both Gaussians."""

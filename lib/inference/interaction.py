@@ -22,14 +22,7 @@ from lib.imaging.metrics import dice
 from lib.imaging.prompts import BBOX, PREVIOUS, Prompt, PromptError, rasterise
 from lib.imaging.transforms import resize_logits, resize_mask
 from lib.imaging.volumes import Stack
-from lib.inference.carrying import (
-    CarrySettings,
-    carried_slices,
-    disagreeing,
-    inside_of,
-    paint_carried,
-    standing_slices,
-)
+from lib.inference.carrying import CarrySettings, carried_slices, disagreeing, inside_of, paint_carried, standing_slices
 from lib.inference.control import Control
 from lib.inference.probabilities import at_both, box_reaching_threshold, to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
@@ -173,9 +166,8 @@ class Interaction:
                 )
             direct[name] = prompted if known or only_slice else seeds
             if self._carries(name, only_slice):
-                prompt = self._with_paint(name)
-                direct[name] = disagreeing(prompt, self.stack.axis)
                 self._carry(name)
+                direct[name] = disagreeing(self.prompts[name], self.stack.axis)
             if not known and not only_slice:
                 fronts.append(name)
         self._keep_what_stands(direct, only_slice)
@@ -189,17 +181,12 @@ class Interaction:
         """Whether the prompt is a correction of a mask in a volume."""
         return is_refinement(self.prompts[name]) and not only_slice and len(self.stack) > 1
 
-    def _with_paint(self, name: str) -> Prompt:
-        """The correction with its painted slices, and what they say of others, in the mask that it corrects."""
+    def _carry(self, name: str) -> None:
+        """What the correction's paint and clicks make of the mask before the network is asked."""
         prompt, axis = self.prompts[name], self.stack.axis
         if standing_slices(prompt, axis):
             mask = paint_carried(prompt, axis, self.stack.proportions, self.settings.carry)
             self.prompts[name] = prompt = prompt.replace(previous=mask)
-        return prompt
-
-    def _carry(self, name: str) -> None:
-        """What the correction's clicks make of the mask before the network is asked."""
-        prompt, axis = self.prompts[name], self.stack.axis
         low, high = reach(prompt, axis, len(self.stack))
         carried = carried_slices(prompt, axis, self.stack.proportions, self.settings.carry)
         self._carried[name] = {index: mask for index, mask in carried.items() if low <= index < high}

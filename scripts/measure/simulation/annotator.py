@@ -152,8 +152,8 @@ def _clicks(mask: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, int]:
     """A slice as it is painted, and the clicks that takes."""
     if not wanted.any():
         return np.zeros_like(wanted), 1
-    drawn, corners = outline(wanted, PAINTED)
-    return (drawn, corners) if dice(drawn, wanted) > dice(mask, wanted) else (wanted, CORNERS[-1])
+    filled, corners = outline(wanted, PAINTED)
+    return (filled, corners) if dice(filled, wanted) > dice(mask, wanted) else (wanted, CORNERS[-1])
 
 
 def ask_server(client: Client, image_id: str, image: Image) -> Ask:
@@ -161,11 +161,11 @@ def ask_server(client: Client, image_id: str, image: Image) -> Ask:
     axis = Stack.of(image).own_axis
 
     def ask(name: str, points: Mapping[str, Any], mask: np.ndarray, painted: Mapping[int, np.ndarray]) -> np.ndarray:
-        said: dict[str, Any] = {**points, "label": name}
+        prompts: dict[str, Any] = {**points, "label": name}
         if painted:
             slices = {str(index): runs_of(own) for index, own in painted.items()}
-            said = {"prompts": {name: {**points, "painted": {"axis": axis, "slices": slices}}}}
-        params = {**said, "label_info": [{"name": name, "idx": 1}], "result_extension": ".nii.gz"}
+            prompts = {"prompts": {name: {**points, "painted": {"axis": axis, "slices": slices}}}}
+        params = {**prompts, "label_info": [{"name": name, "idx": 1}], "result_extension": ".nii.gz"}
         with tempfile.TemporaryDirectory() as folder:
             answer, corrected = Path(folder) / "answer.nii.gz", Path(folder) / "mask.nii.gz"
             if mask.any():
