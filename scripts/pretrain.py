@@ -1,4 +1,4 @@
-"""Pretrain One-Prompt on real and synthetic tasks: `python -m scripts.pretrain --data DIR --run DIR`.
+"""Pretrain a network on real and synthetic tasks: `python -m scripts.pretrain --data DIR --run DIR`.
 
 A run folder holds `checkpoint.pt` (everything needed to go on), `ema.safetensors` (the averaged weights, ready to
 serve), `log.jsonl` and TensorBoard events. Start the same command again and it goes on where it stopped: every step
@@ -8,6 +8,10 @@ Runs that share nothing but their start use several cores better than processes 
 `--start RUN1/ema.safetensors RUN2/ema.safetensors` begins with their mean, and with `--stages 128x4:0` only writes it.
 
 Stages raise the resolution: `64x8:4000,128x4:20000` is 4,000 steps of 8 episodes at 64 px, then 20,000 of 4 at 128.
+`--network promptseg` trains PromptSeg in place of One-Prompt. Its `--start` may be its own weights, or those of
+One-Prompt in the patch design (`--config small-v2`), whose encoders and mask decoder it takes over; with
+`--freeze-encoder` the image encoder stays as it is, so that one encoding of a query serves both networks.
+
 Where the data cannot lie on the machine that trains, `--pack FILE.npz` puts it into one file and `--data FILE.npz`
 reads it. `--workers` processes draw the episodes ahead of the steps, the same ones as without them; `--minutes` ends a
 run, whole and resumable, before a borrowed machine goes back.
@@ -30,15 +34,21 @@ import torch.distributed as dist
 from lib.learning.datasets import DatasetError, read_datasets
 from lib.learning.episodes import Mix, RealTasks, load_real_tasks
 from lib.learning.packs import SUFFIX, read_pack, write_pack
+from lib.learning.several_prompts import SeveralPrompts
 from lib.learning.training import TrainingConfig
 from lib.networks import NAMES
 from lib.networks.checkpoints import CheckpointError
-from scripts.pretraining.held_out import validate, validation_pairs
+from scripts.pretraining.held_out import validate, validation_cases
 from scripts.pretraining.log import Log
 from scripts.pretraining.run import Run
 from scripts.pretraining.stages import Stage
 from scripts.pretraining.stream import Recipe, batches
 
+HELD_OUT = {"oneprompt": (1,), "promptseg": (1, 4)}  # templates of a query in the held-out score
+SWITCHES = {  # parts that each network can be trained without
+    "oneprompt": ("prompt_parser", "gaussian_masking", "dense_correspondence"),
+    "promptseg": ("bottleneck",),
+}
 # Vertebrae numbered by level: one slice cannot tell which is which.
 AS_ONE_CLASS = frozenset({"mr_lumbar_spider", "mr_spider_t2"})
 
@@ -55,17 +65,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     goal.add_argument("--pack", type=Path, help=f"only write the data into one file ({SUFFIX}) that --data reads")
     parser.add_argument("--terms", choices=["open", "research"], help="use only data sets under these terms")
     parser.add_argument("--stages", type=Stage.parse, default="64x8:4000,128x4:20000", help="SIZExEPISODES:STEPS,...")
-    parser.add_argument("--config", choices=NAMES, default="small")
-    switches = ["prompt_parser", "gaussian_masking", "dense_correspondence"]
+    parser.add_argument("--network", choices=SWITCHES, default="oneprompt")
+    parser.add_argument("--config", choices=NAMES, default="small", help="of One-Prompt")
+    switches = [switch for own in SWITCHES.values() for switch in own]
     parser.add_argument("--without", nargs="*", default=[], choices=switches, help="ablations")
     parser.add_argument("--synthetic", type=float, default=Mix().synthetic, help="share of synthetic episodes")
     parser.add_argument("--foreign", type=float, default=Mix().foreign, help="share of foreign bodies in real images")
     parser.add_argument(
         "--start", type=Path, nargs="+", help="begin with these weights (safetensors); of several runs, with their mean"
     )
-    parser.add_argument("--queries", type=int, default=2, help="queries that share one template")
+    parser.add_argument("--freeze-encoder", action="store_true", help="leave the image encoder as it is")
+    parser.add_argument("--beta", type=float, default=SeveralPrompts().beta, help="weight of PromptSeg's bottleneck")
+    parser.add_argument(
+        "--queries",
+        type=int,
+        help="images of an episode beside its template; by default 2, and 9 for PromptSeg, whose prompts are of them",
+    )
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default=TrainingConfig().optimizer)
     parser.add_argument("--learning-rate", type=float, default=TrainingConfig().learning_rate)
+    parser.add_argument("--warmup", type=int, default=TrainingConfig().warmup, help="first steps with rising rate")
     parser.add_argument("--cooldown", type=float, default=0.2, help="last part of the steps with falling rate")
     parser.add_argument("--no-bf16", action="store_true", help="train in float32")
     parser.add_argument("--half", action="store_true", help="store the averaged weights in 16 bits, half the room")
@@ -78,6 +96,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="end after these, wherever the run is")
     parser.add_argument("--validate-every", type=int, default=1000)
     options = parser.parse_args(arguments)
+    if foreign := set(options.without) - set(SWITCHES[options.network]):
+        parser.error(f"--without {' '.join(sorted(foreign))} is no part of {options.network}")
+    options.queries = options.queries or {"oneprompt": 2, "promptseg": 9}[options.network]
     if options.pack and (not options.data or options.pack.suffix != SUFFIX):
         parser.error(f"--pack must name a file ending in {SUFFIX} and comes with --data, got {options.pack}")
     return options
@@ -148,7 +169,9 @@ def train(run: Run, tasks: list[RealTasks], held_out: list[RealTasks]) -> None:
             if log:
                 log.add(run, result, batch.size)
                 if held_out and (run.step % options.validate_every == 0 or over):
-                    log.held_out(run, validate(run.averaged, validation_pairs(held_out, batch.size), run.device))
+                    for count in HELD_OUT[options.network]:
+                        cases = validation_cases(held_out, batch.size, count)
+                        log.held_out(run, validate(run.averaged, cases, run.device), count)
             if over:
                 return
     finally:

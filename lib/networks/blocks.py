@@ -104,15 +104,16 @@ class Attention(nn.Module):
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Softmax attention over (B, heads, N, channels).
+def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Softmax attention over (B, heads, N, channels); a bias (B, 1, 1, M) is added to the scores of the keys.
 
     Fused, but for training on CPUs: the backward pass of PyTorch's fused CPU kernel took twice the time of the plain
     product in bfloat16 at these sizes (22 against 11 ms for 1024 queries and 256 keys).
     """
     if queries.requires_grad and queries.device.type == "cpu":
-        return (queries * queries.shape[-1] ** -0.5 @ keys.transpose(-1, -2)).softmax(dim=-1) @ values
-    return F.scaled_dot_product_attention(queries, keys, values)
+        scores = queries * queries.shape[-1] ** -0.5 @ keys.transpose(-1, -2)
+        return (scores if bias is None else scores + bias).softmax(dim=-1) @ values
+    return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
 
 
 class FeedForward(nn.Module):

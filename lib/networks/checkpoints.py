@@ -93,7 +93,7 @@ def load_network(path: str | Path, device: str | torch.device = "cpu", kind: typ
     return network.requires_grad_(False).eval().to(device, torch.float32)
 
 
-def average_networks(paths: Sequence[str | Path]) -> OnePrompt:
+def average_networks(paths: Sequence[str | Path], kind: type[Network]) -> Network:
     """The mean of the weights of several runs from one start, a "soup" (Wortsman et al., ICML 2022), to evaluate.
 
     Runs that draw other episodes on processes of their own can be joined so, without waiting for each other.
@@ -101,9 +101,9 @@ def average_networks(paths: Sequence[str | Path]) -> OnePrompt:
     Raises:
         CheckpointError: a file that cannot be used, or files of different configurations.
     """
-    first, *others = [load_network(path) for path in paths]
+    first, *others = [load_network(path, "cpu", kind) for path in paths]
     for path, other in zip(paths[1:], others, strict=True):
-        if other.config != first.config:
+        if _config_of(other) != _config_of(first):
             raise CheckpointError(f"weights to be averaged must share a configuration: {paths[0]} and {path} do not")
     states = [network.state_dict() for network in (first, *others)]
     first.load_state_dict({name: torch.stack([s[name].float() for s in states]).mean(0) for name in states[0]})

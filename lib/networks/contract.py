@@ -66,3 +66,10 @@ class SliceModel(Protocol):
 
     def state_dict(self) -> Mapping[str, Any]:
         """Weights by name, as of any module."""
+
+
+class WeighingModel(SliceModel, Protocol):
+    """One that says how much each of several templates counts."""
+
+    def weigh(self, template: Features, template_prompts: Tensor) -> Tensor:
+        """(B, K) weights, of features (B, K, C, h, w) and maps (B, K, 2, 5, S, S); the sum over K is 1."""

@@ -12,6 +12,8 @@ Particular about this port:
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +37,7 @@ class OnePrompt(nn.Module):
         levels = list(zip(config.former_levels, coarser, strict=True))
         if config.design == "patch":
             self.image_encoder: nn.Module = patch.PatchEncoder(config)
-            self.prompt_encoder: nn.Module = patch.PatchPromptEncoder(config)
+            self.prompt_encoder: nn.Module = patch.PatchPromptEncoder(config, config.former_levels)
             self.former = nn.ModuleList(patch.PatchFormerBlock(config, *level) for level in levels)
             self.mask_decoder: nn.Module = patch.PatchMaskDecoder(config)
         else:
@@ -110,6 +112,7 @@ class OnePrompt(nn.Module):
             pyramid = {level: value.repeat(both, 1, 1, 1) for level, value in pyramid.items()}
             prompts = {level: tuple(p.repeat(both, 1, 1) for p in pair) for level, pair in prompts.items()}
         query_prompts = self.prompt_encoder(query_maps)
+        decoder = cast(patch.PatchMaskDecoder, self.mask_decoder)
         answer = None
         for level, block in zip(self.config.former_levels, self.former, strict=True):
             place = self.config.place_of(level)
@@ -117,7 +120,7 @@ class OnePrompt(nn.Module):
                 template[place], prompts[level], pyramid[level], *self.config.support_grid(level)
             )
             answer = block(query[place], support, query_prompts[level], answer)
-        logits: Tensor = self.mask_decoder(answer, query, template, pyramid, query_maps)
+        logits: Tensor = decoder(answer, query, decoder.near(template, pyramid), query_maps)
         return logits
 
     def forward(

@@ -42,10 +42,11 @@ class Log:
         print(f"step {run.step}/{run.total}  {size} px  {rate:.1f} queries/s  loss {loss:.3f}  {shown}", flush=True)
         self.losses, self.dice, self.started, self.queries = [], {}, time.monotonic(), 0
 
-    def held_out(self, run: Run, scores: dict[str, float]) -> None:
-        self.record(run.step, {f"held_out/{name}": 100 * score for name, score in scores.items()})
+    def held_out(self, run: Run, scores: dict[str, float], templates: int) -> None:
+        kind = "held_out" if templates == 1 else f"held_out_{templates}"
+        self.record(run.step, {f"{kind}/{name}": 100 * score for name, score in scores.items()})
         shown = "  ".join(f"{name} {100 * score:.1f}" for name, score in scores.items())
-        print(f"held out at step {run.step}: {shown}", flush=True)
+        print(f"held out at step {run.step}, templates {templates}: {shown}", flush=True)
 
     def close(self) -> None:
         self.file.close()

@@ -13,9 +13,18 @@ from torch import nn
 
 from lib.imaging.files import write_atomically
 from lib.learning.optimizers import make_optimizer
+from lib.learning.several_prompts import SeveralPrompts, several_prompts_step
 from lib.learning.training import StepResult, TrainingConfig, learning_rate_at, moving_average, training_step
 from lib.networks import NetworkConfig, OnePrompt
-from lib.networks.checkpoints import average_networks, read_provenance, save_network
+from lib.networks.architectures import ONE_PROMPT
+from lib.networks.checkpoints import (
+    CheckpointError,
+    average_networks,
+    read_architecture,
+    read_provenance,
+    save_network,
+)
+from lib.networks.promptseg import PromptSeg, PromptSegConfig, begin_from
 from scripts.pretraining.stream import Batch
 
 
@@ -25,11 +34,17 @@ class Run:
     def __init__(self, options: argparse.Namespace, rank: int, device: torch.device) -> None:
         self.options, self.rank, self.device = options, rank, device
         self.config = TrainingConfig(
-            optimizer=options.optimizer, learning_rate=options.learning_rate, bf16=not options.no_bf16
+            optimizer=options.optimizer,
+            learning_rate=options.learning_rate,
+            warmup=options.warmup,
+            bf16=not options.no_bf16,
         )
         torch.manual_seed(options.seed)
-        network = average_networks(options.start) if options.start else OnePrompt(network_config(options))
+        self.several = SeveralPrompts(beta=options.beta)
+        network = first_promptseg(options) if options.network == "promptseg" else first_oneprompt(options)
         self.network = network.requires_grad_(True).train().to(device).to(memory_format=torch.channels_last)
+        if options.freeze_encoder:
+            self.network.image_encoder.requires_grad_(False)
         self.average = moving_average(self.network, self.config.ema)
         self.optimizer = make_optimizer(
             self.network, options.optimizer, options.learning_rate, self.config.weight_decay
@@ -37,10 +52,10 @@ class Run:
         self.step, self.queries, self.seconds = 0, 0, 0.0
 
     @property
-    def averaged(self) -> OnePrompt:
+    def averaged(self) -> OnePrompt | PromptSeg:
         """The network with the averaged weights."""
         network = self.average.module
-        assert isinstance(network, OnePrompt)
+        assert isinstance(network, (OnePrompt, PromptSeg))
         return network
 
     @property
@@ -91,6 +106,7 @@ class Run:
     def provenance(self) -> dict[str, object]:
         return {
             "command": "python -m scripts.pretrain",
+            "network": self.options.network,
             "stages": [vars(stage) for stage in self.options.stages],
             "terms": self.options.terms or "any",
             "datasets": self.options.dataset_names,
@@ -102,6 +118,8 @@ class Run:
             "optimizer": self.options.optimizer,
             "synthetic": self.options.synthetic,
             "foreign": self.options.foreign,
+            **({"beta": self.options.beta} if isinstance(self.network, PromptSeg) else {}),
+            **({"frozen": ["image_encoder"]} if self.options.freeze_encoder else {}),
             "parents": [read_provenance(path) for path in self.options.start or []],
         }
 
@@ -110,7 +128,10 @@ class Run:
         rate = learning_rate_at(self.step, self.total, self.config, self.options.cooldown)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        result = training_step(self.network, batch.episodes, self.config, batch.rng)
+        if isinstance(self.network, PromptSeg):
+            result = several_prompts_step(self.network, batch.episodes, self.config, self.several, batch.rng)
+        else:
+            result = training_step(self.network, batch.episodes, self.config, batch.rng)
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
         if dist.is_initialized():
@@ -128,6 +149,30 @@ class Run:
     @property
     def total(self) -> int:
         return sum(stage.steps for stage in self.options.stages)
+
+
+def first_oneprompt(options: argparse.Namespace) -> OnePrompt:
+    """Of the weights to start from, else of the chosen configuration with random weights."""
+    return average_networks(options.start, OnePrompt) if options.start else OnePrompt(network_config(options))
+
+
+def first_promptseg(options: argparse.Namespace) -> PromptSeg:
+    """Of PromptSeg's or One-Prompt's weights to start from, else with random weights.
+
+    Raises:
+        CheckpointError: weights of another network, or of a One-Prompt that has other parts.
+    """
+    config = PromptSegConfig(bottleneck="bottleneck" not in options.without)
+    if not options.start:
+        return PromptSeg(config)
+    if read_architecture(options.start[0]) is not ONE_PROMPT:
+        return average_networks(options.start, PromptSeg)
+    try:
+        return begin_from(average_networks(options.start, OnePrompt), config)
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{options.start[0]}: {error}") from error
 
 
 def network_config(options: argparse.Namespace) -> NetworkConfig:

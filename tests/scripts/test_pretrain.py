@@ -13,6 +13,7 @@ from lib.learning.datasets import read_dataset
 from lib.learning.episodes import load_real_tasks
 from lib.learning.packs import read_pack
 from lib.networks.checkpoints import load_network, read_provenance, weights_hash
+from lib.networks.promptseg import PromptSeg
 from scripts import pretrain
 from scripts.pretraining import run as pretraining_run
 from scripts.pretraining.stages import Stage, stage_at
@@ -167,3 +168,35 @@ def test_a_folder_without_data_sets_and_weights_that_are_none_are_refused(tmp_pa
     for wrong in (["--data", str(tmp_path / "empty")], ["--start", str(tmp_path / "nothing.safetensors")]):
         with pytest.raises(SystemExit, match=r"empty|does not exist"):
             run(tmp_path / "run", "32x1:1", *wrong)
+
+
+def test_promptseg_begins_from_one_prompt_and_goes_on_from_itself(tmp_path):
+    start = run(tmp_path / "one", "32x1:1", "--config", "small-v2")
+    network = ["--network", "promptseg", "--start"]
+    weights = {name: tmp_path / name / "ema.safetensors" for name in ("one", "first", "second")}
+    for before, name in (("one", "first"), ("first", "second")):
+        folder = str(tmp_path / name)
+        options = ["--run", folder, "--stages", "32x2:1", "--queries", "3", "--freeze-encoder", "--log-every", "1"]
+        pretrain.main([*options, *network, str(weights[before])])
+    first, second = (load_network(weights[name], "cpu", PromptSeg) for name in ("first", "second"))
+    assert weights_hash(first) != weights_hash(second)
+    for one in (first, second):
+        pairs = zip(one.image_encoder.parameters(), start.image_encoder.parameters(), strict=True)
+        assert all(torch.equal(own, former) for own, former in pairs)
+    provenance = read_provenance(weights["second"])
+    assert (provenance["network"], provenance["frozen"]) == ("promptseg", ["image_encoder"])
+    assert provenance["parents"][0]["network"] == "promptseg"
+    (line,) = [json.loads(line) for line in (tmp_path / "first" / "log.jsonl").read_text().splitlines()]
+    assert any("prompt" in name for name in line)
+    with pytest.raises(SystemExit, match="architecture 'oneprompt', got 'promptseg'"):
+        run(tmp_path / "wrong", "32x1:1", "--start", str(weights["first"]))
+
+
+def test_promptseg_refuses_a_start_with_other_parts_and_ablations_of_other_networks(tmp_path, capsys):
+    run(tmp_path / "small", "32x1:1")
+    start = ["--network", "promptseg", "--start", str(tmp_path / "small" / "ema.safetensors")]
+    with pytest.raises(SystemExit, match="patch design"):
+        pretrain.main(["--run", str(tmp_path / "run"), "--stages", "32x1:1", *start])
+    with pytest.raises(SystemExit):
+        pretrain.parse(["--run", "x", "--network", "promptseg", "--without", "prompt_parser"])
+    assert "no part of promptseg" in capsys.readouterr().err

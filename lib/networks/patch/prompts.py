@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -18,9 +19,9 @@ PATCH = 4
 class PatchPromptEncoder(nn.Module):
     """Prompt maps (B, 2, 5, S, S) to `{level: (p1, p2)}`, each (B, N, C_level); both slots share one pass."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, levels: Sequence[int]) -> None:
         super().__init__()
-        self.levels = sorted(config.former_levels)
+        self.levels = sorted(levels)
         width, inputs = config.prompt_channels, SLOTS * len(MAP_CHANNELS)
         widths = [width + width // 2 * number for number in range(len(self.levels))]
         self.stem = ConvBlock(inputs * PATCH**2, width, kernel=1)

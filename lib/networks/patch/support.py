@@ -7,7 +7,7 @@ mean feature outside are keys of their own (masked pooling, as in Iris, CVPR 202
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,11 @@ class Support:
     def side(self) -> int:
         """Of the grid, in tokens."""
         return round(self.tokens.shape[2] ** 0.5)
+
+    def of_tasks(self, tasks: Tensor) -> Support:
+        """Those of B that have these numbers, which may repeat."""
+        chosen = {part.name: getattr(self, part.name)[tasks] for part in fields(self) if part.name != "place"}
+        return Support(place=self.place, **chosen)
 
 
 def map_pyramid(maps: Tensor) -> dict[int, Tensor]:
@@ -121,20 +126,19 @@ class PatchPrototypes(nn.Module):
         super().__init__()
         self.metric = nn.Linear(channels, channels)  # of the few means instead of the many places
 
-    def forward(self, query: Tensor, template: Tensor, maps: Tensor) -> Tensor:
-        """Similarities at one level.
+    def directions(self, template: Tensor, maps: Tensor) -> Tensor:
+        """What a query is compared with, (B or 1, 2, C): the templates' mean features inside and outside.
 
         Args:
-            query: (B, C, h, h).
             template: (B or 1, K, C, h, h).
             maps: the templates' maps at this level, (B or 1 times K, 12, h, h) of `map_pyramid`.
-
-        Returns:
-            (B, h * h, 3): inside, outside, difference.
         """
         weights = maps[:, -2:].flatten(2)  # (B' * K, 2, N)
         sums = (weights @ flat(template.flatten(0, 1))).unflatten(0, template.shape[:2]).sum(dim=1)
-        directions = F.normalize(self.metric(F.normalize(sums.float(), dim=-1)).float(), dim=-1).to(query.dtype)
+        return F.normalize(self.metric(F.normalize(sums.float(), dim=-1)).float(), dim=-1).to(template.dtype)
+
+    def forward(self, query: Tensor, directions: Tensor) -> Tensor:
+        """Similarities at one level, of a query (B, C, h, h): (B, h * h, 3), inside, outside, difference."""
         places = flat(query)
         lengths = torch.linalg.vector_norm(places, dim=-1, keepdim=True).clamp(min=1e-3)
         near = places @ directions.expand(len(query), -1, -1).transpose(1, 2) / lengths

@@ -7,5 +7,6 @@ what tells something about the mask. How each of these is built here is our read
 
 from lib.networks.promptseg.config import PromptSegConfig
 from lib.networks.promptseg.network import Memory, PromptSeg
+from lib.networks.promptseg.start import begin_from
 
-__all__ = ["Memory", "PromptSeg", "PromptSegConfig"]
+__all__ = ["Memory", "PromptSeg", "PromptSegConfig", "begin_from"]

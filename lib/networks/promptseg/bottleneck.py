@@ -36,6 +36,10 @@ class Task:
     log_weights: Tensor
     divergence: Tensor
 
+    def of_tasks(self, tasks: Tensor) -> Task:
+        """Those with these numbers, which may repeat."""
+        return Task(self.tokens[tasks], self.log_weights[tasks], self.divergence[tasks])
+
 
 class Bottleneck(nn.Module):
     """Prompts' tokens to a `Task`."""

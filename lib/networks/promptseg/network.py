@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.networks.blocks import ResidualBlock, coordinates, pool_to, upsample
+from lib.imaging.prompts import MAP_CHANNELS, SLOTS
+from lib.networks.blocks import ResidualBlock, attend, coordinates, pool_to, upsample
 from lib.networks.contract import Features
 from lib.networks.correspondence import AFFINITY_CHANNELS
 from lib.networks.patch import PatchEncoder, PatchMaskDecoder, PatchPromptEncoder, Support, map_pyramid, support_level
@@ -40,8 +40,7 @@ class Memory:
         bias: (B, 1, 1, T + K * M) what is added to every key's score: 0 for a task token, and for a prompt's tokens
             the logarithm of its weight times K, which is 0 where all prompts count alike.
         supports: the prompts at strides 8 and 4, for the dense correspondence.
-        templates: their features, levels (B, K, C, h, h).
-        maps: their prompt maps by level (`map_pyramid`); what is known as structure or background is weighted.
+        near: the prompts' mean features inside and outside the structure, which the mask decoder reads.
     """
 
     task: Task
@@ -49,13 +48,23 @@ class Memory:
     values: tuple[Tensor, ...]
     bias: Tensor
     supports: tuple[Support, ...]
-    templates: Features
-    maps: dict[int, Tensor]
+    near: tuple[Tensor, ...]
 
     @property
     def weights(self) -> Tensor:
         """(B, K) how much each prompt counts; the sum is 1."""
         return self.task.log_weights.exp()
+
+    def of_tasks(self, tasks: Tensor) -> Memory:
+        """The memory of the tasks with these numbers (B'), which may repeat: one for each of B' queries."""
+        return Memory(
+            task=self.task.of_tasks(tasks),
+            keys=tuple(keys[tasks] for keys in self.keys),
+            values=tuple(values[tasks] for values in self.values),
+            bias=self.bias[tasks],
+            supports=tuple(one.of_tasks(tasks) for one in self.supports),
+            near=tuple(directions[tasks] for directions in self.near),
+        )
 
 
 class PromptSeg(nn.Module):
@@ -67,7 +76,7 @@ class PromptSeg(nn.Module):
         encoder, channels = config.encoder, config.channels
         heads, finest = channels // config.head_channels, encoder.level_channels(FINEST)
         self.image_encoder = PatchEncoder(encoder)
-        self.prompt_encoder = PatchPromptEncoder(encoder)
+        self.prompt_encoder = PatchPromptEncoder(encoder, LEVELS)
         self.position = nn.Linear(2, channels)
         self.from_context = nn.Linear(encoder.level_channels(LEVEL + 1), channels)
         self.prompt_block = Attention(channels, heads)
@@ -124,8 +133,9 @@ class PromptSeg(nn.Module):
             values=tuple(values for _, values in pairs),
             bias=bias.to(tokens.dtype),
             supports=tuple(self._support(templates, embeddings, pyramid, level, relative) for level in LEVELS),
-            templates=templates,
-            maps={level: _weighted(value, factor) for level, value in pyramid.items()},
+            near=self.mask_decoder.near(
+                templates, {level: _weighted(value, factor) for level, value in pyramid.items()}
+            ),
         )
 
     def read(self, query: Features, memory: Memory, query_prompts: Tensor | None = None) -> Tensor:
@@ -143,7 +153,7 @@ class PromptSeg(nn.Module):
         query = tuple(expand_first(level, batch) for level in query)
         side = 2 * query[0].shape[-1]
         if query_prompts is None:
-            query_prompts = query[0].new_zeros(1, 2, memory.maps[1].shape[1] // 2 - 1, side, side)
+            query_prompts = query[0].new_zeros(1, SLOTS, len(MAP_CHANNELS), side, side)
         query_prompts = query_prompts.to(query[0].dtype)
         own = self.prompt_encoder(query_prompts)
         place = self.config.encoder.place_of
@@ -155,9 +165,7 @@ class PromptSeg(nn.Module):
         fine = query[place(FINEST)]
         answer = flat(fine) + own[FINEST][0] + own[FINEST][1] + self._matches(1, fine, memory)
         answer = answer + flat(upsample(dense(self.to_finest(tokens)), fine.shape[-1]))
-        logits: Tensor = self.mask_decoder(
-            self.neighbours(dense(answer)), query, memory.templates, memory.maps, query_prompts
-        )
+        logits: Tensor = self.mask_decoder(self.neighbours(dense(answer)), query, memory.near, query_prompts)
         return logits
 
     def decode(
@@ -167,6 +175,10 @@ class PromptSeg(nn.Module):
         if template_prompts.ndim == 5:
             template, template_prompts = tuple(level[:, None] for level in template), template_prompts[:, None]
         return self.read(query, self.remember(template, template_prompts), query_prompts)
+
+    def weigh(self, template: Features, template_prompts: Tensor) -> Tensor:
+        """See `lib.networks.contract.WeighingModel`."""
+        return self.remember(template, template_prompts).weights
 
     def _tokens(self, features: Tensor, context: Tensor) -> Tensor:
         """Features at strides 8 and 16 to tokens (B, N, C) at stride 8."""
@@ -230,7 +242,7 @@ class _Block(nn.Module):
         queries = self._split(self.queries(self.norm_queries(tokens)))
         batch = len(tokens)
         keys, values, bias = (expand_first(part, batch) for part in (keys, values, bias))
-        answer = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias.to(queries.dtype))
+        answer = attend(queries, keys, values, bias.to(queries.dtype))
         return self.feed_forward(tokens + self.out(answer.transpose(1, 2).flatten(2)))
 
     def _split(self, tokens: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_weights_of_different_configurations_have_no_mean(network, tmp_path):
     for path, saved in zip(paths, (network, other), strict=True):
         save_network(path, saved, {})
     with pytest.raises(CheckpointError, match="share a configuration"):
-        average_networks(paths)
+        average_networks(paths, OnePrompt)
 
 
 def test_a_network_outlives_the_file_that_it_was_read_from(network, tmp_path):
