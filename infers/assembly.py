@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from infers.operations.start import tidy
 from infers.patches.batch_infer import TolerantBatchInfer
 from infers.serving.model import BASE, PUBLISHED, ServedModel
 from infers.serving.priority_lock import PriorityLock
+from infers.serving.promptseg import ServedPromptSeg
 from infers.settings import AppConfig
 from infers.store.watch import FolderWatch, if_other
 from infers.study_list.acceptance import Acceptance
@@ -53,6 +55,7 @@ from infers.study_list.studies import LIST_UNET, MODEL, Studies
 from infers.study_list.template_check import TemplateCheck
 from infers.tasks.list_unet import ListUNetTask
 from infers.tasks.oneprompt import Engine, tasks
+from infers.tasks.promptseg import PromptSegTask
 from infers.tasks.submit import SUBMIT, SubmitTask
 from infers.tasks.uniseg import UNISEG, UniSegTask
 from infers.use_cases.images import Images
@@ -71,6 +74,8 @@ from lib.inference.control import Control
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
 from lib.segmenters.contract import Segmenter
 from lib.segmenters.list_unet import ListUNetSegmenter
+from lib.segmenters.promptseg import PromptSegBeside
+from lib.segmenters.registry import PROMPTSEG_MODEL
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.uniseg.beside import UniSegBeside
@@ -114,6 +119,12 @@ class Assembly:
         )
         # With the study list, not with the weights that other lists may be served with too
         self.list_unet = ServedListUNet(self.state / LIST_UNET_FOLDER, self.model.device)
+        self.promptseg = ServedPromptSeg(
+            self.config.promptseg,
+            lambda: self.model.segmenter,
+            self.model.device,
+            replace(settings, cache_bytes=features // 4, kept_bytes=0),
+        )
         self.uniseg = ServedUniSeg(self.state / UNISEG_FOLDER, self.model.device, self.config.uniseg)
 
     # What main.py registers
@@ -125,6 +136,7 @@ class Assembly:
             **tasks(self.engine),
             SUBMIT: SubmitTask(self.engine),
             LIST_UNET: ListUNetTask(self.engine, self.list_unet),
+            PROMPTSEG_MODEL.name: PromptSegTask(self.engine, self.promptseg),
             UNISEG: UniSegTask(self.engine, self.uniseg),
         }
 
@@ -254,12 +266,18 @@ class Assembly:
 
     def _segmenter(self) -> Segmenter:
         """What segments the list now."""
-        by_templates, unet = self.model.segmenter, self.list_unet.current
-        beside = ListUNetSegmenter(by_templates, unet) if unet else by_templates
+        one_prompt, unet = self.model.segmenter, self.list_unet.current
+        beside = ListUNetSegmenter(one_prompt, unet) if unet else self._by_templates(one_prompt)
         uniseg = self.uniseg.segmenter
         if uniseg is None or not self.uniseg.better_than(unet.record if unet else {}):
             return beside
         return UniSegBeside(beside, uniseg)
+
+    def _by_templates(self, one_prompt: Segmenter) -> Segmenter:
+        """One-Prompt, with PromptSeg beside it where it shall segment the list."""
+        least = self.config.promptseg_from
+        promptseg = self.promptseg.segmenter if least else None
+        return PromptSegBeside(one_prompt, promptseg, least) if promptseg else one_prompt
 
     # The use cases
 

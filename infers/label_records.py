@@ -8,6 +8,7 @@ sends a record back as it got it has decided nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -96,6 +97,16 @@ class Provenance:
     def features(self) -> dict[str, dict[str, float]]:
         """What that rests on."""
         return read_features(self.details)
+
+    @property
+    def most_weight(self) -> str:
+        """Id of the template that counted more than all others together, over all structures; empty for none."""
+        total: Counter[str] = Counter()
+        said = self.details.get("template_weights")
+        for weights in said.values() if isinstance(said, Mapping) else ():
+            known = weights.items() if isinstance(weights, Mapping) else ()
+            total.update({str(id): weight for id, weight in known if isinstance(weight, float)})
+        return next((id for id, weight in total.items() if 2 * weight > sum(total.values())), "")
 
     @property
     def weights(self) -> str | None:

@@ -109,6 +109,8 @@ class AppConfig(Options):
         specialist: a training is followed by one of a network for this list alone from so many labelled studies on; 0:
             only when told to.
         finetuning: numbers of a training, as `epochs=2,steps=10` (`lib.finetuning.oneprompt.FineTuning`).
+        promptseg: safetensors file of a PromptSeg (`scripts.pretrain --network promptseg`) to offer.
+        promptseg_from: templates of a structure from which on PromptSeg segments the list's studies; 0: never.
         uniseg: safetensors file of a UniSeg (`scripts.import_uniseg`) to offer, and to begin its trainings with.
         uniseg_lists: folders of further lists that UniSeg learns from, each a task (`lib.finetuning.uniseg.lists`).
         versions: how many versions of the weights are kept.
@@ -131,6 +133,8 @@ class AppConfig(Options):
     auto_finetune: CountOrNone = 0
     specialist: CountOrNone = 1
     finetuning: Annotated[FineTuning, BeforeValidator(_finetuning)] = FineTuning()
+    promptseg: ExistingFile = None
+    promptseg_from: CountOrNone = 0
     uniseg: ExistingFile = None
     uniseg_lists: Folders = ()
     versions: Count = 10

@@ -3,7 +3,8 @@
 Seconds say more of the machine than of the network, so everything is timed in one process, in turns, and what counts
 are the ratios: a query whose template is cached against the encoder alone, against encoding the template again, in a
 batch, in bfloat16, and against the encoder pass of the U-Net configuration that One-Prompt's authors published.
-`--designs small small-v2` compares designs of the network instead, serving and training, with the processor's peak.
+`--designs small small-v2 promptseg` compares designs of One-Prompt, and PromptSeg, instead: serving and training, with
+the processor's peak.
 `--clicks I J K` measures what clicks cost on a CT of that shape instead, on a server of its own, beside what is
 promised (docs/performance.md); `--history FILE` compares that with the file's last entry and adds one.
 """
@@ -28,7 +29,9 @@ from torch import Tensor, nn
 from lib.imaging.files import write_atomically
 from lib.imaging.prompts import MAP_CHANNELS, SEGLAB, SLOTS
 from lib.networks import NAMES, NetworkConfig, OnePrompt
+from lib.networks.architectures import PROMPTSEG
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
+from lib.networks.promptseg import PromptSeg, PromptSegConfig
 from scripts.measure.clicks import compared, measure_clicks, targets
 from scripts.measure.designs import compare_designs
 from scripts.measure.evaluation.report import table
@@ -134,7 +137,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="pixels of a query")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--designs", nargs="+", choices=NAMES, help="only compare these, untrained, beside each other")
+    parser.add_argument(
+        "--designs",
+        nargs="+",
+        choices=(*NAMES, PROMPTSEG.name),
+        help="only compare these, untrained, beside each other",
+    )
     parser.add_argument(
         "--clicks", nargs=3, type=int, metavar=("I", "J", "K"), help="only clicks on a CT of this shape"
     )
@@ -178,11 +186,16 @@ def report_clicks(options: argparse.Namespace) -> None:
         write_atomically(options.json, json.dumps(results, indent=1).encode())
 
 
+def network_named(name: str) -> OnePrompt | PromptSeg:
+    """A network of one of the configurations of One-Prompt, or a PromptSeg, with random weights."""
+    return PromptSeg(PromptSegConfig()) if name == PROMPTSEG.name else OnePrompt(NetworkConfig.named(name))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     if options.designs:
-        networks = {name: OnePrompt(NetworkConfig.named(name)) for name in options.designs}
+        networks = {name: network_named(name) for name in options.designs}
         rows = compare_designs(networks, options.size, options.rounds)
         print(table(list(rows[0]), [list(row.values()) for row in rows]))
         if options.json:

@@ -5,6 +5,10 @@ baselines on the same pairs: copying the template's mask, registration, prototyp
 scribbles and the random walker. Tables are printed; the JSON holds every number, the HTML beside it shows the best and
 the worst answers. Finished work is kept in a third file: start the same command again and it goes on where it stopped.
 
+PromptSeg is a further method where its weights are given, with as many templates in a pass as are asked together:
+`--promptseg FILE --methods One-Prompt PromptSeg --several 2 4 8 16`. A name with " (one wrong)" behind it is the same
+method with the label of one of several templates moved to another place.
+
 Data sets of the split `eval` are to be looked at once for each version that ships: choose on `dev`.
 """
 
@@ -15,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +28,13 @@ import torch
 from lib.imaging.files import write_atomically
 from lib.learning.datasets import DatasetError, read_datasets
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read_provenance, weights_hash
+from lib.networks.promptseg import PromptSeg
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.gallery import Picture, click_pictures, template_pictures, write_page
-from scripts.measure.evaluation.panel import METHODS, Panel, panels
+from scripts.measure.evaluation.panel import EXTRA, METHODS, Panel, panels
 from scripts.measure.evaluation.plan import Settings
 from scripts.measure.evaluation.report import report
+from scripts.measure.evaluation.segmenters import PROMPT_SEG
 from scripts.measure.evaluation.store import FinishedRows, Record, source_fingerprint
 from scripts.measure.evaluation.summary import summarise
 from scripts.measure.evaluation.work import PROMPT_KINDS, Unit, units_of
@@ -147,13 +153,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", help="only data sets of this split (train, dev, eval)")
     parser.add_argument("--dims", type=int, choices=(2, 3), help="only images, or only volumes, which take longer")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS, help="safetensors; by default what ships")
+    parser.add_argument("--promptseg", type=Path, metavar="FILE", help="weights of PromptSeg, to measure it too")
     parser.add_argument("--json", type=Path, help="results; beside it .html (pictures) and .jsonl (finished work)")
     parser.add_argument("--queries", type=int, default=Settings.queries, help="images asked for each structure")
     parser.add_argument("--volumes", type=int, default=Settings.volume_queries, help="volumes asked in a 3-D data set")
     parser.add_argument("--templates", type=int, default=Settings.singles, help="single templates")
     parser.add_argument("--together", type=int, default=16, help="no more templates than these answer together")
+    parser.add_argument(
+        "--several", type=int, nargs="+", metavar="K", help="how many templates answer together, in place of 4 and 16"
+    )
     parser.add_argument("--clicks", type=int, default=Settings.clicks, help="clicks after which the clicker gives up")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="by default all")
+    parser.add_argument(
+        "--methods", nargs="+", choices=(*METHODS, *EXTRA), default=METHODS, help=f"all but {', '.join(EXTRA)}"
+    )
     parser.add_argument(
         "--prompts", nargs="+", choices=PROMPT_KINDS, default=PROMPT_KINDS, help="by default all, and clicks"
     )
@@ -168,12 +180,15 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name in ("queries", "volumes", "templates", "together", "clicks", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be 1 or more, got {getattr(options, name)}")
+    if any(name.startswith(PROMPT_SEG) for name in options.methods) and not options.promptseg:
+        parser.error("the method PromptSeg needs --promptseg FILE, of scripts.pretrain --network promptseg")
+    if wrong := [count for count in options.several or () if count < 2]:
+        parser.error(f"--several must be 2 or more, got {wrong[0]}: --templates is about single ones")
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
-    torch.set_num_threads(options.threads)
+def settings_of(options: argparse.Namespace) -> Settings:
+    """How much is asked; of up to four templates four groups, of more one."""
     several, of_volumes = (
         tuple(group for group in groups if group[0] <= options.together)
         for groups in (Settings.several, Settings.volume_several)
@@ -181,17 +196,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(
         options.queries, options.volumes, options.templates, several, of_volumes, options.clicks, options.seed
     )
+    if not options.several:
+        return settings
+    several = tuple((count, 4 if count <= 4 else 1) for count in options.several)
+    return replace(
+        settings, several=several, volume_several=tuple((count, min(groups, 2)) for count, groups in several)
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    settings = settings_of(options)
     try:
+        promptseg = load_network(options.promptseg, options.device, PromptSeg) if options.promptseg else None
         network = load_network(options.weights, options.device)
         folders = open_folders(options.data, options.split, options.dims)
     except (CheckpointError, DatasetError) as error:
         sys.exit(str(error))
     hashed = weights_hash(network)
     out = options.json or PLACE / f"{options.split or options.data.name}-{hashed}.json"
-    methods = panels(network, options.device, settings.seed, options.threads, options.methods)
+    methods = panels(network, options.device, settings.seed, options.threads, options.methods, promptseg)
     rows = FinishedRows(out.with_suffix(".jsonl"), options.fresh)
     run = Evaluation(folders, methods, settings, rows, 60 * options.minutes, options.prompts)
-    about = {"weights": {"hash": hashed, **read_provenance(options.weights)}, "data": options.data.name}
+    about: dict[str, Any] = {"weights": {"hash": hashed, **read_provenance(options.weights)}, "data": options.data.name}
+    if promptseg is not None:
+        about["promptseg"] = {"hash": weights_hash(promptseg), **read_provenance(options.promptseg)}
     try:
         run.run()
         results = {**about, "split": options.split, **run.results()}

@@ -1,6 +1,9 @@
-"""Segments one image by one template, without a server.
+"""Segments one image by one or more templates, without a server.
 
     python -m scripts.predict IMAGE --template IMAGE --label LABEL --out MASK
+
+Several templates: `--template ONE TWO --label ONE TWO`. One-Prompt answers to each and averages; `--model promptseg
+--weights FILE` reads them all at once and records how much each counted.
 
 Images are NIfTI, NRRD, pictures, or a folder with one DICOM series. The mask (.nii.gz, .nii, .nrrd; .png for a picture)
 lies exactly where the image does, with the label's values. Beside it lies MASK's name with .json: weights, template,
@@ -14,9 +17,13 @@ from pathlib import Path
 import torch
 
 from lib.imaging.images import ImageError
-from lib.inference.templates import TemplateError
+from lib.inference.templates import Template, TemplateError
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError
 from lib.segmenters.by_template import check_free, read_template, segment_file, summary
+from lib.segmenters.contract import Segmenter
+from lib.segmenters.promptseg import PromptSegSegmenter
+from lib.segmenters.registry import ONEPROMPT, PROMPTSEG_MODEL
+from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
 
@@ -25,10 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         check_free(options.out, options.force)
-        template = read_template(options.template, options.label, options.names)
-        device = _device(options.device)
-        segmenter = SliceSegmenter.load(options.weights, device)
-        record = segment_file(segmenter, options.image, template, options.out, replace=options.force)
+        templates = _templates(options)
+        segmenter = _segmenter(options, len(templates))
+        record = segment_file(segmenter, options.image, templates, options.out, replace=options.force)
     except FileExistsError as error:
         print(f"error: {error} with --force", file=sys.stderr)
         return 1
@@ -41,19 +47,45 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scripts.predict", description="Segment one image by one template, without a server."
+        prog="python -m scripts.predict", description="Segment one image by one or more templates, without a server."
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="file, or folder with one DICOM series")
-    parser.add_argument("--template", type=Path, required=True, metavar="IMAGE", help="an image that is labelled")
-    parser.add_argument("--label", type=Path, required=True, metavar="LABEL", help="its label map")
+    parser.add_argument(
+        "--template", type=Path, nargs="+", required=True, metavar="IMAGE", help="an image that is labelled, or several"
+    )
+    parser.add_argument("--label", type=Path, nargs="+", required=True, metavar="LABEL", help="the label map of each")
     parser.add_argument("--out", type=Path, required=True, metavar="MASK", help=".nii.gz, .nii, .nrrd or .png")
     parser.add_argument(
         "--names", type=_names, default=(), metavar="A,B", help="names of the label's values 1, 2, ... (label_1, ...)"
     )
-    parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS, metavar="FILE", help="(the shipped ones)")
+    parser.add_argument(
+        "--model", choices=[ONEPROMPT.name, PROMPTSEG_MODEL.name], default=ONEPROMPT.name, help="(oneprompt)"
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="of the model (the shipped ones; promptseg has none that ship)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--force", action="store_true", help="write over an older mask")
     return parser
+
+
+def _templates(options: argparse.Namespace) -> list[Template]:
+    if len(options.template) != len(options.label):
+        raise ValueError(f"every --template needs its --label, got {len(options.template)} and {len(options.label)}")
+    templates = [read_template(*pair, options.names) for pair in zip(options.template, options.label, strict=True)]
+    if len({template.id for template in templates}) < len(templates):
+        raise ValueError(f"templates need file names of their own, got {[template.id for template in templates]}")
+    return templates
+
+
+def _segmenter(options: argparse.Namespace, templates: int) -> Segmenter:
+    device, settings = _device(options.device), SegmenterSettings(templates_per_query=templates)
+    if options.model == ONEPROMPT.name:
+        return SliceSegmenter.load(options.weights or SHIPPED_WEIGHTS, device, settings)
+    if options.weights is None:
+        raise ValueError("--model promptseg needs --weights FILE, of python -m scripts.pretrain --network promptseg")
+    prompted = SliceSegmenter.load(SHIPPED_WEIGHTS, device, settings)
+    return PromptSegSegmenter.read(options.weights, prompted, device, settings)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import torch
 
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import save_network, weights_hash
+from lib.networks.promptseg import PromptSeg
 from lib.quality.estimator import SUFFIX, Estimator
 from scripts.measure.torture.starts import Nursery
 from tests.programs import (  # noqa: F401  (hooks)
@@ -22,7 +23,7 @@ from tests.programs import (  # noqa: F401  (hooks)
     pytest_terminal_summary,
     pytest_testnodedown,
 )
-from tests.samples import TINY
+from tests.samples import TINY, TINY_PROMPTSEG
 
 # The same examples in every run, and no clock: a busy machine must not make a test fail
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=30)
@@ -62,3 +63,12 @@ def nursery() -> Iterator[Nursery]:
     """What servers are forked from: their libraries are imported once, which is most of a start."""
     with Nursery() as nursery:
         yield nursery
+
+
+@pytest.fixture(scope="session")
+def promptseg_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights file of an untrained PromptSeg that answers in milliseconds."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "promptseg.safetensors"
+    save_network(path, PromptSeg(TINY_PROMPTSEG), {"command": "tests"})
+    return path

@@ -9,6 +9,7 @@ import nrrd
 import numpy as np
 
 from lib.networks import NetworkConfig
+from lib.networks.promptseg import PromptSegConfig
 
 TINY = NetworkConfig(
     name="tiny",
@@ -20,6 +21,17 @@ TINY = NetworkConfig(
     prompt_channels=4,
     correspondence_channels=8,
     decoder_channels=(8, 8),
+)
+TINY_PROMPTSEG = PromptSegConfig(
+    name="tiny-promptseg",
+    encoder=NetworkConfig(
+        image_size=32, design="patch", channels=(8, 32, 32, 32), blocks=(1, 1, 1, 1), decoder_channels=(16,)
+    ),
+    depth=1,
+    task_tokens=2,
+    task_channels=8,
+    prompt_tokens=16,
+    most_templates=4,
 )
 AFFINE = np.array([[-1.5, 0, 0, 30], [0, 0, 3, -12], [0, 1.25, 0, 7], [0, 0, 0, 1]])  # coronal slices
 

@@ -35,6 +35,8 @@ class Row:
         note: what to know of its files: how it was found, and what reading it told.
         author: who submitted, accepted or rejected.
         templates: ids of the studies that the mask was made from.
+        most_weight: id of the template that counted more than all others together; empty where there is none, or where
+            the model does not say.
         undoable: accepted or rejected, so that undo means something.
         offered: an interactive result waits to be accepted.
         outdated: the templates or weights changed since the mask was made.
@@ -55,6 +57,7 @@ class Row:
     alarms: Mapping[str, Sequence[str]] = field(default_factory=dict)
     score: Mapping[str, StructureScore] = field(default_factory=dict)
     note: str = ""
+    most_weight: str = ""
 
     @cached_property
     def worst(self) -> str | None:
@@ -151,7 +154,7 @@ class Rows:
             row = _unlabelled(image_id, mask, reason, outdated)
             if (prompted := records.get(PROMPTED)) is not None:
                 row = replace(row, status="prompted", author=prompted.author, undoable=True)
-        row = replace(row, offered=offered, note=note)
+        row = replace(row, offered=offered, note=note, most_weight=made.most_weight if made else "")
         return row.with_quality(self._studies.quality.of(made)) if made else row
 
 

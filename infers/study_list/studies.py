@@ -154,6 +154,7 @@ class Studies(LabelledStudies):
         image: Image,
         only: Mapping[str, int] | None = None,
         control: Control = Control(),
+        model: Segmenter | None = None,
         by_templates_alone: bool = False,
         engine: Callable[[Segmenter], Segment] = lambda segmenter: segmenter.segment,
     ) -> Prediction:
@@ -164,6 +165,7 @@ class Studies(LabelledStudies):
             image: the image itself.
             only: structures wanted, {name: index}; None for all that have a template.
             control: follows the work and may end it.
+            model: to ask in place of the list's.
             by_templates_alone: leave out a model that has learnt from the list's own labels.
             engine: gives what segments in the model's place.
 
@@ -173,7 +175,8 @@ class Studies(LabelledStudies):
         self.templates()
         wanted = dict(self.labels.names if only is None else only)
         descriptor = self.descriptors.of(image_id, image) if image_id else study_descriptor(image)
-        segmenter = (self._by_templates if by_templates_alone else self._segmenter)()  # once: it may change meanwhile
+        # once: it may change meanwhile
+        segmenter = model or (self._by_templates if by_templates_alone else self._segmenter)()
         choice = self._choice(segmenter, image_id, descriptor, wanted)
         if not choice:
             raise ClientError(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from lib.imaging.transforms import normalise, resize_image
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
 from lib.networks.answers import finite
-from lib.networks.contract import Features, SliceModel
+from lib.networks.contract import Features, SliceModel, WeighingModel
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,18 @@ class SliceNetwork:
         while batch := list(islice(remaining, self.batch_size)):
             control.check()
             yield from self._answer_batch(batch)
+
+    def weights(self, templates: Sequence[tuple[Features, np.ndarray]]) -> np.ndarray:
+        """How much each of some template slices counts, given with its bool mask: (K,), whose sum is 1.
+
+        Only for networks that say so (`lib.networks.contract.WeighingModel`).
+        """
+        template = tuple(
+            torch.stack(levels)[None] for levels in zip(*(features for features, _ in templates), strict=True)
+        )
+        maps = self._stacked_maps([mask_maps(mask, self.size) for _, mask in templates])[None]
+        with torch.inference_mode(), self._autocast():
+            return cast(WeighingModel, self.network).weigh(template, maps)[0].float().cpu().numpy()
 
     def _encoded(self, slices: Sequence[np.ndarray]) -> list[Features]:
         images = np.stack([normalise(resize_image(grey, self.size)) for grey in slices])

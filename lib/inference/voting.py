@@ -101,15 +101,12 @@ def vote(
     sums = {query: np.zeros((len(guides), size, size), np.float32) for query in queries}
     for query in queries:
         for structure, candidates in enumerate(guides):
-            shown = []
-            for guide in candidates:
-                around = guide.match.around(query, count)
-                own = [(guide, index) for index in around if guide.shown[index]]
-                absent = len(around) - len(own)
-                sums[query][structure] += ABSENT * absent
-                weights[structure, query] += len(around)
-                cast[structure, query] += absent
-                shown += own
+            shown = shown_around(candidates, query, count)
+            asked = sum(len(guide.match.around(query, count)) for guide in candidates)
+            absent = asked - len(shown)
+            sums[query][structure] += ABSENT * absent
+            weights[structure, query] += asked
+            cast[structure, query] += absent
             groups = [shown[n : n + network.most_templates] for n in range(0, len(shown), network.most_templates)]
             votes.extend(_Vote(query, structure, group) for group in groups)
             cast[structure, query] += len(groups)
@@ -123,6 +120,12 @@ def vote(
         if tally is not None:
             tally.yes[one.query][one.structure] += answer > 0
     return {query: to_logit(sums[query] / weights[:, query, None, None]).astype(np.float32) for query in queries}
+
+
+def shown_around(guides: Sequence[Guide], query: int, count: int) -> list[tuple[Guide, int]]:
+    """The template slices that are compared with a query slice and show the structure, each with its template."""
+    around = [(guide, index) for guide in guides for index in guide.match.around(query, count)]
+    return [(guide, index) for guide, index in around if guide.shown[index]]
 
 
 def _questions(votes: Sequence[_Vote], queries: Mapping[int, Features], size: int) -> Iterator[Question]:

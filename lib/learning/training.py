@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lib.imaging.metrics import batch_dice
@@ -248,7 +248,7 @@ def _rasterised(prompts: Sequence[Prompt], shape: Sequence[int], device: torch.d
     return torch.from_numpy(np.stack([rasterise(prompt, shape, shape[0]) for prompt in prompts])).to(device)
 
 
-def moving_average(network: OnePrompt, decay: float) -> AveragedModel:
+def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """Exponential moving average of a network's weights, with a shorter memory at the start.
 
     `module` is the averaged network in evaluation mode, `update_parameters` takes a step in, and `n_averaged` is one

@@ -1,4 +1,4 @@
-"""One image segmented by one template, from files to a file: what `scripts.predict` and the exported bundle both do."""
+"""One image segmented by templates, from files to a file: what `scripts.predict` and the exported bundle both do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lib.imaging.files import write_atomically
 from lib.imaging.images import LABEL_SUFFIXES, ImageError, read_image, read_label, write_label
 from lib.imaging.label_maps import boxes_of
 from lib.inference.templates import Template
-from lib.segmenters.slice_segmenter import SliceSegmenter
+from lib.segmenters.contract import Segmenter
 
 
 def read_template(image: str | Path, label: str | Path, names: Sequence[str] = ()) -> Template:
@@ -38,9 +38,9 @@ def read_template(image: str | Path, label: str | Path, names: Sequence[str] = (
 
 
 def segment_file(
-    segmenter: SliceSegmenter,
+    segmenter: Segmenter,
     image: str | Path,
-    template: Template,
+    templates: Sequence[Template],
     out: str | Path,
     *,
     replace: bool = False,
@@ -49,12 +49,12 @@ def segment_file(
 
     Args:
         image: as `read_image` takes it.
-        template: its label's values are the mask's values.
+        templates: of different names; their labels' values are the mask's values, the first one's where they differ.
         out: the mask, `LABEL_SUFFIXES`, in the image's own geometry; its record is the same name with .json.
         replace: write over files that are there.
 
     Returns:
-        The record: structures with their values, predicted quality, weights, template, checksums.
+        The record: structures with their values, predicted quality, weights, templates, checksums.
 
     Raises:
         FileExistsError, FileNotFoundError: see `check_free`.
@@ -63,13 +63,16 @@ def segment_file(
     out = Path(out)
     check_free(out, replace)
     picture = read_image(image)
-    labels = {name: template.names[name] for name in template.structures}
-    prediction = segmenter.segment(picture, [template], labels)
+    labels: dict[str, int] = {}
+    for template in templates:
+        labels = {name: template.names[name] for name in template.structures} | labels
+    prediction = segmenter.segment(picture, templates, labels)
+    checksums = [{"name": template.id, "checksum": template.checksum} for template in templates]
     record = {
         "labels": labels,
         **prediction.provenance,
         "image": {"name": Path(image).name, "checksum": picture.checksum},
-        "template": {"name": template.id, "checksum": template.checksum},
+        **({"template": checksums[0]} if len(checksums) == 1 else {"template_files": checksums}),
         "voxels": {name: int((prediction.mask == value).sum()) for name, value in labels.items()},
     }
     write_label(out, prediction.mask, picture)

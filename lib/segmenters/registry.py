@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lib.networks.architectures import LIST_UNET, ONE_PROMPT, UNISEG, Architecture
+from lib.networks.architectures import LIST_UNET, ONE_PROMPT, PROMPTSEG, UNISEG, Architecture
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,10 @@ class Model:
 ONEPROMPT = Model("oneprompt", ONE_PROMPT)
 LIST_UNET_MODEL = Model("oneprompt_specialist", LIST_UNET)  # the name that records and clients have known it by
 UNISEG_MODEL = Model("uniseg", UNISEG)
-MODELS: Mapping[str, Model] = {model.name: model for model in (ONEPROMPT, LIST_UNET_MODEL, UNISEG_MODEL)}
+PROMPTSEG_MODEL = Model("promptseg", PROMPTSEG)
+MODELS: Mapping[str, Model] = {
+    model.name: model for model in (ONEPROMPT, LIST_UNET_MODEL, UNISEG_MODEL, PROMPTSEG_MODEL)
+}
 
 
 def is_registered(name: Any) -> bool:

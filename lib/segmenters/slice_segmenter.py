@@ -102,7 +102,12 @@ class SliceSegmenter:
         second: SecondOpinion | None = None,
     ) -> Prediction:
         """See `Segmenter`; a second opinion counts too, on those of the structures that it knows."""
-        answers = self._ask(image, templates, labels, control)
+        return self._predicted(self._ask(image, templates, labels, control), labels, control, second)
+
+    def _predicted(
+        self, answers: TemplateAnswers, labels: Mapping[str, int], control: Control, second: SecondOpinion | None
+    ) -> Prediction:
+        """The mask that follows from what the templates answered, with its record."""
         slices = self._slices(answers, labels, second)
         control.advance(0.95)
         quality = self._quality(answers, labels, slices)

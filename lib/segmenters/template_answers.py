@@ -36,6 +36,7 @@ class TemplateAnswers:
         guides: each structure's templates, as they were matched to the main stack.
         tally: see `lib.inference.voting`.
         least_islands: structure to the share of its largest part that another must have, from how its templates look.
+        slices_per_query: slices of each template that a slice was compared with.
     """
 
     chosen: Chosen
@@ -44,6 +45,7 @@ class TemplateAnswers:
     guides: Mapping[str, list[Guide]]
     tally: Tally
     least_islands: Mapping[str, float]
+    slices_per_query: int
 
     @property
     def stack(self) -> Stack:
@@ -105,7 +107,7 @@ def ask(
             logits = at_both(logits, again[0][None])
         planes.append((stack, logits))
     least = {name: settings.least_island * _smallest_part(own, name, masks) for name, own in chosen.items()}
-    return TemplateAnswers(chosen, planes, queries, guides, tally, least)
+    return TemplateAnswers(chosen, planes, queries, guides, tally, least, count)
 
 
 def resolutions(network: SliceNetwork, stack: Stack, finer: int) -> list[SliceNetwork]:

@@ -1,4 +1,4 @@
-"""Designs of the network beside each other: processor time of serving and of training, and how near to the peak.
+"""Networks and their designs beside each other: processor time of serving and of training, and how near to the peak.
 
 All in one process and in turns, bfloat16, random weights, because time does not depend on what a network has learnt.
 The peak is what the same processor reaches in a channels-last convolution of 64 channels in the same run.
@@ -16,13 +16,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib.imaging.prompts import MAP_CHANNELS, SEGLAB, SLOTS
 from lib.networks import OnePrompt
+from lib.networks.promptseg import PromptSeg
 
-BATCH, TEMPLATES = 8, 4
+BATCH, TEMPLATES = 8, (4, 8, 16)
 PEAK = "convolution, 64 channels"
 
 
-def work(network: OnePrompt, size: int) -> dict[str, Callable[[], object]]:
-    """Name to what is run, each for `BATCH` queries; in training half as many templates are encoded beside them."""
+def work(network: OnePrompt | PromptSeg, size: int) -> dict[str, Callable[[], object]]:
+    """Name to what is run, each for `BATCH` queries; in training half as many templates are encoded beside them.
+
+    Templates are encoded already, and PromptSeg remembers them already.
+    """
     images = torch.randn(BATCH, 1, size, size)
     maps = torch.zeros(1, SLOTS, len(MAP_CHANNELS), size, size)
     maps[:, 0, SEGLAB, size // 4 : size // 2, size // 4 : size // 2] = 1
@@ -35,10 +39,16 @@ def work(network: OnePrompt, size: int) -> dict[str, Callable[[], object]]:
         each = min(count, network.config.most_templates)
         several = tuple(level[:, None].expand(-1, each, -1, -1, -1) for level in template)
         repeated_maps = maps[:, None].expand(-1, each, -1, -1, -1, -1)
+        if isinstance(network, PromptSeg):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+                memory = network.remember(several, repeated_maps)
 
         def run() -> None:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 features = network.encode(images)
+                if isinstance(network, PromptSeg):
+                    network.read(features, memory)
+                    return
                 for _ in range(count // each):
                     network.decode(features, several if each > 1 else template, repeated_maps if each > 1 else maps)
 
@@ -53,7 +63,8 @@ def work(network: OnePrompt, size: int) -> dict[str, Callable[[], object]]:
             )
         logits.square().mean().backward()
 
-    return {"query": queries(1), f"query, {TEMPLATES} templates": queries(TEMPLATES), "training query": train}
+    several = {f"query, {count} templates": queries(count) for count in TEMPLATES}
+    return {"query": queries(1), **several, "training query": train}
 
 
 def peak() -> Callable[[], object]:
@@ -62,7 +73,7 @@ def peak() -> Callable[[], object]:
     return lambda: F.conv2d(image, weight, padding=1)
 
 
-def compare_designs(networks: Mapping[str, OnePrompt], size: int, rounds: int) -> list[dict[str, object]]:
+def compare_designs(networks: Mapping[str, OnePrompt | PromptSeg], size: int, rounds: int) -> list[dict[str, object]]:
     """Rows of design, pass, milliseconds a query, GFLOP a query and GFLOP/s; the peak is the first row."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     runs = {("", PEAK): peak()}

@@ -24,6 +24,8 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "auto_finetune": "5",
         "specialist": "6",
         "finetuning": "epochs=2,mode=norms",
+        "promptseg": str(tmp_path / "w.safetensors"),
+        "promptseg_from": "4",
         "uniseg": str(tmp_path / "w.safetensors"),
         "uniseg_lists": str(tmp_path),
         "versions": "4",
@@ -38,8 +40,9 @@ def test_every_setting_is_read_from_its_text(tmp_path):
     assert set(conf) == set(AppConfig.model_fields)
     assert config.labels == ("liver", "left kidney")
     assert config.uniseg_lists == (tmp_path,)
-    assert config.weights == config.uniseg == tmp_path / "w.safetensors"
+    assert config.weights == config.uniseg == config.promptseg == tmp_path / "w.safetensors"
     assert (config.device, config.templates, config.auto_propagate, config.quiet_seconds) == ("cuda:1", 3, False, 1.5)
+    assert config.promptseg_from == 4
     assert (config.auto_finetune, config.specialist, config.versions, config.versions_mb) == (5, 6, 4, 100)
     assert (config.upload_mb, config.image_mb, config.memory) == (50, 60, 70)
     assert config.engine == "ray://head:10001"

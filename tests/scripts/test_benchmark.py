@@ -55,13 +55,14 @@ def test_a_run_times_every_pass_and_writes_what_it_printed(tmp_path, tiny_weight
 def test_designs_are_timed_beside_each_other_and_beside_the_peak(tmp_path, capsys):
     out = tmp_path / "out.json"
     benchmark.main(
-        ["--designs", "small", "small-v2", "--size", "32", "--rounds", "1", "--threads", "1", "--json", str(out)]
+        ["--designs", "small", "small-v2", "promptseg", "--size", "32", "--rounds", "1", "--threads", "1"]
+        + ["--json", str(out)]
     )
     rows = json.loads(out.read_text())
-    assert [row["design"] for row in rows] == ["", *["small"] * 3, *["small-v2"] * 3]
+    assert [row["design"] for row in rows] == ["", *["small"] * 5, *["small-v2"] * 5, *["promptseg"] * 5]
     assert all(row["milliseconds"] > 0 and row["gflop"] > 0 for row in rows)
-    several = {row["design"]: row["gflop"] for row in rows if "4 templates" in row["pass"]}
-    assert several["small-v2"] < several["small"] / 2
+    several = {row["design"]: row["gflop"] for row in rows if row["pass"] == "query, 4 templates"}
+    assert several["promptseg"] < several["small-v2"] < several["small"] / 2
     assert "gflop_per_second" in capsys.readouterr().out
 
 

@@ -176,3 +176,12 @@ def test_a_number_that_makes_no_sense_is_refused(data, capsys):
     with pytest.raises(SystemExit):
         evaluate.parse(["--data", str(data), "--queries", "0"])
     assert "--queries must be 1 or more" in capsys.readouterr().err
+
+
+def test_promptseg_is_measured_where_its_weights_are_given_with_as_many_templates_as_are_asked_together(capsys):
+    words = ["--data", "x", "--methods", "PromptSeg", "--several", "2", "8"]
+    with pytest.raises(SystemExit):
+        evaluate.parse(words)
+    assert "needs --promptseg FILE" in capsys.readouterr().err
+    settings = evaluate.settings_of(evaluate.parse([*words, "--promptseg", "weights"]))
+    assert settings.several == ((2, 4), (8, 1))

@@ -99,3 +99,20 @@ def test_the_affine_is_the_images_own_bit_for_bit(files, predict):
     assert predict() == 0
     affines = [nibabel.load(files / name).affine for name in ("mask.nii.gz", "image.nii.gz")]
     np.testing.assert_array_equal(*affines)
+
+
+def test_promptseg_reads_several_templates_and_records_their_weights(files, promptseg_weights, capsys):
+    out, label = files / "mask.nii.gz", files / "template_label.nii.gz"
+    several = ["--template", files / "template.nii.gz", files / "image.nii.gz", "--label", label, label]
+    words = [files / "image.nii.gz", *several, "--out", out, "--model", "promptseg"]
+    assert main([str(word) for word in words]) == 1
+    assert "needs --weights FILE" in capsys.readouterr().err
+    assert main([str(word) for word in (*words, "--weights", promptseg_weights)]) == 0
+    record = json.loads((files / "mask.json").read_text())
+    assert record["model"] == "promptseg"
+    assert record["templates"] == ["template.nii.gz", "image.nii.gz"]
+    assert [one["name"] for one in record["template_files"]] == record["templates"]
+    for weights in record["template_weights"].values():
+        assert weights.keys() == set(record["templates"])
+    assert main([str(word) for word in (*words, "--label", label, "--weights", promptseg_weights, "--force")]) == 1
+    assert "every --template needs its --label" in capsys.readouterr().err

@@ -247,7 +247,8 @@ function large(state, act) {
         </table>
         ${Object.entries(row.score).map(([name, { dice: measured, surface_mm: far }]) => html`<p class="hint score">its
           automatic mask of ${name} had Dice ${dice(measured)}, mean surface distance ${far.toFixed(1)} mm</p>`)}
-        ${row.templates.length ? html`<p class="hint">made from ${row.templates.join(", ")}</p>` : nothing}
+        ${row.templates.length ? html`<p class="hint">made ${row.most_weight && row.templates.length > 1
+          ? `mostly from ${row.most_weight}, of ` : "from "}${row.templates.join(", ")}</p>` : nothing}
         ${details(row)}
         <p class="actions">${buttons(row, state, act)} <button class="quiet" @click=${act.shrink}>Close</button></p>`
         : nothing}

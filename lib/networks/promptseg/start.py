@@ -7,10 +7,9 @@ modules in both networks; only the Transformer between them and the bottleneck b
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
+from typing import Any
 
 from lib.networks.oneprompt import OnePrompt
-from lib.networks.patch import PatchFormerBlock
 from lib.networks.promptseg.config import PromptSegConfig
 from lib.networks.promptseg.network import LEVELS, PromptSeg
 
@@ -28,13 +27,17 @@ def begin_from(start: OnePrompt, config: PromptSegConfig = PromptSegConfig()) ->
         )
     network = PromptSeg(replace(config, encoder=start.config))
     for name in ("image_encoder", "prompt_encoder", "mask_decoder"):
-        own, learnt = getattr(network, name), getattr(start, name).state_dict()
-        own.load_state_dict({key: learnt[key] for key in own.state_dict()})  # One-Prompt encodes prompts coarser too
+        _take_over(getattr(network, name), getattr(start, name))
     for number, level in enumerate(LEVELS):
-        block = cast(PatchFormerBlock, start.former[start.config.former_levels.index(level)])
-        network.affinities[number].load_state_dict(block.affinity.state_dict())
-        network.read_affinities[number].load_state_dict(block.read_affinity.state_dict())
-    finest = cast(PatchFormerBlock, start.former[-1])
-    network.to_finest.load_state_dict(finest.from_previous.state_dict())
-    network.neighbours.load_state_dict(finest.neighbours.state_dict())
+        block = start.former[start.config.former_levels.index(level)]
+        _take_over(network.affinities[number], block.affinity)
+        _take_over(network.read_affinities[number], block.read_affinity)
+    _take_over(network.to_finest, start.former[-1].from_previous)
+    _take_over(network.neighbours, start.former[-1].neighbours)
     return network.requires_grad_(True).train()
+
+
+def _take_over(own: Any, former: Any) -> None:
+    """Copy a part's weights from a part that has these at least: One-Prompt encodes prompts at coarser levels too."""
+    learnt = former.state_dict()
+    own.load_state_dict({key: learnt[key] for key in own.state_dict()})

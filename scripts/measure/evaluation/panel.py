@@ -1,4 +1,4 @@
-"""Who is measured: One-Prompt and its baselines, for images and for volumes."""
+"""Who is measured: One-Prompt, PromptSeg and the baselines, for images and for volumes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from dataclasses import dataclass
 from lib.inference.slice_network import SliceNetwork
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import weights_hash
+from lib.networks.promptseg import PromptSeg
 from scripts.measure.evaluation.baselines.copying import Copying
 from scripts.measure.evaluation.baselines.prototypes import PrototypeMatching
 from scripts.measure.evaluation.baselines.random_walker import RandomWalker
 from scripts.measure.evaluation.baselines.registration import Registration
 from scripts.measure.evaluation.baselines.scribbles import Scribbles
 from scripts.measure.evaluation.methods import ClickMethod, TemplateMethod
-from scripts.measure.evaluation.segmenters import FEATURE_ROOM, ONE_PROMPT, one_prompt
+from scripts.measure.evaluation.segmenters import (
+    FEATURE_ROOM,
+    ONE_PROMPT,
+    ONE_WRONG,
+    PROMPT_SEG,
+    one_prompt,
+    prompt_seg,
+)
 
 METHODS = (ONE_PROMPT, Copying.name, PrototypeMatching.name, Registration.name, Scribbles.name, RandomWalker.name)
+EXTRA = (PROMPT_SEG, ONE_PROMPT + ONE_WRONG, PROMPT_SEG + ONE_WRONG)  # measured where they are named alone
 SLOW = frozenset({Registration.name, Scribbles.name, RandomWalker.name})  # asked last: time may run out
 BATCH = 32
 
@@ -29,14 +38,24 @@ class Panel:
     by_clicks: tuple[ClickMethod, ...]
 
 
-def panels(network: OnePrompt, device: str, seed: int, threads: int, wanted: Collection[str]) -> dict[int, Panel]:
-    """The panel for images (2) and for volumes (3), with the methods of `METHODS` that are wanted."""
+def panels(
+    network: OnePrompt,
+    device: str,
+    seed: int,
+    threads: int,
+    wanted: Collection[str],
+    promptseg: PromptSeg | None = None,
+) -> dict[int, Panel]:
+    """The panel for images (2) and for volumes (3), with the methods of `METHODS` and `EXTRA` that are wanted."""
     hashed = weights_hash(network)
     slices = SliceNetwork(network, device, BATCH, cache_bytes=FEATURE_ROOM)
     ours = one_prompt(network, device, seed)
+    others: list[TemplateMethod] = [one_prompt(network, device, seed, one_wrong=True)]
+    if promptseg is not None:
+        others += [prompt_seg(promptseg, ours.segmenter, device, seed, one_wrong=wrong) for wrong in (False, True)]
     baselines: list[TemplateMethod] = [Copying(), PrototypeMatching(slices, hashed), Registration(threads)]
     clickers: list[ClickMethod] = [Scribbles(), RandomWalker()]
-    return {dims: _panel(wanted, [ours, *baselines], [ours, *clickers]) for dims in (2, 3)}
+    return {dims: _panel(wanted, [ours, *others, *baselines], [ours, *clickers]) for dims in (2, 3)}
 
 
 def _panel(wanted: Collection[str], methods: Sequence[TemplateMethod], clickers: Sequence[ClickMethod]) -> Panel:

@@ -19,7 +19,7 @@ from lib.imaging.images import Image, read_image
 from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
 from lib.inference.templates import Template, TemplateError
-from lib.segmenters.contract import Capabilities, Prediction
+from lib.segmenters.contract import Capabilities, Prediction, Segmenter
 from lib.segmenters.uniseg.model import UniSegModel
 from lib.segmenters.uniseg.segmenter import UniSegSegmenter
 from tests.samples import organ_volume, write_nifti
@@ -40,7 +40,12 @@ class FakeStudies:
         return None
 
     def segment(
-        self, image_id: str | None, image: Image, only: Mapping[str, int] | None = None, control: Control = Control()
+        self,
+        image_id: str | None,
+        image: Image,
+        only: Mapping[str, int] | None = None,
+        control: Control = Control(),
+        model: Segmenter | None = None,
     ) -> Prediction:
         answer = np.zeros(image.array.shape, np.uint8) if self._answer is None else self._answer
         return Prediction(answer, dict(only or {}), {}, {})

@@ -10,11 +10,12 @@ import torch
 
 from lib.imaging.prompts import Prompt, PromptType
 from lib.networks import OnePrompt
+from lib.networks.promptseg import PromptSeg
 from lib.segmenters.settings import SegmenterSettings
 from scripts.measure.evaluation.methods import TemplateQuestion
-from scripts.measure.evaluation.segmenters import SegmenterMethod, one_prompt
-from tests.samples import TINY
-from tests.scripts.measure.evaluation.samples import case, volume_case
+from scripts.measure.evaluation.segmenters import SegmenterMethod, one_prompt, prompt_seg
+from tests.samples import TINY, TINY_PROMPTSEG
+from tests.scripts.measure.evaluation.samples import case, square, volume_case
 
 NAMES = {1: "square"}
 
@@ -83,3 +84,33 @@ def test_volumes_go_through_the_segmenter_too(ours):
 def test_finished_work_is_told_apart_by_the_segmenter_s_fingerprint(network, ours):
     assert ours.fingerprint == ours.segmenter.fingerprint
     assert one_prompt(network, settings=SegmenterSettings(least_probability=0.5)).fingerprint != ours.fingerprint
+
+
+def test_promptseg_is_asked_beside_one_prompt_with_all_templates_in_one_pass(ours):
+    torch.manual_seed(0)
+    method = prompt_seg(
+        PromptSeg(TINY_PROMPTSEG).eval(), ours.segmenter, settings=SegmenterSettings(precision="float32")
+    )
+    question = TemplateQuestion(case(0), tuple(case(n) for n in range(10, 13)), NAMES)
+    (answer,) = method.answers([question], PromptType.SEGLAB)
+    shown = [one.template(NAMES, PromptType.SEGLAB, 0) for one in question.templates]
+    expected = method.segmenter.segment(question.query.image, shown, {"square": 1})
+    assert method.name == "PromptSeg"
+    assert np.array_equal(answer[1], expected.mask == 1)
+    assert expected.provenance["templates"] == [one.id for one in shown]
+
+
+def test_one_wrong_template_shows_another_place_and_the_others_stay(network):
+    asked = []
+    method = one_prompt(network, one_wrong=True)
+    real = method.segmenter.segment
+    method.segmenter.segment = lambda image, templates, labels: (
+        asked.append(templates) or real(image, templates, labels)
+    )
+    cases = tuple(case(n) for n in range(10, 13))
+    for count in (3, 2):
+        list(method.answers([TemplateQuestion(case(0), cases[:count], NAMES)], PromptType.SEGLAB))
+    wrong = [[not np.array_equal(one.label, square(10 + n)[1]) for n, one in enumerate(shown)] for shown in asked]
+    assert wrong == [[True, False, False], [False, False]]
+    assert asked[0][0].label.sum() == cases[0].label.sum()
+    assert method.name == "One-Prompt (one wrong)"

@@ -1,0 +1,163 @@
+"""PromptSeg as a segmentation model: all templates of a structure in one pass, each by its weight.
+
+What templates show as a prompt alone is answered by One-Prompt first, and so are prompts on the image itself: PromptSeg
+is given masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lib.imaging.images import Image
+from lib.imaging.prompts import Prompt
+from lib.inference.control import Control
+from lib.inference.templates import Template
+from lib.inference.voting import shown_around
+from lib.networks.checkpoints import load_network, weights_hash
+from lib.networks.promptseg import PromptSeg
+from lib.quality.estimator import Estimator
+from lib.segmenters.beside import Beside
+from lib.segmenters.contract import Prediction, Segmenter
+from lib.segmenters.fingerprints import JOIN
+from lib.segmenters.registry import PROMPTSEG_MODEL
+from lib.segmenters.second_opinion import SecondOpinion
+from lib.segmenters.settings import SegmenterSettings
+from lib.segmenters.slice_segmenter import SliceSegmenter
+from lib.segmenters.template_answers import TemplateAnswers
+
+WEIGHED_SLICES = 6  # of the mask, on which the templates' weights are measured
+Weights = dict[str, dict[str, float]]  # structure to template id to weight
+
+
+class PromptSegSegmenter(SliceSegmenter):
+    """A `lib.segmenters.contract.Segmenter`.
+
+    Args:
+        network: on `device` already.
+        prompted: answers prompts, on templates and on the image itself.
+        device, settings, estimator: see `SliceSegmenter`.
+    """
+
+    def __init__(
+        self,
+        network: PromptSeg,
+        prompted: Segmenter,
+        device: str = "cpu",
+        settings: SegmenterSettings = SegmenterSettings(),
+        estimator: Estimator | None = None,
+    ) -> None:
+        super().__init__(network, device, settings, estimator, PROMPTSEG_MODEL.name)
+        self._prompted = prompted
+        self.fingerprint = JOIN.join((self.fingerprint, prompted.fingerprint))
+
+    @classmethod
+    def read(
+        cls, weights: Path, prompted: Segmenter, device: str = "cpu", settings: SegmenterSettings = SegmenterSettings()
+    ) -> PromptSegSegmenter:
+        """From a weights file. Raises CheckpointError where it holds another network, EstimatorError."""
+        network = load_network(weights, device, PromptSeg)
+        return cls(network, prompted, device, settings, Estimator.valid_for(weights_hash(network), weights))
+
+    def segment(
+        self,
+        image: Image,
+        templates: Sequence[Template],
+        labels: Mapping[str, int],
+        *,
+        control: Control = Control(),
+        second: SecondOpinion | None = None,
+    ) -> Prediction:
+        """See `Segmenter`.
+
+        The provenance says how much each template counted (`template_weights`), on some slices of the mask, and which
+        templates were left out because there are more than are asked, the first ones given.
+        """
+        answers = self._ask(image, templates, labels, control)
+        prediction = self._predicted(answers, labels, control, second)
+        record = {**prediction.provenance, "template_weights": self._template_weights(answers, prediction)}
+        known = set(record["templates"])
+        if left_out := [one.id for one in templates if one.id not in known and set(one.structures) & set(labels)]:
+            record["templates_left_out"] = left_out
+        return replace(prediction, provenance=record)
+
+    def interact(
+        self,
+        image: Image,
+        prompts: Mapping[str, Prompt],
+        labels: Mapping[str, int],
+        *,
+        axis: int | None = None,
+        only_slice: bool = False,
+        control: Control = Control(),
+    ) -> Prediction:
+        """See `Segmenter`: what answers prompts."""
+        return self._prompted.interact(image, prompts, labels, axis=axis, only_slice=only_slice, control=control)
+
+    def _template_weights(self, answers: TemplateAnswers, prediction: Prediction) -> Weights:
+        """Of each structure that was found, its templates' weights, whose sum is 1."""
+        slices, found = answers.stack.slices_of(prediction.mask), {}
+        for name, templates in answers.chosen.items():
+            shown = np.flatnonzero((slices == prediction.labels[name]).any(axis=(1, 2)))
+            places = shown[np.linspace(0, len(shown) - 1, min(len(shown), WEIGHED_SLICES)).astype(int)]
+            total = np.zeros(len(templates))
+            for place in places:
+                for owners, weights in self._weights_on(answers, name, int(place)):
+                    np.add.at(total, owners, weights)
+            if total.any():
+                own = total / total.sum()
+                found[name] = {one.id: round(float(weight), 4) for one, weight in zip(templates, own, strict=True)}
+        return found
+
+    def _weights_on(self, answers: TemplateAnswers, name: str, place: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of each group of template slices that answered together about a slice: their templates, their weights."""
+        guides, most = answers.guides[name], self._network.most_templates
+        shown = shown_around(guides, place, answers.slices_per_query)
+        for start in range(0, len(shown), most):
+            group = shown[start : start + most]
+            weights = self._network.weights([(guide.features[index], guide.masks[index]) for guide, index in group])
+            yield np.array([guides.index(guide) for guide, _ in group]), weights
+
+
+class PromptSegBeside(Beside):
+    """PromptSeg for structures that enough templates show, and another segmenter for the rest.
+
+    Args:
+        other: answers by templates and prompts.
+        promptseg: has learnt to read several templates.
+        least: templates of a structure from which on PromptSeg segments it, 1 or more.
+    """
+
+    model = PROMPTSEG_MODEL
+
+    def __init__(self, other: Segmenter, promptseg: PromptSegSegmenter, least: int) -> None:
+        super().__init__(other, f"{promptseg.fingerprint}-{least}")
+        self.promptseg, self.least = promptseg, least
+
+    def segment(
+        self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], *, control: Control = Control()
+    ) -> Prediction:
+        """See `Segmenter`."""
+        counts = {name: sum(name in one.structures for one in templates) for name in labels}
+        known = {name: index for name, index in labels.items() if counts[name] >= self.least}
+        rest = {name: index for name, index in labels.items() if name not in known}
+        if not known:
+            return self.other.segment(image, templates, labels, control=control)
+        own = self.promptseg.segment(image, templates, known, control=control.part(0, 0.5 if rest else 1))
+        if not rest:
+            return own
+        answer = self.other.segment(image, templates, rest, control=control.part(0.5, 1))
+        kind = np.promote_types(own.mask.dtype, answer.mask.dtype)
+        mask = np.where(own.mask > 0, own.mask, answer.mask).astype(kind)
+        used = {key: own.provenance[key] for key in ("network", "weights", "templates")}
+        record = {
+            **answer.provenance,
+            "model": self.model.name,
+            "templates": list(dict.fromkeys([*own.provenance["templates"], *answer.provenance.get("templates", ())])),
+            "template_weights": own.provenance["template_weights"],
+            "promptseg": {**used, "structures": sorted(known)},
+        }
+        return Prediction(mask, dict(labels), {**answer.quality, **own.quality}, record)

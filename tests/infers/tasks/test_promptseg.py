@@ -1,0 +1,69 @@
+"""`promptseg` as clients see it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infers.errors import ClientError
+from infers.serving.promptseg import ServedPromptSeg
+from infers.tasks.promptseg import PromptSegTask
+from lib.networks.checkpoints import CheckpointError
+from lib.segmenters.contract import Segmenter
+from lib.segmenters.settings import SegmenterSettings
+from tests.infers.fakes import FakePredictor
+from tests.infers.tasks.fakes import FakeStudies, make_engine
+from tests.samples import organ_volume, write_nifti
+
+
+class NotedStudies(FakeStudies):
+    """Notes which model was asked."""
+
+    def segment(self, image_id, image, only=None, control=None, model=None):  # type: ignore[no-untyped-def]
+        self.model = model
+        return super().segment(image_id, image, only)
+
+
+def served(file: Path | None, prompted: Segmenter | None = None) -> ServedPromptSeg:
+    predictor = prompted or FakePredictor()
+    return ServedPromptSeg(file, lambda: predictor, "cpu", SegmenterSettings())
+
+
+def test_the_list_s_templates_are_asked_through_promptseg(tmp_path: Path, promptseg_weights: Path) -> None:
+    engine = replace(make_engine(tmp_path), studies=NotedStudies(tmp_path, np.zeros((24, 20, 8), np.uint8)))
+    engine.labels.learn(["liver"])
+    task = PromptSegTask(engine, served(promptseg_weights))
+    path, params = task({"image": str(write_nifti(tmp_path / "one.nii.gz", organ_volume(0)[0]))})
+    Path(path).unlink()
+    assert task.is_valid()
+    assert task.info()["labels"] == {"liver": 1}
+    assert task.get_path() == str(promptseg_weights)
+    assert isinstance(engine.studies, NotedStudies)
+    assert engine.studies.model is task.served.segmenter
+    assert params["label_names"] == {"liver": 1}
+
+
+def test_it_is_not_listed_without_weights(tmp_path: Path) -> None:
+    task = PromptSegTask(make_engine(tmp_path), served(None))
+    assert not task.is_valid()
+    with pytest.raises(ClientError, match="--conf promptseg FILE"):
+        task({"image": str(write_nifti(tmp_path / "one.nii.gz", organ_volume(0)[0]))})
+
+
+def test_another_model_s_weights_are_refused_at_start(tiny_weights: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds those of 'oneprompt'"):
+        served(tiny_weights)
+
+
+def test_new_weights_of_what_answers_prompts_make_a_new_segmenter_of_the_same_network(promptseg_weights: Path) -> None:
+    answers = [FakePredictor("first")]
+    source = ServedPromptSeg(promptseg_weights, lambda: answers[0], "cpu", SegmenterSettings())
+    first = source.segmenter
+    assert source.segmenter is first
+    answers[0] = FakePredictor("second")
+    second = source.segmenter
+    assert first is not None
+    assert second is not None
+    assert first.weights_hash == second.weights_hash
+    assert first.fingerprint != second.fingerprint
