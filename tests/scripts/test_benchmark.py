@@ -54,10 +54,8 @@ def test_a_run_times_every_pass_and_writes_what_it_printed(tmp_path, tiny_weight
 
 def test_designs_are_timed_beside_each_other_and_beside_the_peak(tmp_path, capsys):
     out = tmp_path / "out.json"
-    benchmark.main(
-        ["--designs", "small", "small-v2", "promptseg", "--size", "32", "--rounds", "1", "--threads", "1"]
-        + ["--json", str(out)]
-    )
+    words = ["--designs", "small", "small-v2", "promptseg", "--size", "32", "--rounds", "1", "--threads", "1"]
+    benchmark.main([*words, "--json", str(out)])
     rows = json.loads(out.read_text())
     assert [row["design"] for row in rows] == ["", *["small"] * 5, *["small-v2"] * 5, *["promptseg"] * 5]
     assert all(row["milliseconds"] > 0 and row["gflop"] > 0 for row in rows)

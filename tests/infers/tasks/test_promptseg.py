@@ -20,7 +20,7 @@ from tests.samples import organ_volume, write_nifti
 class NotedStudies(FakeStudies):
     """Notes which model was asked."""
 
-    def segment(self, image_id, image, only=None, control=None, model=None):  # type: ignore[no-untyped-def]
+    def segment(self, image_id, image, only=None, control=None, model=None):
         self.model = model
         return super().segment(image_id, image, only)
 
