@@ -20,7 +20,6 @@ from lib.imaging.images import ImageError
 from lib.inference.templates import Template, TemplateError
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError
 from lib.segmenters.by_template import check_free, read_template, segment_file, summary
-from lib.segmenters.contract import Segmenter
 from lib.segmenters.promptseg import PromptSegSegmenter
 from lib.segmenters.registry import ONEPROMPT, PROMPTSEG_MODEL
 from lib.segmenters.settings import SegmenterSettings
@@ -78,7 +77,7 @@ def _templates(options: argparse.Namespace) -> list[Template]:
     return templates
 
 
-def _segmenter(options: argparse.Namespace, templates: int) -> Segmenter:
+def _segmenter(options: argparse.Namespace, templates: int) -> SliceSegmenter:
     device, settings = _device(options.device), SegmenterSettings(templates_per_query=templates)
     if options.model == ONEPROMPT.name:
         return SliceSegmenter.load(options.weights or SHIPPED_WEIGHTS, device, settings)

@@ -11,7 +11,7 @@ from lib.imaging.files import write_atomically
 from lib.imaging.images import LABEL_SUFFIXES, ImageError, read_image, read_label, write_label
 from lib.imaging.label_maps import boxes_of
 from lib.inference.templates import Template
-from lib.segmenters.contract import Segmenter
+from lib.segmenters.slice_segmenter import SliceSegmenter
 
 
 def read_template(image: str | Path, label: str | Path, names: Sequence[str] = ()) -> Template:
@@ -38,7 +38,7 @@ def read_template(image: str | Path, label: str | Path, names: Sequence[str] = (
 
 
 def segment_file(
-    segmenter: Segmenter,
+    segmenter: SliceSegmenter,
     image: str | Path,
     templates: Sequence[Template],
     out: str | Path,
