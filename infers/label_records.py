@@ -102,8 +102,8 @@ class Provenance:
     def most_weight(self) -> str:
         """Id of the template that counted more than all others together, over all structures; empty for none."""
         total: Counter[str] = Counter()
-        said = self.details.get("template_weights")
-        for weights in said.values() if isinstance(said, Mapping) else ():
+        by_structure = self.details.get("template_weights")
+        for weights in by_structure.values() if isinstance(by_structure, Mapping) else ():
             known = weights.items() if isinstance(weights, Mapping) else ()
             total.update({str(id): weight for id, weight in known if isinstance(weight, float)})
         return next((id for id, weight in total.items() if 2 * weight > sum(total.values())), "")

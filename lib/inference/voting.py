@@ -102,10 +102,10 @@ def vote(
     for query in queries:
         for structure, candidates in enumerate(guides):
             shown = shown_around(candidates, query, count)
-            asked = sum(len(guide.match.around(query, count)) for guide in candidates)
-            absent = asked - len(shown)
+            compared = sum(len(guide.match.around(query, count)) for guide in candidates)
+            absent = compared - len(shown)
             sums[query][structure] += ABSENT * absent
-            weights[structure, query] += asked
+            weights[structure, query] += compared
             cast[structure, query] += absent
             groups = [shown[n : n + network.most_templates] for n in range(0, len(shown), network.most_templates)]
             votes.extend(_Vote(query, structure, group) for group in groups)

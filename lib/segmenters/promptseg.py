@@ -99,7 +99,7 @@ class PromptSegSegmenter(SliceSegmenter):
 
     def _template_weights(self, answers: TemplateAnswers, prediction: Prediction) -> Weights:
         """Of each structure that was found, its templates' weights, whose sum is 1."""
-        slices, found = answers.stack.slices_of(prediction.mask), {}
+        slices, by_structure = answers.stack.slices_of(prediction.mask), {}
         for name, templates in answers.chosen.items():
             shown = np.flatnonzero((slices == prediction.labels[name]).any(axis=(1, 2)))
             places = shown[np.linspace(0, len(shown) - 1, min(len(shown), WEIGHED_SLICES)).astype(int)]
@@ -108,9 +108,9 @@ class PromptSegSegmenter(SliceSegmenter):
                 for owners, weights in self._weights_on(answers, name, int(place)):
                     np.add.at(total, owners, weights)
             if total.any():
-                own = total / total.sum()
-                found[name] = {one.id: round(float(weight), 4) for one, weight in zip(templates, own, strict=True)}
-        return found
+                own = zip(templates, total / total.sum(), strict=True)
+                by_structure[name] = {template.id: round(float(weight), 4) for template, weight in own}
+        return by_structure
 
     def _weights_on(self, answers: TemplateAnswers, name: str, place: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of each group of template slices that answered together about a slice: their templates, their weights."""

@@ -24,7 +24,7 @@ EVERY_PROMPT = (PromptType.SEGLAB, PromptType.BBOX, PromptType.DOODLE, PromptTyp
 MOST_TEMPLATES = 1000
 STRUCTURE = "structure"
 FEATURE_ROOM = 2**30  # bytes of encoded slices that are kept
-ASKED = SegmenterSettings(batch_size=32)
+BATCHED = SegmenterSettings(batch_size=32)
 
 
 class SegmenterMethod:
@@ -75,11 +75,11 @@ def one_prompt(
     network: OnePrompt,
     device: str = "cpu",
     seed: int = 0,
-    settings: SegmenterSettings = ASKED,
+    settings: SegmenterSettings = BATCHED,
     one_wrong: bool = False,
 ) -> SegmenterMethod:
     """One-Prompt with all the templates of a question; its settings are the product's, but for that."""
-    segmenter = SliceSegmenter(network, device, _asked_with_all(settings))
+    segmenter = SliceSegmenter(network, device, _with_all_templates(settings))
     return SegmenterMethod(segmenter, seed=seed, one_wrong=one_wrong)
 
 
@@ -88,15 +88,15 @@ def prompt_seg(
     prompted: Segmenter,
     device: str = "cpu",
     seed: int = 0,
-    settings: SegmenterSettings = ASKED,
+    settings: SegmenterSettings = BATCHED,
     one_wrong: bool = False,
 ) -> SegmenterMethod:
     """PromptSeg with all the templates of a question, beside a segmenter that answers prompts for it."""
-    segmenter = PromptSegSegmenter(network, prompted, device, _asked_with_all(settings))
+    segmenter = PromptSegSegmenter(network, prompted, device, _with_all_templates(settings))
     return SegmenterMethod(segmenter, PROMPT_SEG, seed, one_wrong)
 
 
-def _asked_with_all(settings: SegmenterSettings) -> SegmenterSettings:
+def _with_all_templates(settings: SegmenterSettings) -> SegmenterSettings:
     return replace(
         settings,
         templates_per_query=MOST_TEMPLATES,
