@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from lib.imaging.prompts import Prompt, rasterise
@@ -10,7 +11,9 @@ from lib.imaging.transforms import normalise, resize_image
 from lib.learning.simulated_prompts import deepest_point
 from lib.learning.synthetic import synthetic_task
 from lib.learning.training import refined
+from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, weights_hash
+from lib.networks.promptseg import PromptSeg
 
 SIZE = 128
 # Seeds that pretraining never drew: it uses pairs (seed, number), these are single numbers.
@@ -85,14 +88,16 @@ def test_the_model_card_is_about_these_weights():
 
 
 @torch.inference_mode()
-def test_the_weights_in_training_are_read_and_follow_a_template_better_than_copying_its_mask():
-    path = SHIPPED_WEIGHTS.with_name("oneprompt_small_v2.safetensors")
+@pytest.mark.parametrize(
+    ("file", "kind"), [("oneprompt_small_v2.safetensors", OnePrompt), ("promptseg_small.safetensors", PromptSeg)]
+)
+def test_the_weights_in_training_are_read_and_follow_a_template_better_than_copying_its_mask(file, kind):
+    path = SHIPPED_WEIGHTS.with_name(file)
     assert path.stat().st_size < 16 * 2**20
-    network, ours, copied = load_network(path), [], []
-    assert network.config.design == "patch"
+    network, ours, copied = load_network(path, "cpu", kind), [], []
     for template, mask, query, truth in cases():
-        images = torch.from_numpy(np.stack([query, template]))[:, None]
+        query_features, features = (network.encode(torch.from_numpy(image)[None, None]) for image in (query, template))
         maps = torch.from_numpy(rasterise(Prompt(mask=mask), mask.shape, SIZE))[None]
-        ours.append(dice((network(images[:1], images[1:], maps) > 0)[0, 0].numpy(), truth))
+        ours.append(dice((network.decode(query_features, features, maps) > 0)[0, 0].numpy(), truth))
         copied.append(dice(mask, truth))
     assert np.mean(ours) > np.mean(copied) + 0.1
