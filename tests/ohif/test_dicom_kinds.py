@@ -8,16 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicomweb_client import DICOMwebClient
 from monailabel.config import settings
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, RLELossless
 
 from infers.dicom.dicomweb import DICOMwebStore, open_dicomweb
+from infers.dicom.pacs_labels import inferred_seg
 from infers.label_records import FINAL
+from lib.imaging.dicom_seg import read_seg
 from lib.imaging.images import ImageError, read_image, read_label, write_label
+from lib.segmenters.uniseg.segmenter import UniSegSegmenter
+from lib.segmenters.uniseg.tasks import Channel, Task
 from scripts.phantoms.dicom_series import make_uid
 from scripts.servers.orthanc import Orthanc, load_folder
 from tests import dicom_samples as samples
 from tests.dicom_samples import own_uids, remove_image, volume
+from tests.lib.segmenters.uniseg.fakes import untrained
 
 pytestmark = pytest.mark.needs("Orthanc")
 
@@ -98,6 +104,27 @@ def test_its_final_label_goes_to_the_server_and_comes_back(store: DICOMwebStore,
     record = elsewhere.label(uid, FINAL)
     assert record.record.to_json()["label_names"] == {"liver": 1, "spleen": 2}
     np.testing.assert_array_equal(read_label(record.path, image), label)
+
+
+def test_a_mask_of_uniseg_lands_there_as_dicom_seg_with_its_provenance(store: DICOMwebStore) -> None:
+    task = Task("abdomen", ("liver", "spleen"), (Channel("MR"),), (4.0, 2.0, 2.0))
+    segmenter = UniSegSegmenter(untrained(1, [task], licence="for tests"))
+    client, uid = DICOMwebClient(store.name()), make_uid("CT")
+    image = read_image(store.get_image_uri(str(uid)))
+    made = segmenter.segment(image, (), {"liver": 1, "spleen": 2})
+    series = client.retrieve_series(make_uid("CT", "study"), uid)
+    for instance in series:
+        instance.filename = None  # it came over the network, and pydicom warns of that when it copies
+    seg = inferred_seg(series, image, made.mask, {**made.provenance, "label_names": made.labels})
+    client.store_instances([seg])
+    (stored,) = client.retrieve_series(seg.StudyInstanceUID, seg.SeriesInstanceUID)
+    assert stored.StudyInstanceUID == series[0].StudyInstanceUID
+    label, names = read_seg(stored, image)
+    assert names == {name: value for name, value in made.labels.items() if (made.mask == value).any()}
+    np.testing.assert_array_equal(label, made.mask)
+    facts = stored.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+    for fact in ("uniseg", segmenter.model.hash, "abdomen", "for tests"):
+        assert fact in str(facts)
 
 
 @pytest.mark.parametrize("name", REFUSED)
