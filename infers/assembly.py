@@ -202,6 +202,7 @@ class Assembly:
             refreshed=self.config.auto_propagate,
             by_templates=lambda: self.model.segmenter,
             images=self.image_cache,
+            room=self.memory.templates,
         )
         studies.restore_labels()
         return studies
@@ -312,7 +313,7 @@ class Assembly:
     def _held(self) -> dict[str, int]:
         """Bytes that are kept of what could be read or computed again, and how many may be."""
         images = {"allowed": self.memory.total, "images": self.image_cache.held, "shown": self.desk.held}
-        return {**images, **self.model.segmenter.held, "pictures": self.board.held}
+        return {**images, "templates": self.studies.bank.held, **self.model.segmenter.held, "pictures": self.board.held}
 
     # The server
 

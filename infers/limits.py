@@ -46,7 +46,12 @@ class Memory:
     @property
     def images(self) -> int:
         """Voxels of studies."""
-        return self.total // 2
+        return self.total * 3 // 8
+
+    @property
+    def templates(self) -> int:
+        """Studies that are templates, with their labels."""
+        return self.total // 8
 
     @property
     def features(self) -> int:

@@ -20,6 +20,8 @@ PACKAGES = {  # program: Debian packages
     "chromedriver": "chromium-driver",
     "dciodvfy": "dicom3tools",
     "caddy": "caddy",
+    "nginx": "nginx-light",
+    "openssl": "openssl",
 }
 OPTIONAL = {"ray": "pip install -r requirements-scale.txt"}  # Python package: how it is installed
 _left_out: dict[str, set[str]] = {}  # test files by missing program

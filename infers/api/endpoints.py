@@ -46,6 +46,11 @@ class UseListUNet(BaseModel):
     use: bool
 
 
+def _describing(model: type[BaseModel]) -> dict[str, Any]:
+    """What the server's description says of a body that `checked` reads as this model."""
+    return {"requestBody": {"content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
 _starting = threading.Lock()
 
 
@@ -162,7 +167,7 @@ def _add_inference(router: APIRouter, app: App, sessions: Sessions | None) -> No
             request["label_file"] = str(uploads.enter_context(received(label)))
         return request
 
-    @router.post("/batch/infer/{model}", tags=["Infer"])
+    @router.post("/batch/infer/{model}", tags=["Infer"], openapi_extra=_describing(BatchParams))
     def batch(
         model: str,
         images: batch_infer.BatchInferImageType = batch_infer.BatchInferImageType.IMAGES_ALL,
@@ -260,7 +265,7 @@ def _add_training(router: APIRouter, app: App) -> None:
         given = checked(TrainParams, {**common, **own}).given()
         return {MODEL: {"result": app.trainings.start(given, enqueue=True), "detail": None}}
 
-    @router.post("/train/{model}", tags=["Train"])
+    @router.post("/train/{model}", tags=["Train"], openapi_extra=_describing(TrainParams))
     def train_one(model: str, params: dict[str, Any] | None = None, enqueue: bool = False, user: User = ADMIN) -> Any:
         return app.trainings.start(checked(TrainParams, params).given(), enqueue, model)
 
@@ -278,7 +283,7 @@ def _add_training(router: APIRouter, app: App) -> None:
     def training(user: User = USER) -> dict[str, Any]:
         return app.status.of_training()
 
-    @router.post("/oneprompt/training", status_code=202, tags=["One-Prompt"])
+    @router.post("/oneprompt/training", status_code=202, tags=["One-Prompt"], openapi_extra=_describing(TrainParams))
     def start_own(params: dict[str, Any] | None = None, user: User = ADMIN) -> dict[str, Any]:
         app.trainings.start(checked(TrainParams, params).given(), enqueue=True)
         return app.status.of_training()

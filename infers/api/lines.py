@@ -145,7 +145,8 @@ class Lines:
     """The lines of one server: for answers of the network, and for what reads or writes files.
 
     Args:
-        check: called in the thread of a request when it is its turn; raises what keeps it from being answered.
+        check: called in the thread of a request when it is its turn, and when it was done; raises what keeps it from
+            being answered.
     """
 
     def __init__(self, check: Callable[[], None] = lambda: None) -> None:
@@ -167,12 +168,14 @@ class Lines:
 
 
 def in_line(line: Line, endpoint: Callable[..., Any], check: Callable[[], None] = lambda: None) -> Callable[..., Any]:
-    """A coroutine function, as FastAPI takes it, that runs `check` and a plain endpoint in a thread when it is its
-    turn."""
+    """A coroutine function, as FastAPI takes it, that runs a plain endpoint between two calls of `check` in a thread
+    when it is its turn: what was written while a folder went away must not be taken for saved."""
 
     def checked(**arguments: Any) -> Any:
         check()
-        return endpoint(**arguments)
+        answer = endpoint(**arguments)
+        check()
+        return answer
 
     hints = typing.get_type_hints(endpoint, include_extras=True)
     request_name = next((name for name, hint in hints.items() if hint is Request), None)  # FastAPI gives only one

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 from infers.errors import ClientError, NotFound
 from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, PROMPTED, LabelRecord, Provenance, Rejection, Statement
+from infers.limits import MB
 from infers.store.datastore import StoredLabel
 from infers.store.locked import NO_IMAGE
 from infers.study_list.acceptance import Acceptance
@@ -207,8 +210,13 @@ def _accepted(made: Provenance, user: str) -> LabelRecord:
 
 
 def _is_torn(label: Path) -> bool:
+    """Whether a label cannot be read, or is packed and lacks its end."""
     try:
         read_label(label)
-    except ImageError:
+        if label.name.endswith(".gz"):
+            with gzip.open(label) as packed:
+                while packed.read(MB):
+                    pass
+    except (ImageError, EOFError, zlib.error, gzip.BadGzipFile):
         return True
     return False

@@ -5,6 +5,8 @@ A thread of the server, so it shares network and caches with the interactive tas
 keeps no list of what is to be done: after every study it asks `Studies.pending`, which derives it from the datastore.
 So a label saved meanwhile is not lost, a killed server goes on where it stood, and running the job twice does nothing
 twice. Only that a person cancelled it is noted in a file: no restart sets it going again.
+
+Longer than most because all its states change here, under one condition.
 """
 
 from __future__ import annotations
@@ -207,8 +209,7 @@ class Propagation:
                 with self._process_lock.acquire(timeout=0):
                     self._run()
             except Timeout:
-                logger.info("another server process segments this study list; it is looked at again later")
-                time.sleep(ANOTHER_LOOK)
+                self._leave_to_another()
             except Exception as error:
                 logger.exception("the job stopped")
                 pause = TRY_AGAIN
@@ -216,6 +217,16 @@ class Propagation:
                 self._set(
                     state="failed", current=None, eta_seconds=None, failed={"": f"the job stopped: {reason_of(error)}"}
                 )
+
+    def _leave_to_another(self) -> None:
+        """Another server process segments this list: wait until it may have ended, or somebody cancels."""
+        logger.info("another server process segments this study list; it is looked at again later")
+        with self._condition:
+            if not self._condition.wait_for(lambda: self._cancelled, ANOTHER_LOOK):
+                self._wanted = not self._ended  # also after a look that nobody asked for
+                return
+            self._cancelled = False
+            self._set(state="cancelled", current=None, eta_seconds=None)
 
     def _run(self) -> None:
         """Segment until nothing is left to do, or somebody cancels."""

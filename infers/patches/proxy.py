@@ -24,8 +24,11 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 1 << 18  # bytes
 PASSED_ON = ("accept", "accept-language", "content-type", "if-none-match", "if-modified-since", "range")
-# Of one connection only, or not true of what is sent on
-NOT_PASSED_BACK = {"connection", "keep-alive", "transfer-encoding", "server", "date", "set-cookie", "www-authenticate"}
+# About the content; what else a server says is about its own connection, its cookies and its passwords
+PASSED_BACK = (
+    *("accept-ranges", "cache-control", "content-disposition", "content-encoding", "content-location"),
+    *("content-range", "content-type", "etag", "expires", "last-modified", "retry-after", "warning"),
+)
 _IN_PATH = "/:@!$&'()*+,;=~-._"
 
 
@@ -111,6 +114,9 @@ def _send(request: Request, target: str, body: bytes) -> requests.Response:
     except requests.RequestException as error:
         logger.warning("%s to the DICOMweb server: %s", request.method, type(error).__name__)
         raise ServerUnreachable(dicomweb_problem(error)) from error
+    if not 200 <= answer.status_code < 600:
+        answer.close()
+        raise ServerUnreachable(f"the DICOMweb server answered with {answer.status_code}, which HTTP does not have")
     if answer.is_redirect:
         answer.close()
         raise ServerUnreachable(
@@ -133,7 +139,10 @@ def _content(answer: requests.Response) -> Iterator[bytes]:
 
 
 def _headers(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in NOT_PASSED_BACK}
+    """Those that go back, as far as they may be said at all; a length only where it is one."""
+    given = {name: headers[name] for name in PASSED_BACK if headers.get(name, "").isprintable() and name in headers}
+    length = headers.get("content-length", "")
+    return {**given, "content-length": length} if length.isascii() and length.isdigit() else given
 
 
 def _google_token() -> str:

@@ -29,7 +29,7 @@ from lib.imaging.files import temporary_folder
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.images import LABEL_SUFFIXES, Image, ImageError, read_label, read_named_label, write_label
 from lib.imaging.label_maps import boxes_of
-from lib.inference.templates import Summary, Template, TemplateBank
+from lib.inference.templates import LOADED, Summary, Template, TemplateBank
 from lib.segmenters.fingerprints import digest
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class LabelledStudies:
         descriptors: what the studies look like.
         models: names of the models whose masks are this app's own.
         images: those that were read lately; by default a few.
+        room: bytes of templates that are kept in memory.
     """
 
     def __init__(
@@ -56,13 +57,14 @@ class LabelledStudies:
         descriptors: Descriptors,
         models: Collection[str],
         images: ImageCache | None = None,
+        room: int = LOADED,
     ) -> None:
         self.store, self.labels, self.descriptors, self.models = store, labels, descriptors, models
         self.images = images or ImageCache(IMAGES_KEPT)
         self._lock = threading.RLock()
         self._names: dict[str, dict[str, int]] = {}  # by checksum of the label and its naming
         self._problems: dict[str, tuple[str, str]] = {}  # image id: (label and image, reason)
-        self.bank = TemplateBank(self._template, summarise=self._summary)
+        self.bank = TemplateBank(self._template, summarise=self._summary, room=room)
 
     def restore_labels(self) -> None:
         """Bring structures back that stored labels know and `labels.json` does not: it was lost, or left behind."""

@@ -26,7 +26,7 @@ from lib.imaging.files import temporary_folder
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.images import Image, write_label
 from lib.inference.control import Control
-from lib.inference.templates import study_descriptor
+from lib.inference.templates import LOADED, study_descriptor
 from lib.segmenters import registry
 from lib.segmenters.contract import Prediction, Segment, Segmenter
 from lib.segmenters.fingerprints import digest, mask_fingerprint, template_fingerprint
@@ -50,6 +50,7 @@ class Studies(LabelledStudies):
             labels; by default the same.
         models: names of the models whose masks are this app's own: only those are replaced or removed.
         images: those that were read lately.
+        room: bytes of templates that are kept in memory.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class Studies(LabelledStudies):
         by_templates: Callable[[], Segmenter] | None = None,
         models: Collection[str] = MODELS,
         images: ImageCache | None = None,
+        room: int = LOADED,
     ) -> None:
-        super().__init__(store, labels, descriptors, models, images)
+        super().__init__(store, labels, descriptors, models, images, room)
         self._segmenter, self._by_templates = segmenter, by_templates or segmenter
         self._most, self._refreshed = most_templates, refreshed
         self.quality = PredictedQuality()

@@ -24,7 +24,7 @@ from lib.inference.ranking import mmr_selection
 
 DESCRIPTOR = (16, 16, 8)  # voxels; enough for pose, field of view and contrast, too few for detail
 DIVERSITY = 0.2  # see `lib.inference.ranking.mmr_selection`
-LOADED = 2**30  # bytes of templates kept in memory; the least recently used go first
+LOADED = 2**30  # bytes of templates kept in memory where nothing else is said
 CANDIDATES = 4  # times as many templates as are wanted, the most similar ones, are weighed against each other
 
 
@@ -131,12 +131,19 @@ class TemplateBank:
     Args:
         load: reads a template by its id.
         summarise: what to remember of a template by its id, where that can be had without loading it.
+        room: bytes of templates kept in memory; the least recently used go first, and one that is larger is the only
+            one there.
     """
 
-    def __init__(self, load: Callable[[str], Template], summarise: Callable[[str], Summary] | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[str], Template],
+        summarise: Callable[[str], Summary] | None = None,
+        room: int = LOADED,
+    ) -> None:
         self._load, self._summarise = load, summarise or self._load_summary
         self._records: dict[str, str] = {}
-        self._loaded: LRUCache[tuple[str, str], Template] = LRUCache(LOADED, getsizeof=_size)
+        self._loaded: LRUCache[tuple[str, str], Template] = LRUCache(room, getsizeof=lambda one: min(_size(one), room))
         self._summaries: dict[tuple[str, str], Summary] = {}
         self._showing: dict[str, tuple[list[str], np.ndarray]] = {}  # structure: ids, descriptors (T, D)
         self._lock = threading.RLock()
@@ -162,6 +169,12 @@ class TemplateBank:
     def records(self) -> Mapping[str, str]:
         """Id to checksum of all templates."""
         return self._records
+
+    @property
+    def held(self) -> int:
+        """Bytes of the templates in memory."""
+        with self._lock:
+            return sum(map(_size, self._loaded.values()))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -221,10 +234,10 @@ class TemplateBank:
 
 
 def _size(template: Template) -> int:
-    """Bytes of a template's arrays; one larger than the room is the only one in it."""
+    """Bytes of a template's arrays."""
     parts = [template.image.array, template.label]
     parts += [getattr(prompt, part.name) for prompt in template.prompts.values() for part in fields(prompt)]
-    return min(sum(part.nbytes for part in parts if isinstance(part, np.ndarray)), LOADED)
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
 def study_descriptor(image: Image) -> np.ndarray:

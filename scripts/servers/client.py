@@ -32,7 +32,7 @@ class Server(ServerProcess):
     """`monailabel start_server` on 127.0.0.1, from entering the context until leaving it.
 
     Args:
-        studies: the study folder, which the server writes labels into.
+        studies: the study folder, which the server writes labels into, or a DICOMweb server's address.
         log: file for what the server prints.
         conf: the app's settings, as `--conf KEY VALUE`.
         cwd: working directory of the process.
@@ -44,7 +44,7 @@ class Server(ServerProcess):
 
     def __init__(
         self,
-        studies: Path,
+        studies: Path | str,
         *,
         log: Path,
         conf: Mapping[str, str] | None = None,
@@ -55,7 +55,7 @@ class Server(ServerProcess):
         launch: Launch = launch,
     ) -> None:
         self._command = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app)]
-        self._command += ["--studies", str(studies.resolve())]
+        self._command += ["--studies", str(studies.resolve() if isinstance(studies, Path) else studies)]
         for key, value in (conf or {}).items():
             self._command += ["--conf", key, value]
         self._log, self._cwd, self._port, self._start_timeout = log, cwd, port, start_timeout

@@ -16,6 +16,7 @@ import pydicom
 import pytest
 import requests
 from dicomweb_client import DICOMwebClient
+from selenium.webdriver.common.keys import Keys
 
 from infers.dicom.dicomseg import AUTOMATIC_SERIES, FINAL_SERIES, Maker, read_headers, write_seg
 from lib.imaging.dicom_seg import read_seg
@@ -24,7 +25,10 @@ from scripts.servers.orthanc import Orthanc
 from tests.infers.fakes import wait_until
 from tests.ohif.conftest import PHANTOMS, Phantom
 from tests.ohif.viewer import Viewer, Viewport
+from tests.server.annotation_page import AnnotationPage
 from tests.server.conftest import Server
+from tests.server.proxies import caddy
+from tests.server.test_board import Board
 
 pytestmark = pytest.mark.needs("Orthanc", "chromium", "chromedriver")
 
@@ -262,6 +266,36 @@ def test_a_segmentation_that_another_viewer_stores_is_the_next_template(
     status = server.wait_for(lambda status: len(status["templates"]) == 2)
     assert phantom.series in status["templates"]
     assert status["labels"] == {"liver": 1, "spleen": 2}
+
+
+@pytest.mark.needs("caddy")
+def test_behind_the_documented_proxy_one_login_opens_ohif_board_and_annotation_page(
+    viewer: Viewer, server: Server, phantoms: dict[str, Phantom], tmp_path: Path
+) -> None:
+    phantom = phantoms[OBLIQUE]
+    with caddy(tmp_path, server.port, "ward.example", "annotator", "a pass word") as proxy:
+        viewer.log_in(f"https://localhost:{proxy.port}", "annotator", "a pass word")
+        board = Board(viewer.browser, server)
+        board.address = f"https://localhost:{proxy.port}/oneprompt/"
+        board.open()
+        board.wait(lambda: len(board.all(".card img[src^='blob:']")) == len(phantoms))
+        page = AnnotationPage(viewer.browser, server)
+        page.address = f"https://localhost:{proxy.port}/oneprompt/annotate"
+        page.load(phantom.series)
+        if page.all(".tour"):
+            page.press(Keys.ESCAPE)
+        page.structure("liver")
+        page.look_at(inside(phantom))
+        page.click(*page.middle())
+        page.answered()
+        page.wait(lambda: page.count() > 0)
+        viewer.open(phantom.study)
+        viewer.connect()
+        viewer.choose("Point Prompts", NAMED, "liver")
+        click(viewer, phantom, inside(phantom))
+        answer = viewer.run("Point Prompts")
+        assert (answer.status, array_of(answer.answer)[inside(phantom)]) == (200, 1)
+        assert viewer.browser.current_url.startswith(f"https://localhost:{proxy.port}/ohif/")
 
 
 def test_while_the_archive_is_away_the_server_says_so_and_goes_on_when_it_is_back(

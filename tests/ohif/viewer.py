@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import PIL.Image
@@ -35,7 +36,7 @@ FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--force-device-scale-factor=1"),
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
+    *("--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"),
 )
 
 # What the panel's requests carry and bring, kept before OHIF changes it
@@ -155,7 +156,18 @@ class Viewer:
         """End the browser."""
         self._driver.quit()
 
+    @property
+    def browser(self) -> Chrome:
+        """What it is shown in, for other pages of the server."""
+        return self._driver
+
     # Hands
+
+    def log_in(self, base: str, name: str, password: str) -> None:
+        """Go on at another address, whose authority nobody knows, with what its browser would ask for."""
+        self._base = base
+        self._driver.execute_cdp_cmd("Security.setIgnoreCertificateErrors", {"ignore": True})
+        self._driver.get(f"{base.replace('://', f'://{quote(name)}:{quote(password)}@')}/info/")  # remembers them
 
     def open(self, study: str) -> None:
         """Open a study in MONAI Label mode and wait until its three views show it."""

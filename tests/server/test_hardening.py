@@ -9,6 +9,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ import pytest
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import save_network
 from tests.samples import TINY, organ_volume, write_nifti
-from tests.server.caddy import Proxy, caddy
 from tests.server.conftest import Server
+from tests.server.proxies import Proxy, caddy, nginx
 
 SHAPE = (24, 20, 8)
 
@@ -338,12 +339,15 @@ def test_fitting_weights_are_served_at_once_and_can_be_taken_back(server: Server
     assert server.request("DELETE", "/model/oneprompt").status_code == 404  # never the configured ones
 
 
-@pytest.mark.needs("caddy")
-def test_behind_the_documented_proxy_everybody_logs_in_and_everything_works(
-    server: Server, folder: Path, tmp_path: Path
+@pytest.mark.parametrize("starts", [
+    pytest.param(caddy, id="Caddy", marks=pytest.mark.needs("caddy")),
+    pytest.param(nginx, id="nginx", marks=pytest.mark.needs("nginx", "openssl")),
+])  # fmt: skip
+def test_behind_a_documented_proxy_everybody_logs_in_and_everything_works(
+    server: Server, folder: Path, tmp_path: Path, starts: Callable[..., AbstractContextManager[Proxy]]
 ) -> None:
     login = ("annotator", "a pass word")
-    with caddy(tmp_path, server.port, "ward.example", *login) as proxy:
+    with starts(tmp_path, server.port, "ward.example", *login) as proxy:
         pages = {"/oneprompt/": "review board", "/oneprompt/annotate": "script", "/ohif/": "OHIF", "/info/": "models"}
         for path, word in pages.items():
             refused = proxy.ask("GET", path)
@@ -359,6 +363,9 @@ def test_behind_the_documented_proxy_everybody_logs_in_and_everything_works(
         assert proxy.ask("PUT", "/datastore/label", **saved, auth=login).status_code == 200
         strange = {**saved, "headers": {"Origin": "https://evil.example"}}
         assert proxy.ask("PUT", "/datastore/label", **strange, auth=login).status_code == 403
+        large = {"file": ("a.nrrd", bytes(3 * 2**20))}  # more than some proxies let through
+        refused = proxy.ask("PUT", "/datastore/image", params={"image": "large"}, files=large, headers=own, auth=login)
+        assert refused.status_code == 400, refused.text
         _log_in_as_slicer_does(proxy, login)
 
 

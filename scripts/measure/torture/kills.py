@@ -74,7 +74,7 @@ def torture_by_kills(rounds: int, seed: int, train_every: int, launch: Launch) -
             with Server(folder / "studies", log=folder / "server.log", conf=conf, start_timeout=PATIENCE,
                         launch=launch) as server:  # fmt: skip
                 starts.append(time.monotonic() - began)
-                problems = _problems(server, folder / "studies", saved)
+                problems = problems_of(server, folder / "studies", saved)
                 if trains or number == rounds:
                     problems += _finished(server.url, trains)
                     counts["trainings that went on"] += trains
@@ -128,7 +128,11 @@ def _work_and_kill(server: Server, saved: Mapping[str, Saved], number: int, coun
 
 
 def _save(url: str, study: str, saved: Saved, first: int, turn: int) -> bool:
-    turn += first
+    return save(url, study, saved, first + turn).ok
+
+
+def save(url: str, study: str, saved: Saved, turn: int) -> requests.Response:
+    """Save a label that no other turn has, and note whether it was acknowledged."""
     content, mask = label_file(int(study[1:]), zlib.crc32(f"{study} {turn}".encode()))
     saved.underway.append((turn, mask))
     params = {"label_info": [{"name": "organ", "idx": 1}], "client_id": "torture", "turn": turn}
@@ -136,7 +140,7 @@ def _save(url: str, study: str, saved: Saved, first: int, turn: int) -> bool:
                           files={"label": (f"{study}.nii.gz", content)}, timeout=60)  # fmt: skip
     if answer.ok:
         saved.acknowledged, saved.underway = (turn, mask), []
-    return answer.ok
+    return answer
 
 
 def _decide(url: str, turn: int) -> bool:
@@ -189,8 +193,8 @@ def _finished(url: str, trains: bool) -> list[str]:
     return problems + [f"{row['id']}: left {row['status']} by the job" for row in rows if row["status"] == "unlabelled"]
 
 
-def _problems(server: Server, studies: Path, saved: Mapping[str, Saved]) -> list[str]:
-    """What is not as it must be after a start."""
+def problems_of(server: Server, studies: Path, saved: Mapping[str, Saved]) -> list[str]:
+    """What is not as it must be with the labels, records and files of a server that nobody asks now."""
     problems = [problem for study, what in saved.items() for problem in _of_label(server.url, study, what)]
     problems += [f"left behind: {path.name}" for path in studies.parent.rglob(".*.tmp")]
     problems += [f"left behind: {path.name}" for path in Path(tempfile.gettempdir()).glob("oneprompt-*")

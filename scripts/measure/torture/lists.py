@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel
@@ -28,7 +29,7 @@ def shape_of(number: int) -> tuple[int, int, int]:
 
 def write_studies(folder: Path, count: int) -> list[str]:
     """Volumes with a bright ellipsoid each; their ids."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         shape = shape_of(number)
         grids = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
@@ -51,9 +52,15 @@ def write_weights(path: Path) -> Path:
     return path
 
 
-def click(url: str, number: int, timeout: float = 150) -> requests.Response:
-    """A click into the middle of study `number`, answered with an NRRD mask."""
-    params = {"foreground": [[side // 2 for side in shape_of(number)]], "label": "organ",
+def middle(number: int) -> tuple[int, int, int]:
+    """(i, j, k) of the voxel in the middle of study `number`."""
+    i, j, k = shape_of(number)
+    return (i // 2, j // 2, k // 2)
+
+
+def click(url: str, number: int, timeout: float = 150, place: Sequence[int] | None = None) -> requests.Response:
+    """A click into study `number`, by default into its middle, answered with an NRRD mask."""
+    params = {"foreground": [list(place or middle(number))], "label": "organ",
               "result_extension": ".nrrd", "result_compress": False}  # fmt: skip
     return requests.post(f"{url}/infer/oneprompt_click", params={"image": f"s{number}", "output": "image"},
                          data={"params": json.dumps(params)}, timeout=timeout)  # fmt: skip

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import infers.jobs.propagation
 from infers.board.decisions import Decisions
@@ -304,6 +305,24 @@ def test_two_servers_on_one_list_do_not_work_at_the_same_time(job, studies, pred
     assert job.wait(SECONDS)
     assert second.wait(SECONDS)
     assert len(predictor.asked) == COUNT - 1
+
+
+@pytest.mark.parametrize("how", ["end", "cancel"])
+def test_a_job_that_waits_for_another_server_ends_at_once(job, studies, predictor, tmp_path, monkeypatch, how):
+    monkeypatch.setattr("infers.jobs.propagation.ANOTHER_LOOK", 10 * SECONDS)
+    waits, log = threading.Event(), infers.jobs.propagation.logger
+    monkeypatch.setattr(log, "info", lambda *_: waits.set())
+    save(studies, 0)
+    with FileLock(tmp_path / "job.lock"):
+        job.trigger()
+        assert waits.wait(SECONDS)
+        assert job.status().idle is False
+        assert job.end(SECONDS) if how == "end" else job.cancel().state == "cancelling" and job.wait(SECONDS)
+        assert job.status().state == "cancelled"
+    if how == "cancel":
+        job.trigger()
+        assert job.wait(SECONDS)
+        assert (job.status().state, len(predictor.asked)) == ("done", COUNT - 1)
 
 
 def test_only_studies_whose_templates_changed_are_segmented_again(tmp_path, predictor):

@@ -21,12 +21,15 @@ class Recorder(BaseHTTPRequestHandler):
     def do_GET(self):
         length = int(self.headers.get("content-length") or 0)
         self.server.seen.append((self.command, self.path, dict(self.headers), self.rfile.read(length)))
-        status = 404 if "missing" in self.path else 302 if "elsewhere" in self.path else 200
+        odd = {"missing": 404, "elsewhere": 302, "unheard": 999}
+        status = next((status for word, status in odd.items() if word in self.path), 200)
         self.send_response(status)
         if status == 302:
             self.send_header("location", f"http://localhost:{self.server.server_port}/somewhere")
         self.send_header("content-type", "application/dicom+json")
         self.send_header("content-length", "4")
+        self.send_header("set-cookie", "of=the server's own")
+        self.send_header("etag", "a\x1bb" if "control" in self.path else '"a"')
         self.end_headers()
         self.wfile.write(b"[{}]")
 
@@ -119,6 +122,17 @@ def test_what_is_stored_arrives_whole_and_is_told(ask, pacs, stored):
 def test_a_refusal_of_the_server_is_passed_back_and_nothing_was_stored(ask, stored):
     assert ask("POST", "/proxy/dicom/stow/missing", body=b"x").status == 404
     assert stored == []
+
+
+def test_headers_about_the_content_alone_are_passed_back(ask):
+    told = ask("GET", "/proxy/dicom/wado/studies/1").headers
+    assert told == {"content-type": "application/dicom+json", "content-length": "4", "etag": '"a"'}
+
+
+def test_what_http_does_not_have_is_not_passed_back(ask):
+    with pytest.raises(ServerUnreachable, match="answered with 999"):
+        ask("GET", "/proxy/dicom/wado/unheard")
+    assert "etag" not in ask("GET", "/proxy/dicom/wado/control").headers
 
 
 def test_services_have_their_prefixes_and_metadata_is_retrieved(pacs, monkeypatch):

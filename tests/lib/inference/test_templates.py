@@ -6,7 +6,7 @@ import pytest
 
 from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, PromptError, PromptType
-from lib.inference.templates import Template, TemplateBank, TemplateError, study_descriptor
+from lib.inference.templates import LOADED, Template, TemplateBank, TemplateError, study_descriptor
 
 
 def study(seed=0, shape=(8, 9, 5)):
@@ -94,9 +94,9 @@ class Shelf:
         return {id: template.checksum for id, template in self.templates.items()}
 
 
-def bank_of(*templates):
+def bank_of(*templates, room=LOADED):
     shelf = Shelf(*templates)
-    bank = TemplateBank(shelf)
+    bank = TemplateBank(shelf, room=room)
     bank.refresh(shelf.records)
     return bank, shelf
 
@@ -111,10 +111,18 @@ def test_bank_loads_a_template_once_until_it_changes():
     assert shelf.loads == ["a", "a"]
 
 
-def test_bank_forgets_what_is_least_used(monkeypatch):
-    monkeypatch.setattr("lib.inference.templates.LOADED", 1)
-    bank, shelf = bank_of(liver_template("a"), liver_template("b", 1))
+def test_bank_forgets_what_is_least_used():
+    size = liver_template().image.array.nbytes + liver_template().label.nbytes
+    bank, shelf = bank_of(liver_template("a"), liver_template("b", 1), room=2 * size - 1)
     for id in ("a", "b", "b", "a"):
+        bank.get(id)
+        assert bank.held == size
+    assert shelf.loads == ["a", "b", "a"]
+
+
+def test_a_template_larger_than_the_room_is_the_only_one_there():
+    bank, shelf = bank_of(liver_template("a"), liver_template("b", 1), room=1)
+    for id in ("a", "a", "b", "a"):
         bank.get(id)
     assert shelf.loads == ["a", "b", "a"]
 
@@ -153,9 +161,8 @@ def test_only_templates_that_show_the_structure_are_selected():
     assert bank.structures == ("liver", "spleen")
 
 
-def test_bank_serves_several_threads(monkeypatch):
-    monkeypatch.setattr("lib.inference.templates.LOADED", 2)
-    bank, shelf = bank_of(*(liver_template(f"t{seed}", seed) for seed in range(6)))
+def test_bank_serves_several_threads():
+    bank, shelf = bank_of(*(liver_template(f"t{seed}", seed) for seed in range(6)), room=10_000)
     found, errors = [], []
 
     def work(seed):
