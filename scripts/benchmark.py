@@ -1,12 +1,18 @@
-"""How fast is a query, side by side with what it could be compared to: `python -m scripts.benchmark [--json OUT]`.
+"""What the server costs, side by side in one run, and which targets that meets: `python -m scripts.benchmark`.
 
-Seconds say more of the machine than of the network, so everything is timed in one process, in turns, and what counts
-are the ratios: a query whose template is cached against the encoder alone, against encoding the template again, in a
-batch, in bfloat16, and against the encoder pass of the U-Net configuration that One-Prompt's authors published.
-`--designs small small-v2 promptseg` compares designs of One-Prompt, and PromptSeg, instead: serving and training, with
-the processor's peak.
-`--clicks I J K` measures what clicks cost on a CT of that shape instead, on a server of its own, beside what is
-promised (docs/performance.md); `--history FILE` compares that with the file's last entry and adds one.
+Seconds say more of the machine than of the program, so that core seconds stand beside wall time, medians beside 95th
+percentiles, and everything takes turns (docs/performance.md). Parts, all by default:
+
+clicks      as OHIF and 3D Slicer send them to a server of its own, on a CT of each of `--shapes`, with its memory,
+            and a click on MONAI Label's own path beside them
+studies     a CT by one and four templates, one and six structures; with `--list FOLDER` (images and labels) a study
+            of that list too, beside MONAI Label's batch inference
+lists       lists of `--counts` small studies: start, status, board, and what the job costs for each study
+throughput  operations a second of the network beside the machine's peak, and beside the networks of `--peer FILE`
+passes      a query beside the encoder alone, a batch, and the encoder that One-Prompt's authors published
+
+`--history FILE` compares the targets with those that the file has, and adds this run. `--designs small small-v2
+promptseg` compares networks instead, serving and training.
 """
 
 from __future__ import annotations
@@ -15,175 +21,164 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import monai
+import numpy as np
 import torch
-from torch import Tensor, nn
 
 from lib.imaging.files import write_atomically
-from lib.imaging.prompts import MAP_CHANNELS, SEGLAB, SLOTS
 from lib.networks import NAMES, NetworkConfig, OnePrompt
 from lib.networks.architectures import PROMPTSEG
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
 from lib.networks.promptseg import PromptSeg, PromptSegConfig
-from scripts.measure.clicks import compared, measure_clicks, targets
-from scripts.measure.designs import compare_designs
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.report import table
+from scripts.measure.speed import clicks, long_lists, passes, studies, throughput
+from scripts.measure.speed.costs import Cost, Target, compared
+from scripts.measure.speed.designs import compare_designs
+from scripts.measure.study_list import Truth
 
-BATCH = 32
-PRECISIONS = {"float32": False, "bfloat16": True}
-PUBLISHED_SIZE = 256  # pixels, the smallest that the published configuration runs at
-
-
-class PublishedEncoder(nn.Sequential):
-    """A stand-in for the encoder of the published U-Net configuration: equal layer sizes, random weights.
-
-    Our own layers to its numbers (11.9 M parameters): two 3 x 3 convolutions at each of 128, 256, 480 and 480 channels
-    with max pooling between, a bottleneck that ends in 256, and a 1 x 1 projection of each level to 256 channels. Only
-    its time means anything.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (3, 128, 256, 480, 480)
-        self.levels = nn.ModuleList(
-            nn.Sequential(_convolution(before, after), _convolution(after, after)) for before, after in pairwise(widths)
-        )
-        self.bottleneck = nn.Sequential(_convolution(480, 480), _convolution(480, 256))
-        self.projections = nn.ModuleList(nn.Conv2d(width, 256, 1) for width in widths[1:])
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, S, S) to projected levels and the bottleneck, fine to coarse."""
-        projected = []
-        for level, projection in zip(self.levels, self.projections, strict=True):
-            images = level(images)
-            projected.append(projection(images))
-            images = nn.functional.max_pool2d(images, 2)
-        return (*projected, self.bottleneck(images))
-
-
-def _convolution(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.InstanceNorm2d(after), nn.LeakyReLU(0.01, True))
-
-
-def passes(network: OnePrompt, size: int) -> dict[str, tuple[Callable[[], object], int]]:
-    """Name to what is run and the number of queries that it answers."""
-    images = torch.randn(BATCH, 1, size, size)
-    maps = torch.zeros(1, SLOTS, len(MAP_CHANNELS), size, size)
-    maps[:, 0, SEGLAB, size // 4 : size // 2, size // 4 : size // 2] = 1
-    maps[:, 1, SEGLAB] = 1 - maps[:, 0, SEGLAB]
-    template = network.encode(images[:1])
-    published, large = PublishedEncoder().eval(), torch.randn(1, 3, PUBLISHED_SIZE, PUBLISHED_SIZE)
-
-    def query(count: int) -> Callable[[], object]:
-        return lambda: network.decode(network.encode(images[-count:]), template, maps)
-
-    return {
-        "encoder": (lambda: network.encode(images[-1:]), 1),
-        "query": (query(1), 1),
-        "query, template encoded again": (lambda: network(images[-1:], images[:1], maps), 1),
-        f"query in a batch of {BATCH}": (query(BATCH), BATCH),
-        "published encoder": (lambda: published(large), 1),
-    }
-
-
-def measure(network: OnePrompt, size: int, rounds: int) -> dict[str, float]:
-    """Median milliseconds a query, of every pass in every precision; passes take turns and so meet the same load."""
-    times: dict[str, list[float]] = {}
-    with torch.inference_mode():
-        work = passes(network, size)
-        for turn in range(rounds + 1):
-            for name, (run, count) in work.items():
-                for precision, enabled in PRECISIONS.items():
-                    # a context for each pass, as each request has one: casting the weights is part of the price
-                    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-                        began = time.perf_counter()
-                        run()
-                        taken = 1000 * (time.perf_counter() - began) / count
-                    if turn:  # the first turn warms up
-                        times.setdefault(f"{name}, {precision}", []).append(taken)
-    return {name: statistics.median(seconds) for name, seconds in times.items()}
-
-
-def ratios(milliseconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What is compared: `ratio` is how many times longer the first takes than the second."""
-    pairs = []
-    for precision in PRECISIONS:
-        query = f"query, {precision}"
-        pairs += [
-            (query, f"encoder, {precision}"),
-            (f"query, template encoded again, {precision}", query),
-            (query, f"query in a batch of {BATCH}, {precision}"),
-            (f"published encoder, {precision}", query),
-            (f"published encoder, {precision}", f"query in a batch of {BATCH}, {precision}"),
-        ]
-    first, second = PRECISIONS
-    pairs += [(f"{name}, {first}", f"{name}, {second}") for name in ("query", f"query in a batch of {BATCH}")]
-    return [
-        {"slower": slow, "faster": fast, "ratio": round(milliseconds[slow] / milliseconds[fast], 2)}
-        for slow, fast in pairs
-    ]
+Result = tuple[dict[str, Any], list[Target]]  # what goes to the JSON, and the promises
+SHAPES = ((256, 256, 78), (512, 512, 78), (512, 512, 400))
+COUNTS = (10, 1_000, 10_000)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--weights", type=Path, help="by default what ships, and random weights where nothing does")
-    parser.add_argument("--size", type=int, default=128, help="pixels of a query")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3, help="turns that count, after one that warms up")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--shapes", nargs="*", type=_shape, default=SHAPES, metavar="IxJxK", help="of clicks")
+    parser.add_argument("--memory", nargs="*", type=_shape, default=(), metavar="IxJxK", help="a first click on these")
+    parser.add_argument("--counts", nargs="+", type=int, default=COUNTS, metavar="N", help="studies of long lists")
+    parser.add_argument("--list", type=Path, metavar="FOLDER", help="study list: FOLDER/images, FOLDER/labels")
+    parser.add_argument("--peer", nargs="+", type=Path, default=(), metavar="FILE", help="Python files with network()")
+    parser.add_argument("--size", type=int, default=128, help="pixels of a query")
+    parser.add_argument("--ct", type=_shape, default=(512, 512, 78), metavar="IxJxK", help="of studies by templates")
     parser.add_argument(
         "--designs",
         nargs="+",
         choices=(*NAMES, PROMPTSEG.name),
         help="only compare these, untrained, beside each other",
     )
-    parser.add_argument(
-        "--clicks", nargs=3, type=int, metavar=("I", "J", "K"), help="only clicks on a CT of this shape"
-    )
-    parser.add_argument("--history", type=Path, help="of --clicks, a JSON object a line")
+    parser.add_argument("--history", type=Path, help="a JSON object a line")
     parser.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
 
 
-def report_clicks(options: argparse.Namespace) -> None:
-    """Measure clicks, print them beside what is promised and what was the last time, and write them down."""
-    measured = measure_clicks(options.clicks, options.rounds)
-    promises = targets(measured)
-    print(
-        table(
-            ["click", "core s", "wall s"],
-            [[kind, f"{m['core']:.2f}", f"{m['wall']:.2f}"] for kind, m in measured.items()],
-        )
-    )
-    print(
-        table(
-            ["target", "core s", "at most", "met"],
-            [[t.name, t.value, t.target, "yes" if t.met else "no"] for t in promises],
-        )
-    )
-    results = {
-        "shape": options.clicks,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "torch": torch.__version__,
-        },
-        "clicks": measured,
-        "targets": [one.to_json() for one in promises],
+def measure_clicks(options: argparse.Namespace, network: OnePrompt) -> Result:
+    results, promises = {}, []
+    for shape, rounds in [*((shape, options.rounds) for shape in options.shapes), *((s, 0) for s in options.memory)]:
+        measured, memory = clicks.measure_clicks(shape, rounds)
+        name = "x".join(map(str, shape))
+        _print_costs(f"clicks on {name}, {memory:.2f} GiB", measured)
+        results[name] = {"costs": _json(measured), "gib": round(memory, 3)}
+        promises += clicks.targets(shape, measured, memory)
+    return results, promises
+
+
+def measure_studies(options: argparse.Namespace, network: OnePrompt) -> Result:
+    segmenter = SliceSegmenter(network)
+    measured = studies.measure_ct(segmenter, options.ct, options.rounds)
+    if options.list:
+        truth = Truth.in_folder(options.list / "labels")
+        measured |= studies.measure_list(segmenter, options.list / "images", truth, options.rounds)
+    _print_costs("a study by templates", measured)
+    return _json(measured), studies.targets(measured)
+
+
+def measure_lists(options: argparse.Namespace, network: OnePrompt) -> Result:
+    measured = [long_lists.measure_list(count) for count in options.counts]
+    rows = [[m.studies, m.start, m.study, m.milliseconds, m.kilobytes] for m in measured]
+    print(table(["studies", "start, s", "a study, core s", "ms (median, 95 %)", "kB"], rows) + "\n")
+    return {str(one.studies): one.to_json() for one in measured}, long_lists.targets(measured)
+
+
+def measure_throughput(options: argparse.Namespace, network: OnePrompt) -> Result:
+    measured, operations = throughput.measure_throughput(network, 3 * options.rounds, options.size, options.peer)
+    _print_costs("throughput", measured)
+    speeds = throughput.speeds(measured, operations)
+    print(table(["work", "GFLOP/s"], [[name, round(speed)] for name, speed in speeds.items()]))
+    print("" if options.peer else "UniverSeg and other peers: not measured, --peer names none\n")
+    results = {"costs": _json(measured), "gflop_per_second": {name: round(speed, 1) for name, speed in speeds.items()}}
+    return results, throughput.targets(measured, operations)
+
+
+def measure_passes(options: argparse.Namespace, network: OnePrompt) -> Result:
+    milliseconds = passes.measure(network, options.size, 3 * options.rounds)
+    ratios = passes.ratios(milliseconds)
+    print(table(["pass", "ms a query"], [[name, f"{value:.1f}"] for name, value in milliseconds.items()]) + "\n")
+    print(table(["this", "against this", "times"], [[r["slower"], r["faster"], r["ratio"]] for r in ratios]) + "\n")
+    rounded = {name: round(value, 3) for name, value in milliseconds.items()}
+    return {
+        "size": options.size,
+        "published_size": passes.PUBLISHED_SIZE,
+        "milliseconds": rounded,
+        "ratios": ratios,
+    }, []
+
+
+PARTS: Mapping[str, Callable[[argparse.Namespace, OnePrompt], Result]] = {
+    "throughput": measure_throughput,
+    "passes": measure_passes,
+    "studies": measure_studies,
+    "clicks": measure_clicks,
+    "lists": measure_lists,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    if options.designs:
+        _compare_designs(options)
+        return
+    weights = options.weights or (SHIPPED_WEIGHTS if SHIPPED_WEIGHTS.exists() else None)
+    try:
+        network = load_network(weights) if weights else OnePrompt(NetworkConfig.small()).eval()
+    except CheckpointError as error:
+        sys.exit(str(error))
+    results: dict[str, Any] = {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "machine": machine(),
+        "network": network.config.name,
+        "weights": weights.name if weights else "random",
+        "threads": options.threads,
     }
+    promises: list[Target] = []
+    for part in options.parts:
+        results[part], kept = PARTS[part](options, network)
+        promises += kept
+    results["targets"] = [one.to_json() for one in promises]
+    _print_targets(promises)
     if options.history:
         if changes := compared(promises, options.history):
-            print(table(["click", "core s before", "core s now"], [list(row) for row in changes]))
+            print(table(["target", "value before", "value now"], [list(row) for row in changes]))
         with options.history.open("a") as file:
             file.write(json.dumps(results) + "\n")
     if options.json:
         write_atomically(options.json, json.dumps(results, indent=1).encode())
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, and how busy it was."""
+    names = [line for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "processor": names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        **{module.__name__: module.__version__ for module in (torch, monai, np)},
+    }
 
 
 def network_named(name: str) -> OnePrompt | PromptSeg:
@@ -191,39 +186,40 @@ def network_named(name: str) -> OnePrompt | PromptSeg:
     return PromptSeg(PromptSegConfig()) if name == PROMPTSEG.name else OnePrompt(NetworkConfig.named(name))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
-    torch.set_num_threads(options.threads)
-    if options.designs:
-        networks = {name: network_named(name) for name in options.designs}
-        rows = compare_designs(networks, options.size, options.rounds)
-        print(table(list(rows[0]), [list(row.values()) for row in rows]))
-        if options.json:
-            write_atomically(options.json, json.dumps(rows, indent=1).encode())
-        return
-    if options.clicks:
-        report_clicks(options)
-        return
-    weights = options.weights or (SHIPPED_WEIGHTS if SHIPPED_WEIGHTS.exists() else None)
-    try:
-        network = load_network(weights) if weights else OnePrompt(NetworkConfig.small()).eval()
-    except CheckpointError as error:
-        sys.exit(str(error))
-    milliseconds = measure(network, options.size, options.rounds)
-    compared = ratios(milliseconds)
-    print(table(["pass", "ms a query"], [[name, f"{value:.1f}"] for name, value in milliseconds.items()]) + "\n")
-    print(table(["this", "against this", "times"], [[r["slower"], r["faster"], r["ratio"]] for r in compared]))
+def _compare_designs(options: argparse.Namespace) -> None:
+    networks = {name: network_named(name) for name in options.designs}
+    rows = compare_designs(networks, options.size, options.rounds)
+    print(table(list(rows[0]), [list(row.values()) for row in rows]))
     if options.json:
-        results = {
-            "network": network.config.name,
-            "weights": weights.name if weights else "random",
-            "size": options.size,
-            "published_size": PUBLISHED_SIZE,
-            "threads": options.threads,
-            "milliseconds": {name: round(value, 3) for name, value in milliseconds.items()},
-            "ratios": compared,
-        }
-        write_atomically(options.json, json.dumps(results, indent=1).encode())
+        write_atomically(options.json, json.dumps(rows, indent=1).encode())
+
+
+def _print_costs(about: str, measured: Mapping[str, Cost]) -> None:
+    rows = [[name, *(f"{v:.3f}" for v in (c.core, c.core_95, c.wall, c.wall_95))] for name, c in measured.items()]
+    print(table([about, "core s", "95 %", "wall s", "95 %"], rows) + "\n", flush=True)
+
+
+def _print_targets(promises: Sequence[Target]) -> None:
+    rows = [
+        [one.name, one.value, f"{'>=' if one.least else '<='} {one.target:g}", "yes" if one.met else "no"]
+        for one in promises
+    ]
+    print(table(["name", "value", "target", "met"], rows))
+
+
+def _json(measured: Mapping[str, Cost]) -> dict[str, Any]:
+    return {name: asdict(cost) for name, cost in measured.items()}
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    shape = tuple(int(side) for side in text.split("x") if side.isdigit())
+    if len(shape) != 3 or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"must be a shape such as 512x512x78, got {text}")
+    return shape
 
 
 if __name__ == "__main__":

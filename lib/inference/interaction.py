@@ -1,9 +1,7 @@
 """Prompts on the image itself: the prompted slices answer, then the mask passes outward through the volume.
 
-A query that is its own template is ordinary interactive segmentation. In a volume each accepted slice is the template
-of the next, which also gets the accepted mask as its previous answer, since neighbours differ little; nearby, the slice
-that the annotator prompted answers as well, so that errors add up more slowly. The mask stops where it vanishes or no
-longer leads back to the prompted slice: leading back to its neighbour says little, for both are wrong together.
+A query that is its own template is ordinary interactive segmentation. In a volume the answers then pass outward
+(`lib.inference.outward`).
 
 A correction of a mask is answered on those prompted slices where the mask disagrees with it, and carried to the slices
 around them (`lib.inference.carrying`), and so is what a painted slice changed. Painted and confirmed slices, and slices
@@ -13,7 +11,7 @@ that agree already, stand as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,26 +22,22 @@ from lib.imaging.transforms import resize_logits, resize_mask
 from lib.imaging.volumes import Stack
 from lib.inference.carrying import CarrySettings, carried_slices, disagreeing, inside_of, paint_carried, standing_slices
 from lib.inference.control import Control
+from lib.inference.outward import Arrival, Front, OutwardSettings, pass_outward
 from lib.inference.probabilities import at_both, box_reaching_threshold, to_probability
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.networks.contract import Features
 
-AHEAD = 4  # slices encoded together on the way outward
 PASSES = 3  # of a first answer: boxes and strokes gain 2 Dice by their own answer as the previous one, clicks nothing
 
 
 @dataclass(frozen=True)
-class InteractionSettings:
-    """How a mask passes through a volume.
+class InteractionSettings(OutwardSettings):
+    """How a mask passes through a volume, and how corrections do.
 
     Attributes:
-        least_agreement: reverse Dice (0..1) with the prompted slice, below which a mask goes no further.
-        anchor_slices: up to so many slices from it, the prompted slice answers beside the neighbour.
         carry: how far corrections carry.
     """
 
-    least_agreement: float = 0.5
-    anchor_slices: int = 8
     carry: CarrySettings = field(default_factory=CarrySettings)
 
 
@@ -244,16 +238,17 @@ class Interaction:
 
     def _pass_outward(self, seeds: Mapping[str, Sequence[int]], control: Control) -> None:
         fronts = [front for name, indices in seeds.items() for front in self._fronts(name, indices)]
-        arrived: dict[tuple[str, int], list[tuple[float, np.ndarray]]] = {}
-        total = sum(front.way for front in fronts)
-        while fronts:
-            control.advance(1 - sum(front.way for front in fronts) / max(1, total))
-            fronts = self._advance(fronts, arrived)
+        pass_outward(self.network, self.stack, fronts, self._maps, self.settings, control)
+        arrived: dict[tuple[str, int], list[Arrival]] = {}
+        for front in fronts:
+            self.answers[front.name].agreements.extend(front.agreements)
+            for arrival in front.arrivals:
+                arrived.setdefault((front.name, arrival.index), []).append(arrival)
         for (name, index), parts in arrived.items():
-            weights = [1 / distance for distance, _ in parts]
-            self.answers[name].logits[index] = np.average([logits for _, logits in parts], axis=0, weights=weights)
+            weights = [1 / part.distance for part in parts]
+            self.answers[name].logits[index] = np.average([part.logits for part in parts], axis=0, weights=weights)
 
-    def _fronts(self, name: str, seeds: Sequence[int]) -> list[_Front]:
+    def _fronts(self, name: str, seeds: Sequence[int]) -> list[Front]:
         """Two ways out of each seed, up to the next seed or the end of the structure's reach."""
         low, high = reach(self.prompts[name], self.stack.axis, len(self.stack))
         fronts = []
@@ -261,42 +256,9 @@ class Interaction:
             mask = self._low_resolution(name, seed)
             below = seeds[place - 1] if place else low - 1
             above = seeds[place + 1] if place + 1 < len(seeds) else high
-            for step, stop in ((-1, below), (1, above)):
-                front = _Front(name, seed, mask, seed, mask, mask.astype(np.float32), step, stop)
-                if front.way and mask.any():
-                    fronts.append(front)
+            if mask.any():
+                fronts += [Front(name, seed, mask, step, stop) for step, stop in ((-1, below), (1, above))]
         return fronts
-
-    def _advance(
-        self, fronts: Sequence[_Front], arrived: dict[tuple[str, int], list[tuple[float, np.ndarray]]]
-    ) -> list[_Front]:
-        """Every front by one slice; returns those that go on."""
-        size = self.network.size
-        ahead = [i for f in fronts for i in range(f.next, f.next + f.step * min(AHEAD, f.way), f.step)]
-        features = self.network.encode(self.stack, [*ahead, *(i for f in fronts for i in (f.at, f.seed))])
-        questions, counts = [], []
-        for front in fronts:
-            maps = self._maps(front.name, front.next)
-            maps[0, PREVIOUS], maps[1, PREVIOUS] = front.previous, 1 - front.previous
-            sources = [(front.at, front.mask)]
-            if front.at != front.seed and front.distance <= self.settings.anchor_slices:
-                sources.append((front.seed, front.seed_mask))
-            questions += [Question(features[front.next], features[i], mask_maps(m, size), maps) for i, m in sources]
-            counts.append(len(sources))
-        replies = self.network.answers(questions)
-        logits = [np.mean([next(replies) for _ in range(count)], axis=0) for count in counts]
-        alive = [(f, answer) for f, answer in zip(fronts, logits, strict=True) if (answer > 0).any()]
-        back = [Question(features[f.seed], features[f.next], mask_maps(answer > 0, size)) for f, answer in alive]
-        further = []
-        for (front, answer), reverse in zip(alive, self.network.answers(back), strict=True):
-            agreement = dice(front.seed_mask, reverse > 0)
-            if agreement < self.settings.least_agreement:
-                continue
-            self.answers[front.name].agreements.append(agreement)
-            arrived.setdefault((front.name, front.next), []).append((front.distance, answer))
-            if moved := front.moved(answer):
-                further.append(moved)
-        return further
 
     def _maps(self, name: str, index: int) -> np.ndarray:
         flat = on_slice(self.prompts[name], self.stack.axis, index)
@@ -309,37 +271,3 @@ class Interaction:
         if index in answer.trusted:
             return resize_mask(answer.trusted[index], self.network.size) >= 0.5
         return answer.logits[index] > 0
-
-
-@dataclass(frozen=True, eq=False)
-class _Front:
-    """A mask on its way from a seed slice through the stack."""
-
-    name: str
-    seed: int
-    seed_mask: np.ndarray
-    at: int
-    mask: np.ndarray
-    previous: np.ndarray
-    step: int
-    stop: int
-
-    @property
-    def next(self) -> int:
-        return self.at + self.step
-
-    @property
-    def distance(self) -> int:
-        """Slices from the seed to the next one."""
-        return abs(self.next - self.seed)
-
-    @property
-    def way(self) -> int:
-        """Slices left to enter."""
-        return abs(self.stop - self.at) - 1
-
-    def moved(self, logits: np.ndarray) -> _Front | None:
-        """The front one slice on, with that slice's answer (S, S); None at the end of its way."""
-        probability = to_probability(logits)
-        front = replace(self, at=self.next, mask=logits > 0, previous=probability)
-        return front if front.way else None

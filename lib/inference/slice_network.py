@@ -18,7 +18,7 @@ from typing import cast
 import numpy as np
 import torch
 from cachetools import LRUCache
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.transforms import normalise, resize_image
@@ -26,6 +26,8 @@ from lib.imaging.volumes import Stack
 from lib.inference.control import Control
 from lib.networks.answers import finite
 from lib.networks.contract import Features, SliceModel, WeighingModel
+
+PRODUCTS = (nn.Conv2d, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Question:
         """The question to one or more template slices that the network reads in one pass."""
         if len(templates) == 1:
             return cls(query, templates[0], maps[0])
-        return cls(query, tuple(torch.stack(levels) for levels in zip(*templates, strict=True)), np.stack(maps))
+        return cls(query, tuple(_stacked(levels) for levels in zip(*templates, strict=True)), np.stack(maps))
 
 
 class SliceNetwork:
@@ -77,6 +79,7 @@ class SliceNetwork:
         self.batch_size = batch_size
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and computes_in_bfloat16(self.device))
         self.size = network.config.image_size
+        self._answering = _laid_out(network, self.bfloat16)
         self._cache = _Cache(cache_bytes)
 
     def at(self, size: int) -> SliceNetwork:
@@ -143,7 +146,8 @@ class SliceNetwork:
     def _encoded(self, slices: Sequence[np.ndarray]) -> list[Features]:
         images = np.stack([normalise(resize_image(grey, self.size)) for grey in slices])
         with torch.inference_mode(), self._autocast():
-            levels = self.network.encode(torch.from_numpy(images)[:, None].to(self.device))
+            levels = self._answering.encode(torch.from_numpy(images)[:, None].to(self.device))
+        levels = tuple(level.contiguous(memory_format=torch.channels_last) for level in levels)
         # copies, not views that hold the batch
         return [tuple(level[place].clone() for level in levels) for place in range(len(slices))]
 
@@ -166,19 +170,41 @@ class SliceNetwork:
             silence = np.zeros(batch[0].template_maps.shape[-4:], np.float32)
             query_maps = self._stacked_maps([silence if q.query_maps is None else q.query_maps for q in batch])
         with torch.inference_mode(), self._autocast():
-            logits = self.network.decode(query, template, template_maps, query_maps)
+            logits = self._answering.decode(query, template, template_maps, query_maps)
         return finite(logits[:, 0].float().cpu().numpy())
 
     def _stacked(self, features: Sequence[Features]) -> Features:
         if all(one is features[0] for one in features):  # a shared side need not be copied for each question
             return tuple(level[None].expand(len(features), *level.shape) for level in features[0])
-        return tuple(torch.stack(levels) for levels in zip(*features, strict=True))
+        return tuple(_stacked(levels) for levels in zip(*features, strict=True))
 
     def _stacked_maps(self, maps: Sequence[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(maps)).to(self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def _laid_out(network: SliceModel, bfloat16: bool) -> SliceModel:
+    """The network as it answers fastest, with the same answers: a copy, since training and files want it as it is.
+
+    Convolutions are channels-last, and the weights of products are in the precision that they are computed in, to which
+    they would be brought anew for every batch.
+    """
+    if not isinstance(network, nn.Module) or not any(isinstance(part, PRODUCTS) for part in network.modules()):
+        return network
+    laid_out = copy.deepcopy(network)
+    for part in laid_out.modules():
+        if isinstance(part, nn.Conv2d):
+            part.to(memory_format=torch.channels_last)
+        if bfloat16 and isinstance(part, PRODUCTS):
+            part.to(torch.bfloat16)
+    return laid_out
+
+
+def _stacked(levels: Sequence[Tensor]) -> Tensor:
+    """Tensors (..., C, h, w) to one of (N, ..., C, h, w), channels-last as each of them is."""
+    return torch.stack([level.movedim(-3, -1) for level in levels]).movedim(-1, -3)
 
 
 def mask_maps(mask: np.ndarray, size: int) -> np.ndarray:

@@ -107,10 +107,10 @@ class Attention(nn.Module):
 def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
     """Softmax attention over (B, heads, N, channels); a bias (B, 1, 1, M) is added to the scores of the keys.
 
-    Fused, but for training on CPUs: the backward pass of PyTorch's fused CPU kernel took twice the time of the plain
-    product in bfloat16 at these sizes (22 against 11 ms for 1024 queries and 256 keys).
+    Fused, but on CPUs: PyTorch's fused CPU kernel takes twice the time of the plain products in bfloat16 at these sizes
+    (7.4 against 4.3 ms for 8 x 2 heads of 1024 queries and 256 keys, backward 22 against 11 ms).
     """
-    if queries.requires_grad and queries.device.type == "cpu":
+    if queries.device.type == "cpu":
         scores = queries * queries.shape[-1] ** -0.5 @ keys.transpose(-1, -2)
         return (scores if bias is None else scores + bias).softmax(dim=-1) @ values
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)

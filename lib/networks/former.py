@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lib.networks.blocks import Attention, FeedForward, coordinates, pool_tokens, to_tokens
 from lib.networks.config import NetworkConfig
-from lib.networks.correspondence import AFFINITY_CHANNELS, Affinity
+from lib.networks.correspondence import AFFINITY_CHANNELS, Affinity, PromptMaps
 from lib.networks.prompt_parser import PromptParser
 
 
@@ -43,7 +43,7 @@ class OnePromptFormerBlock(nn.Module):
         template: Tensor,
         template_prompts: tuple[Tensor, Tensor],
         query_prompts: tuple[Tensor, Tensor],
-        maps: Tensor,
+        maps: PromptMaps,
         previous: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """One step of the decoder.
@@ -51,7 +51,7 @@ class OnePromptFormerBlock(nn.Module):
         Args:
             query, template: this level's features (B, C, h, h).
             template_prompts, query_prompts: this level's (p1, p2), each (B, N, C).
-            maps: the template's prompt maps (B, 2, 5, S, S).
+            maps: the template's prompt maps.
             previous: the coarser block's tokens (B, N', C').
 
         Returns:

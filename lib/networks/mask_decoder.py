@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lib.networks.blocks import ConvBlock, pool_to, to_maps, upsample
+from lib.networks.blocks import ConvBlock, to_maps, upsample
 from lib.networks.config import NetworkConfig
-from lib.networks.correspondence import AFFINITY_CHANNELS, MAP_COUNT, PROTOTYPE_CHANNELS, Prototypes
+from lib.networks.correspondence import AFFINITY_CHANNELS, MAP_COUNT, PROTOTYPE_CHANNELS, PromptMaps, Prototypes
 
 
 class MaskDecoder(nn.Module):
@@ -40,17 +40,18 @@ class MaskDecoder(nn.Module):
         affinity: Tensor | None,
         query: tuple[Tensor, ...],
         template: tuple[Tensor, ...],
-        template_maps: Tensor,
-        query_maps: Tensor,
+        template_maps: PromptMaps,
+        query_maps: PromptMaps,
     ) -> Tensor:
-        """Pyramids fine to coarse, prompt maps (B, 2, 5, S, S); logits (B, 1, S, S) in float32."""
+        """Pyramids fine to coarse, prompt maps of B or of one for all; logits (B, 1, S, S) in float32."""
         x = to_maps(tokens, round(tokens.shape[1] ** 0.5))
         logits = self.coarse_head(x)
         x = self.to_half(x if affinity is None else torch.cat([x, affinity], dim=1))
         for step, level in enumerate((1, 0)):
             size = query[level].shape[-1]
             logits = upsample(logits, size)
-            parts = [upsample(x, size), query[level], pool_to(query_maps.flatten(1, 2), size).to(x.dtype), logits]
+            about = query_maps.at(size).to(x.dtype).expand(len(x), -1, -1, -1)
+            parts = [upsample(x, size), query[level], about, logits]
             if self.prototypes is not None:
                 parts.append(self.prototypes[step](template[level], query[level], template_maps))
             x = (self.at_half, self.at_full)[step](torch.cat(parts, dim=1))

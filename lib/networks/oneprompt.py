@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lib.networks import patch
 from lib.networks.config import NetworkConfig
+from lib.networks.correspondence import PromptMaps
 from lib.networks.former import OnePromptFormerBlock
 from lib.networks.image_encoder import ImageEncoder
 from lib.networks.mask_decoder import MaskDecoder
@@ -91,15 +92,14 @@ class OnePrompt(nn.Module):
     def _decode_pyramid(self, query: Features, template: Features, maps: Tensor, query_maps: Tensor) -> Tensor:
         batch = len(query[0])
         template = tuple(level[:, 0].expand(batch, -1, -1, -1) for level in template)
-        template_embeddings = self._embed(maps[:, 0], batch)
-        query_embeddings = self._embed(query_maps, batch)
-        maps, query_maps = (each.expand(batch, -1, -1, -1, -1) for each in (maps[:, 0], query_maps))
+        on_template, on_query = (PromptMaps(each.to(query[0].dtype)) for each in (maps[:, 0], query_maps))
+        template_embeddings, query_embeddings = self._embed(on_template, batch), self._embed(on_query, batch)
         tokens, affinity = None, None
         for level, block in zip(self.config.former_levels, self.former, strict=True):
             tokens, affinity = block(
-                query[level], template[level], template_embeddings[level], query_embeddings[level], maps, tokens
+                query[level], template[level], template_embeddings[level], query_embeddings[level], on_template, tokens
             )
-        answer: Tensor = self.mask_decoder(tokens, affinity, query, template, maps, query_maps)
+        answer: Tensor = self.mask_decoder(tokens, affinity, query, template, on_template, on_query)
         return answer
 
     def _decode_patches(self, query: Features, template: Features, maps: Tensor, query_maps: Tensor) -> Tensor:
@@ -134,6 +134,6 @@ class OnePrompt(nn.Module):
         query, template = self.encode(query_images), self.encode(template_images)
         return self.decode(query, template, template_prompts, query_prompts)
 
-    def _embed(self, maps: Tensor, batch: int) -> dict[int, tuple[Tensor, Tensor]]:
+    def _embed(self, maps: PromptMaps, batch: int) -> dict[int, tuple[Tensor, Tensor]]:
         pairs = self.prompt_encoder(maps)
         return {level: (p1.expand(batch, -1, -1), p2.expand(batch, -1, -1)) for level, (p1, p2) in pairs.items()}

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from lib.imaging.prompts import MAP_CHANNELS, SLOTS
-from lib.networks.blocks import ConvBlock, pool_to, to_tokens
+from lib.networks.blocks import ConvBlock, to_tokens
 from lib.networks.config import NetworkConfig
+from lib.networks.correspondence import PromptMaps
 
 
 class PromptEncoder(nn.Module):
-    """Prompt maps (B, 2, 5, S, S) to `{level: (p1, p2)}`, each (B, N, C_level)."""
+    """Prompt maps of B to `{level: (p1, p2)}`, each (B, N, C_level)."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -36,9 +37,9 @@ class PromptEncoder(nn.Module):
             }
         )
 
-    def forward(self, maps: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-        given = maps.flatten(3).amax(dim=-1).clamp(max=1)  # (B, slot, type): was this type of prompt given?
-        x = self.stem(pool_to(maps.flatten(0, 1), maps.shape[-1] // 2))
+    def forward(self, maps: PromptMaps) -> dict[int, tuple[Tensor, Tensor]]:
+        given = maps.whole.flatten(3).amax(dim=-1).clamp(max=1)  # (B, slot, type): was this type of prompt given?
+        x = self.stem(maps.at(maps.whole.shape[-1] // 2).unflatten(1, (SLOTS, -1)).flatten(0, 1))
         embeddings = {}
         for level in range(1, max(self.levels) + 1):
             if level > 1:

@@ -85,7 +85,7 @@ def _weighted_window(maps: Tensor, kernels: Tensor) -> Tensor:
     total = torch.zeros_like(maps)
     for number in range(WINDOW * WINDOW):
         row, column = divmod(number, WINDOW)
-        total = total + weights[:, number] * padded[:, row : row + height, column : column + width]
+        total = torch.addcmul(total, weights[:, number], padded[:, row : row + height, column : column + width])
     return total
 
 

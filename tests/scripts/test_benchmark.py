@@ -1,55 +1,53 @@
-"""The benchmark's arithmetic and its stand-in; never how long anything takes."""
+"""The benchmark in its shortest form: what it runs, prints and writes; never how long anything takes."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-import torch
 
 from scripts import benchmark
-from scripts.benchmark import PublishedEncoder, ratios
+from scripts.measure.speed import passes
+
+PEER = """
+import torch
+
+class Peer(torch.nn.Module):
+    def forward(self, query, supports, masks):
+        assert supports.shape[:2] == masks.shape[:2] == (len(query), 4)
+        return (query * (supports * masks).mean(dim=1)).sum()
+
+network = Peer
+"""
 
 
-def test_the_stand_in_has_the_published_number_of_parameters_and_levels():
-    with torch.device("meta"):
-        encoder = PublishedEncoder()
-        levels = encoder(torch.empty(1, 3, 64, 64))
-    assert sum(p.numel() for p in encoder.parameters()) == pytest.approx(11.9e6, rel=0.005)
-    assert [tuple(level.shape[1:]) for level in levels] == [
-        (256, 64, 64),
-        (256, 32, 32),
-        (256, 16, 16),
-        (256, 8, 8),
-        (256, 4, 4),
-    ]
-
-
-def test_ratios_say_how_many_times_longer_the_first_takes(tmp_path):
-    times = {f"{name}, {precision}": 8.0 for name in NAMES for precision in ("float32", "bfloat16")}
-    times["published encoder, float32"] = 80.0
-    times["query, bfloat16"] = 2.0
-    found = {(r["slower"], r["faster"]): r["ratio"] for r in ratios(times)}
-    assert found["published encoder, float32", "query, float32"] == 10
-    assert found["query, float32", "query, bfloat16"] == 4
-    assert found["query, bfloat16", "encoder, bfloat16"] == 0.25
-
-
-NAMES = ["encoder", "query", "query, template encoded again", "query in a batch of 32", "published encoder"]
-
-
-def test_a_run_times_every_pass_and_writes_what_it_printed(tmp_path, tiny_weights, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "PUBLISHED_SIZE", 32)
-    out = tmp_path / "out.json"
-    benchmark.main(
-        ["--weights", str(tiny_weights), "--size", "32", "--rounds", "1", "--threads", "1", "--json", str(out)]
-    )
+def test_a_short_run_writes_costs_targets_and_what_they_were_measured_on(tmp_path, tiny_weights, monkeypatch, capsys):
+    monkeypatch.setattr(passes, "PUBLISHED_SIZE", 32)
+    (tmp_path / "peer.py").write_text(PEER)
+    out, history = tmp_path / "out.json", tmp_path / "history.jsonl"
+    command = ["--parts", "throughput", "passes", "studies", "--weights", str(tiny_weights), "--size", "32"]
+    command += ["--ct", "32x32x6", "--rounds", "1", "--threads", "1", "--peer", str(tmp_path / "peer.py")]
+    command += ["--json", str(out), "--history", str(history)]
+    benchmark.main(command)
     results = json.loads(out.read_text())
-    assert set(results["milliseconds"]) == {f"{name}, {p}" for name in NAMES for p in ("float32", "bfloat16")}
-    assert all(value > 0 for value in results["milliseconds"].values())
+    assert json.loads(history.read_text()) == results
+    assert {"processor", "cores", "load", "torch", "monai", "numpy", "python"} == set(results["machine"])
     assert results["network"] == "tiny"
+    names = [one["name"] for one in results["targets"]]
+    assert names == [
+        "encode, share of the peak",
+        "decode, share of the peak",
+        "peer peer, 4 supports / ours",
+        "CT, 1 structure, 4 templates",
+        "CT, six structures / one",
+    ]
+    assert all(set(one) == {"name", "value", "target", "least", "met"} for one in results["targets"])
+    assert all(cost["core_95"] >= cost["core"] for cost in results["studies"].values())
+    assert all(value > 0 for value in results["passes"]["milliseconds"].values())
     printed = capsys.readouterr().out
-    assert all(str(row["ratio"]) in printed for row in results["ratios"])
+    assert all(name in printed for name in names)
+    benchmark.main([*command, "--parts", "throughput"])
+    assert "value before" in capsys.readouterr().out
 
 
 def test_designs_are_timed_beside_each_other_and_beside_the_peak(tmp_path, capsys):
@@ -62,6 +60,13 @@ def test_designs_are_timed_beside_each_other_and_beside_the_peak(tmp_path, capsy
     several = {row["design"]: row["gflop"] for row in rows if row["pass"] == "query, 4 templates"}
     assert several["promptseg"] < several["small-v2"] < several["small"] / 2
     assert "gflop_per_second" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", ["512x512", "axbxc", "0x5x5"])
+def test_a_shape_that_is_none_is_refused_with_an_example(shape, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.parse(["--shapes", shape])
+    assert "512x512x78" in capsys.readouterr().err
 
 
 def test_a_corrupt_checkpoint_is_named(tmp_path):

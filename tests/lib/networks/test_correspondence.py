@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lib.imaging.prompts import SEGLAB, Prompt, rasterise
-from lib.networks.correspondence import AFFINITY_CHANNELS, Affinity, Prototypes, support
+from lib.networks.correspondence import AFFINITY_CHANNELS, Affinity, PromptMaps, Prototypes, support
 
 SIZE = 64
 
@@ -17,8 +17,8 @@ def square() -> np.ndarray:
     return mask
 
 
-def maps(prompt: Prompt) -> torch.Tensor:
-    return torch.from_numpy(rasterise(prompt, (SIZE, SIZE), SIZE))[None]
+def maps(prompt: Prompt) -> PromptMaps:
+    return PromptMaps(torch.from_numpy(rasterise(prompt, (SIZE, SIZE), SIZE))[None])
 
 
 def test_a_mask_is_carried_to_where_its_features_went():
@@ -38,16 +38,25 @@ def test_a_mask_is_carried_to_where_its_features_went():
 
 
 def test_support_takes_masks_and_the_outside_of_boxes_for_certain():
-    inside, outside = support(maps(Prompt(mask=square())))
+    inside, outside = support(maps(Prompt(mask=square())).whole)
     assert torch.equal(inside[0, 0].bool(), torch.from_numpy(square()))
     assert torch.equal(outside[0, 0].bool(), torch.from_numpy(~square()))
-    inside, outside = support(maps(Prompt(box=(8, 24, 8, 24))))
+    inside, outside = support(maps(Prompt(box=(8, 24, 8, 24))).whole)
     assert inside.max() == 0.5
     assert torch.equal(outside[0, 0].bool(), torch.from_numpy(~square()))
 
 
 def test_no_prompt_supports_nothing():
-    assert all(not region.any() for region in support(maps(Prompt())))
+    assert all(not region.any() for region in support(maps(Prompt()).whole))
+
+
+def test_maps_are_the_same_at_a_size_whichever_was_asked_for_before():
+    prompt = Prompt(foreground=[(20, 30)], box=(8, 24, 8, 30))
+    halved = maps(prompt)
+    for size in (32, 16, 8):
+        torch.testing.assert_close(halved.at(size), maps(prompt).at(size))
+        torch.testing.assert_close(halved.regions(size), maps(prompt).regions(size))
+    assert halved.at(24).shape == (1, 10, 24, 24)
 
 
 def test_prototypes_are_brighter_where_the_query_looks_like_the_structure():
