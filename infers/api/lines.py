@@ -173,9 +173,10 @@ def in_line(line: Line, endpoint: Callable[..., Any], check: Callable[[], None] 
 
     def checked(**arguments: Any) -> Any:
         check()
-        answer = endpoint(**arguments)
-        check()
-        return answer
+        try:
+            return endpoint(**arguments)
+        finally:  # what failed meanwhile failed for that reason: no label is unknown, and no file is broken
+            check()
 
     hints = typing.get_type_hints(endpoint, include_extras=True)
     request_name = next((name for name, hint in hints.items() if hint is Request), None)  # FastAPI gives only one

@@ -26,7 +26,7 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from infers.disks import CLOSED, is_closed
 from infers.errors import NotFound
 from infers.label_records import AUTOMATIC, FINAL
-from infers.records import plain_record, read_record, write_record
+from infers.records import plain_record, read_record, record_bytes
 from infers.store.presence import Presence
 from lib.imaging.files import set_aside
 from lib.imaging.stamps import stamp_of
@@ -141,8 +141,8 @@ class LockedDatastore(LocalDatastore):
     @contextmanager
     def _exclusive(self, read: bool = True) -> Iterator[None]:
         """Nobody else changes the list meanwhile; begins with what others wrote."""
-        self.check_there()
-        with self._lock, self._process_lock:
+        # Who waits for others looks after that: taking the lock of the folder makes its file
+        with self._lock, self._there(), self._process_lock:
             if read:
                 self._init_from_datastore_file()
                 self._catch_up()
@@ -155,6 +155,11 @@ class LockedDatastore(LocalDatastore):
                         self._init_from_datastore_file()
                         self._catch_up()
                 raise
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        self.check_there()
+        yield
 
     def _catch_up(self) -> None:
         """Take from the files what memory knew and an index that was read instead did not say."""
@@ -211,7 +216,7 @@ class LockedDatastore(LocalDatastore):
             if self.closed:
                 return  # the index is only kept in memory: the files are the truth
             started = time.monotonic()
-            write_record(path, self._datastore.model_dump(exclude={"base_path"}), indent=None)
+            self._presence.write(path, record_bytes(self._datastore.model_dump(exclude={"base_path"}), indent=None))
             self._write_seconds, self._unsaved = time.monotonic() - started, False
             self._config_ts = stamp_of(path)
 

@@ -11,9 +11,13 @@ import hashlib
 import logging
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from infers.disks import CLOSED, check_writable
+from lib.imaging.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,10 @@ def private_state(address: str) -> Path:
 class Presence:
     """A study folder and its state.
 
+    Which folder it is is settled at the start: its mark is read from then on and never written anew, so that no other
+    folder becomes this one. What is looked at and written lies in the folder that was opened and found to be the one,
+    wherever its path leads by then.
+
     Args:
         root: the study folder, which is made where it is missing.
 
@@ -45,46 +53,80 @@ class Presence:
         root.mkdir(parents=True, exist_ok=True)
         self.state = root / STATE_FOLDER
         try:
-            self._make_state()
+            self._mark = _made_state(self.state)
         except OSError as error:
             if error.errno not in CLOSED:
                 raise
             self.state = private_state(str(root.resolve()))
-            self._make_state()
-        self._identity = _identity(root)
+            self._mark = _made_state(self.state)
+        self._keeps_state = self.state.parent == root
+        self._identity = _identity(root.stat())
 
     def check(self) -> None:
         """Raises FileNotFoundError while the folder is away; one that came back is taken again."""
-        if (identity := _identity(self.root)) is None:
-            raise FileNotFoundError(errno.ENOENT, "it is not there any more", str(self.root / STATE_FOLDER))
-        if identity == self._identity:
-            if not self.state.is_dir():
-                self._make_state()  # somebody tidied up
-            return
-        if not self._is_marked():
-            raise FileNotFoundError(errno.ENOENT, "another folder is in its place", str(self.root / STATE_FOLDER))
-        logger.info("%s is back", self.root)
-        self._identity = identity
+        with self._opened() as folder:
+            if self._keeps_state:
+                self._tidy(folder)
+            else:
+                self.state.mkdir(parents=True, exist_ok=True)
 
-    def _make_state(self) -> None:
-        self.state.mkdir(parents=True, exist_ok=True)
-        check_writable(self.state)
-        mark = self.state / MARK
-        if not mark.exists():
-            mark.write_text(uuid.uuid4().hex)
-        self._mark = mark.read_text()
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace a file below the study folder, as `write_atomically`. Raises OSError."""
+        with self._opened() as folder:
+            try:
+                write_atomically(path.relative_to(self.root), data, folder)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
-    def _is_marked(self) -> bool:
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """Descriptor of the folder, held for a moment only: a file system with an open folder cannot be unmounted."""
         try:
-            there = self.root / STATE_FOLDER / MARK
-            return there.read_text() == self._mark if self.state.parent == self.root else any(self.root.iterdir())
+            folder = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            reason = f"it is not there any more: {error.strerror}"
+            raise FileNotFoundError(errno.ENOENT, reason, str(self.root / STATE_FOLDER)) from error
+        try:
+            if (identity := _identity(os.fstat(folder))) != self._identity:
+                if not self._is_marked(folder):
+                    reason = "another folder is in its place"
+                    raise FileNotFoundError(errno.ENOENT, reason, str(self.root / STATE_FOLDER))
+                logger.info("%s is back", self.root)
+                self._identity = identity
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _is_marked(self, folder: int) -> bool:
+        try:
+            return (
+                _read(f"{STATE_FOLDER}/{MARK}", folder) == self._mark if self._keeps_state else bool(os.listdir(folder))
+            )
         except OSError:
             return False
 
+    def _tidy(self, folder: int) -> None:
+        """Where somebody tidied up, what is remembered begins anew, in the same folder under the same mark."""
+        try:
+            os.stat(STATE_FOLDER, dir_fd=folder)
+        except FileNotFoundError:
+            write_atomically(Path(STATE_FOLDER) / MARK, self._mark.encode(), folder)
 
-def _identity(folder: Path) -> tuple[int, int] | None:
-    try:
-        stat = folder.stat()
-    except OSError:
-        return None
+
+def _made_state(state: Path) -> str:
+    """The mark in a state folder; both are made where they are missing."""
+    state.mkdir(parents=True, exist_ok=True)
+    check_writable(state)
+    mark = state / MARK
+    if not mark.exists():
+        write_atomically(mark, uuid.uuid4().hex.encode())
+    return mark.read_text()
+
+
+def _read(path: str, folder: int) -> str:
+    with open(path, opener=partial(os.open, dir_fd=folder)) as file:
+        return file.read()
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
     return (stat.st_dev, stat.st_ino)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infers.records import RecordError, read_record, write_record
+from infers.records import RecordError, read_record, record_bytes
 from lib.imaging.stamps import Stamp, stamp_of
 
 logger = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ def checksum(path: Path) -> str:
     return known[1]
 
 
-def write_sidecar(path: Path, label: bytes, info: dict[str, Any]) -> None:
-    """Record `info` about the label bytes that will be written next."""
+def write_sidecar(path: Path, label: bytes, info: dict[str, Any], write: Callable[[Path, bytes], None]) -> None:
+    """Record `info`, by `write`, about the label bytes that will be written next."""
     entry = {"sha256": hashlib.sha256(label).hexdigest(), "info": info}
     former = [old for old in _records(path) if old["sha256"] != entry["sha256"]]
     records = [entry, *former[:1]]
-    write_record(path, {"records": records})
+    write(path, record_bytes({"records": records}))
 
 
 def _warn(path: Path, reason: str) -> None:

@@ -8,11 +8,13 @@ import logging
 import os
 import re
 import socket
+import stat
 import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,31 +28,57 @@ A_DAY = 86_400.0  # seconds
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{32}\.tmp")
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
+def write_atomically(path: str | Path, data: bytes, within: int | None = None) -> None:
     """Replace `path` by `data`: whoever reads it meanwhile, or after a crash, sees the old bytes or the new ones.
 
     The temporary file lies beside the target (a rename is atomic only within one file system), and its name ends in
     `.tmp` so that a study list watched by its suffixes never takes it for a label. It tells whose it is, so that a
     later start can sweep away what a killed process left (`sweep`), and is short, so that any name has room for it.
+
+    Args:
+        path: the file; folders that are missing on the way to it are made.
+        data: what it holds then.
+        within: descriptor of the open folder that `path` is relative to, whatever is at that folder's place by now.
+
+    Raises:
+        OSError: the file is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent, within)
     temporary = path.with_name(f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=partial(os.open, mode=0o666, dir_fd=within)) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_names(path.parent)
+        os.replace(temporary, path, src_dir_fd=within, dst_dir_fd=within)
+        _flush_names(path.parent, within)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=within)
 
 
-def _flush_names(folder: Path) -> None:
+def _make_folder(folder: Path, within: int | None) -> None:
+    if within is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    for part in (*reversed(folder.parents), folder):
+        if not _is_folder(part, within):
+            with suppress(FileExistsError):  # another process was first
+                os.mkdir(part, dir_fd=within)
+
+
+def _is_folder(path: Path, within: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(path, dir_fd=within).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _flush_names(folder: Path, within: int | None) -> None:
     """A new name is on the disk when its folder is. Some network file systems refuse that, and keep names at once."""
     with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(folder, os.O_RDONLY, dir_fd=within)
         try:
             os.fsync(handle)
         finally:

@@ -29,7 +29,7 @@ from scripts.servers.processes import Launch
 SAVERS = 2
 HERE, AWAY = 2.0, 3.0  # seconds for which the share is there and away
 BACK = 150.0  # seconds within which all must go on
-MEGABYTES = 64
+MEGABYTES = 256  # health warns below 64 that are free
 
 
 class Share(Protocol):

@@ -1,6 +1,7 @@
 """Who waits for what, and who is sent away: lines as the server's event loop runs them."""
 
 import asyncio
+import errno
 import threading
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from fastapi import Depends, FastAPI, Request
 
 from infers.api.lines import Line, Lines, in_line
 from infers.api.routes import _answer
-from infers.errors import Busy, ClientGone
+from infers.errors import Busy, ClientError, ClientGone
 from infers.serving.clients import client_control
 
 
@@ -194,6 +195,27 @@ def test_an_endpoint_in_line_keeps_its_parameters_and_runs_in_a_thread():
     call, sent = answered(server(Line(1, 1, 1), endpoint))
     asyncio.run(call)
     assert (sent[0]["status"], sent[1]["body"]) == (200, b'{"number":2,"role":"GETGET","loop":false}')
+
+
+def test_what_fails_while_the_study_folder_goes_away_is_answered_with_that_and_not_with_what_it_did_not_find():
+    away = threading.Event()
+
+    def check():
+        if away.is_set():
+            raise FileNotFoundError(errno.ENOENT, "another folder is in its place", "/studies/.oneprompt")
+
+    def endpoint(number: int) -> None:
+        away.set()
+        raise ClientError("no such image", 404)
+
+    app = FastAPI()
+    app.add_api_route("/x", in_line(Line(1, 1, 1), endpoint, check))
+    for kind in (ClientError, OSError):
+        app.add_exception_handler(kind, _answer)
+    call, sent = answered(app)
+    asyncio.run(call)
+    assert sent[0]["status"] == 503
+    assert b"/studies cannot be reached (another folder is in its place)" in sent[1]["body"]
 
 
 def test_work_ends_where_its_client_hung_up(monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-import infers.records
+import infers.store.presence
 from infers.board.board import Board
 from infers.errors import NotFound
 from infers.jobs.propagation import Propagation
@@ -209,11 +209,11 @@ def test_a_torn_mask_that_passes_for_somebody_elses_can_be_made_again(office, te
 def test_decisions_on_many_studies_are_written_together(office, monkeypatch):
     written = []
 
-    def counted(path, data):
+    def counted(path, data, within=None):
         written.extend([path.name] if path.suffix == ".json" and "labels" not in path.parts else [])
-        write_atomically(path, data)
+        write_atomically(path, data, within)
 
-    monkeypatch.setattr(infers.records, "write_atomically", counted)
+    monkeypatch.setattr(infers.store.presence, "write_atomically", counted)
     ids = ["s1", "s2", "s3", "s4"]
     for decide in (
         lambda: office.decisions.reject(ids, "Ada", {}),

@@ -7,6 +7,7 @@ import pytest
 
 from infers.label_records import FINAL
 from infers.store.datastore import StudyStore
+from infers.store.presence import MARK, STATE_FOLDER
 from tests.samples import organ_volume, write_nifti
 
 
@@ -73,11 +74,62 @@ def test_a_share_that_comes_back_as_another_folder_is_known_by_its_mark(folder):
     assert store.get_labeled_images() == ["s0"]
 
 
-def test_what_the_app_remembers_is_made_anew_where_somebody_tidied_it_up(folder):
+def test_what_the_app_remembers_is_made_anew_where_somebody_tidied_it_up_and_the_folder_stays_the_same(folder):
     store = StudyStore(str(folder))
+    mark = (store.state / MARK).read_text()
     shutil.rmtree(store.state)
     save(store)
-    assert store.state.is_dir()
+    assert (store.state / MARK).read_text() == mark
+
+
+class Share:
+    """A study folder that is replaced by an empty one, and comes back."""
+
+    def __init__(self, folder):
+        self.folder, self.away = folder, folder.with_name("away")
+
+    def go(self):
+        if not self.away.exists():
+            self.folder.rename(self.away)
+            self.folder.mkdir()
+
+    def come(self):
+        self.folder.rmdir()  # fails where anything was written into it
+        self.away.rename(self.folder)
+
+
+@pytest.mark.parametrize("moment", ["mkdir", "fsync", "replace"])
+def test_an_empty_folder_that_takes_its_place_during_a_save_is_neither_written_nor_taken(folder, monkeypatch, moment):
+    store, share = StudyStore(str(folder)), Share(folder)
+    (folder / "labels" / FINAL).rmdir()  # which the save makes anew
+    real = getattr(os, moment)
+
+    def late(*args, **options):
+        if moment == "fsync" or any(option.endswith("dir_fd") for option in options):  # not of the lock's folder
+            share.go()
+        return real(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, moment, late)
+        with pytest.raises(FileNotFoundError, match="another folder"):
+            save(store)
+    for act in (store.check_there, store.refresh, lambda: save(store)):
+        with pytest.raises(FileNotFoundError, match="another folder"):
+            act()
+    share.come()
+    save(store)
+    store.refresh()
+    assert (store.list_images(), store.get_labeled_images()) == (["s0", "s1"], ["s0"])
+
+
+def test_a_folder_whose_state_is_gone_too_when_another_takes_its_place_is_not_the_other(folder):
+    store, share = StudyStore(str(folder)), Share(folder)
+    shutil.rmtree(store.state)
+    share.go()
+    (folder / STATE_FOLDER).mkdir()  # by whoever wrote something at the moment at which it went
+    with pytest.raises(FileNotFoundError, match="another folder"):
+        store.check_there()
+    assert not list((folder / STATE_FOLDER).iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_served_and_keeps_no_label(closed):

@@ -1,6 +1,7 @@
 import pytest
 
 from infers.store.sidecars import checksum, read_sidecar, write_sidecar
+from lib.imaging.files import write_atomically
 
 
 @pytest.fixture
@@ -10,16 +11,16 @@ def files(tmp_path):
 
 def test_what_was_said_comes_back_for_the_same_bytes(files):
     sidecar, label = files
-    write_sidecar(sidecar, b"one", {"who": "ann"})
+    write_sidecar(sidecar, b"one", {"who": "ann"}, write_atomically)
     label.write_bytes(b"one")
     assert read_sidecar(sidecar, label) == {"who": "ann"}
 
 
 def test_a_crash_between_record_and_label_leaves_the_old_record_valid(files):
     sidecar, label = files
-    write_sidecar(sidecar, b"one", {"who": "ann"})
+    write_sidecar(sidecar, b"one", {"who": "ann"}, write_atomically)
     label.write_bytes(b"one")
-    write_sidecar(sidecar, b"two", {"who": "bob"})  # and the power goes before the label is written
+    write_sidecar(sidecar, b"two", {"who": "bob"}, write_atomically)  # and the power goes before the label is written
     assert read_sidecar(sidecar, label) == {"who": "ann"}
     label.write_bytes(b"two")
     assert read_sidecar(sidecar, label) == {"who": "bob"}
@@ -28,7 +29,10 @@ def test_a_crash_between_record_and_label_leaves_the_old_record_valid(files):
 def test_of_an_unknown_label_only_names_are_believed(files):
     sidecar, label = files
     write_sidecar(
-        sidecar, b"one", {"who": "ann", "label_info": [{"name": "organ", "idx": 1}], "structures": {"organ": 1}}
+        sidecar,
+        b"one",
+        {"who": "ann", "label_info": [{"name": "organ", "idx": 1}], "structures": {"organ": 1}},
+        write_atomically,
     )
     label.write_bytes(b"edited by hand")
     assert read_sidecar(sidecar, label) == {"label_info": [{"name": "organ", "idx": 1}]}

@@ -180,7 +180,7 @@ def test_what_could_not_be_written_is_not_remembered_either(folder, monkeypatch)
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("infers.records.write_atomically", full)
+    monkeypatch.setattr("infers.store.presence.write_atomically", full)
     with pytest.raises(OSError, match="No space"):
         store.update_image_info("s0", {"seen": True})
     monkeypatch.undo()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 KILLED = """
 import os, sys
 import lib.imaging.files
-os.replace = lambda *_: os._exit(9)  # the power goes before the file has its name
+os.replace = lambda *_, **__: os._exit(9)  # the power goes before the file has its name
 lib.imaging.files.write_atomically(sys.argv[1], b"content")
 """
 
@@ -103,9 +103,9 @@ def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_it_is_said(tm
         order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "bytes")
         fsync(handle)
 
-    def noted_replace(*paths):
+    def noted_replace(*paths, **folders):
         order.append("name")
-        replace(*paths)
+        replace(*paths, **folders)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
