@@ -19,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +158,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=Settings.queries, help="images asked for each structure")
     parser.add_argument("--volumes", type=int, default=Settings.volume_queries, help="volumes asked in a 3-D data set")
     parser.add_argument("--templates", type=int, default=Settings.singles, help="single templates")
-    parser.add_argument("--together", type=int, default=16, help="no more templates than these answer together")
     parser.add_argument(
-        "--several", type=int, nargs="+", metavar="K", help="how many templates answer together, in place of 4 and 16"
+        "--several",
+        type=int,
+        nargs="*",
+        default=[count for count, _ in Settings.several],
+        metavar="K",
+        help="how many templates answer together (4 and 16); none after it leaves such groups out",
     )
     parser.add_argument("--clicks", type=int, default=Settings.clicks, help="clicks after which the clicker gives up")
     parser.add_argument(
@@ -177,30 +181,22 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--fresh", action="store_true", help="use nothing that earlier runs finished")
     options = parser.parse_args(arguments)
-    for name in ("queries", "volumes", "templates", "together", "clicks", "threads"):
+    for name in ("queries", "volumes", "templates", "clicks", "threads"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be 1 or more, got {getattr(options, name)}")
     if any(name.startswith(PROMPT_SEG) for name in options.methods) and not options.promptseg:
         parser.error("the method PromptSeg needs --promptseg FILE, of scripts.pretrain --network promptseg")
-    if wrong := [count for count in options.several or () if count < 2]:
+    if wrong := [count for count in options.several if count < 2]:
         parser.error(f"--several must be 2 or more, got {wrong[0]}: --templates is about single ones")
     return options
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """How much is asked; of up to four templates four groups, of more one."""
-    several, of_volumes = (
-        tuple(group for group in groups if group[0] <= options.together)
-        for groups in (Settings.several, Settings.volume_several)
-    )
-    settings = Settings(
-        options.queries, options.volumes, options.templates, several, of_volumes, options.clicks, options.seed
-    )
-    if not options.several:
-        return settings
     several = tuple((count, 4 if count <= 4 else 1) for count in options.several)
-    return replace(
-        settings, several=several, volume_several=tuple((count, min(groups, 2)) for count, groups in several)
+    of_volumes = tuple((count, min(groups, 2)) for count, groups in several)
+    return Settings(
+        options.queries, options.volumes, options.templates, several, of_volumes, options.clicks, options.seed
     )
 
 

@@ -107,7 +107,7 @@ def test_only_the_prompts_that_were_wanted_are_asked(data, tmp_path, tiny_weight
 def test_large_groups_of_templates_can_be_left_out(data, tmp_path, tiny_weights):
     options = ("--methods", "copy", "--prompts", "seglab")
     everything = run(data / "squares", tmp_path / "all.json", tiny_weights, *options)["rows"]
-    singles = run(data / "squares", tmp_path / "singles.json", tiny_weights, *options, "--together", "1")["rows"]
+    singles = run(data / "squares", tmp_path / "singles.json", tiny_weights, *options, "--several")["rows"]
     assert {row["templates"] for row in everything} > {1}
     assert singles == [row for row in everything if row["templates"] == 1]
 
