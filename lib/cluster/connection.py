@@ -27,7 +27,9 @@ class ClusterError(RuntimeError):
 def load_ray() -> Any:
     """The module `ray`. Raises ClusterError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a hospital's archive leaves it
-    if _has_token():  # by itself Ray shows it to a head on this machine, and not through ray://
+    # By itself Ray shows its token to a head on this machine, and not through ray://. A Ray that is loaded has decided
+    # already: only the processes that it starts would ask for the token then.
+    if _has_token() and "ray" not in sys.modules:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         return importlib.import_module("ray")

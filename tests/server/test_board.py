@@ -248,7 +248,7 @@ def board(browser: Chrome, server: Server) -> Iterator[Board]:
 
 @needs_browser
 def test_the_list_shows_every_study_with_its_picture_and_hostile_names_as_text(board: Board) -> None:
-    assert len(board.cards()) == COUNT
+    board.wait(lambda: len(board.cards()) == COUNT)
     assert board.cards()[-1] == "s00"
     board.wait(lambda: len(board.all(".card img[src^='blob:']")) == COUNT)
     name = board.card(HOSTILE).find_element(By.CSS_SELECTOR, ".name span")
