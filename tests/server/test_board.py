@@ -197,9 +197,9 @@ class Board:
     def __init__(self, browser: Chrome, server: Server) -> None:
         self.browser, self.address = browser, f"http://127.0.0.1:{server.port}/oneprompt/"
 
-    def open(self, query: str = "") -> None:
+    def open(self, query: str = "", shows: str = ".card") -> None:
         self.browser.get(self.address + query)
-        self.wait(lambda: self.cards() or self.all(".error, .empty"))
+        self.one(shows)
 
     def all(self, selector: str) -> list[Any]:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
@@ -298,7 +298,7 @@ def test_a_link_to_a_study_opens_it_large_and_a_wrong_one_says_so(board: Board) 
     assert board.wait(lambda: board.one("#large[open] h2").text).startswith("s07")
     board.press(Keys.ESCAPE)
     board.wait(lambda: not board.all("#large[open]"))
-    board.open("?study=gone")
+    board.open("?study=gone", shows="[role=alert]")
     assert "no study 'gone'" in board.wait(lambda: board.one("[role=alert]").text)
 
 
