@@ -9,8 +9,8 @@ Runs that share nothing but their start use several cores better than processes 
 
 Stages raise the resolution: `64x8:4000,128x4:20000` is 4,000 steps of 8 episodes at 64 px, then 20,000 of 4 at 128.
 `--network promptseg` trains PromptSeg in place of One-Prompt. Its `--start` may be its own weights, or those of
-One-Prompt in the patch design (`--config small-v2`), whose encoders and mask decoder it takes over; with
-`--freeze-encoder` the image encoder stays as it is, so that one encoding of a query serves both networks.
+One-Prompt, whose image encoder and dense correspondence it takes over (of `small-v2` its prompt encoder and mask
+decoder too); with `--freeze-encoder` the image encoder stays as it is, so that one encoding of a query serves both.
 
 Where the data cannot lie on the machine that trains, `--pack FILE.npz` puts it into one file and `--data FILE.npz`
 reads it. `--workers` processes draw the episodes ahead of the steps, the same ones as without them; `--minutes` ends a

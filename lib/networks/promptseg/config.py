@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lib.networks.config import NetworkConfig
+from lib.networks.config import FINEST_LEVEL, NetworkConfig
 
 LEVEL = 3  # tokens lie at stride 8
 
@@ -18,8 +18,8 @@ class PromptSegConfig:
 
     Attributes:
         name: short name that appears in every mask's provenance.
-        encoder: image encoder, prompt encoder and mask decoder are those of One-Prompt's patch design, so that its
-            weights can be the start, and one encoding of an image can serve both networks.
+        encoder: the One-Prompt whose image encoder this is, so that its weights can be the start, and one encoding of
+            an image can serve both networks. Of the pyramid design, features from stride 2 on are read.
         depth: Transformer blocks in which the query reads the prompts.
         head_channels: channels of one attention head.
         task_tokens: stochastic tokens that describe the task.
@@ -40,14 +40,30 @@ class PromptSegConfig:
     bottleneck: bool = True
 
     def __post_init__(self) -> None:
-        if self.encoder.design != "patch":
-            raise ValueError(f"a PromptSeg's encoder must be of the patch design, got {self.encoder.design!r}")
         if min(self.depth, self.task_tokens, self.task_channels, self.most_templates) < 1:
             raise ValueError(f"depth, task tokens and channels, and templates must be 1 or more, got {self}")
         if round(self.prompt_tokens**0.5) ** 2 != self.prompt_tokens:
             raise ValueError(f"prompt_tokens must be a square number, got {self.prompt_tokens}")
         if self.channels % self.head_channels:
             raise ValueError(f"{self.channels} channels must be a multiple of head_channels, got {self.head_channels}")
+
+    @property
+    def parts(self) -> NetworkConfig:
+        """Sizes of the prompt encoder, the dense correspondence and the mask decoder: the patch design's.
+
+        Of an encoder of the pyramid design those that fit its channels from stride 2 on.
+        """
+        if self.encoder.design == "patch":
+            return self.encoder
+        patch = NetworkConfig.small_v2()
+        return dataclasses.replace(
+            self.encoder,
+            design="patch",
+            channels=self.encoder.channels[FINEST_LEVEL["patch"] :],
+            blocks=patch.blocks,
+            prompt_channels=patch.prompt_channels,
+            decoder_channels=patch.decoder_channels,
+        )
 
     @property
     def channels(self) -> int:

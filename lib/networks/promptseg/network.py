@@ -20,6 +20,7 @@ from lib.imaging.prompts import MAP_CHANNELS, SLOTS
 from lib.networks.blocks import ResidualBlock, attend, coordinates, pool_to, upsample
 from lib.networks.contract import Features
 from lib.networks.correspondence import AFFINITY_CHANNELS
+from lib.networks.image_encoder import ImageEncoder
 from lib.networks.patch import PatchEncoder, PatchMaskDecoder, PatchPromptEncoder, Support, map_pyramid, support_level
 from lib.networks.patch.blocks import Attention, FeedForward, TokenNorm, dense, expand_first, flat, grid_side
 from lib.networks.patch.former import PatchAffinity
@@ -73,22 +74,23 @@ class PromptSeg(nn.Module):
     def __init__(self, config: PromptSegConfig) -> None:
         super().__init__()
         self.config = config
-        encoder, channels = config.encoder, config.channels
-        heads, finest = channels // config.head_channels, encoder.level_channels(FINEST)
-        self.image_encoder = PatchEncoder(encoder)
-        self.prompt_encoder = PatchPromptEncoder(encoder, LEVELS)
+        parts, channels = config.parts, config.channels
+        heads, finest = channels // config.head_channels, parts.level_channels(FINEST)
+        pyramid = config.encoder.design == "pyramid"
+        self.image_encoder: nn.Module = ImageEncoder(config.encoder) if pyramid else PatchEncoder(parts)
+        self.prompt_encoder = PatchPromptEncoder(parts, LEVELS)
         self.position = nn.Linear(2, channels)
-        self.from_context = nn.Linear(encoder.level_channels(LEVEL + 1), channels)
+        self.from_context = nn.Linear(parts.level_channels(LEVEL + 1), channels)
         self.prompt_block = Attention(channels, heads)
         self.prompt_feed_forward = FeedForward(channels)
         self.bottleneck = Bottleneck(config)
-        widths = [encoder.level_channels(level) for level in LEVELS]
-        self.affinities = nn.ModuleList(PatchAffinity(width, encoder.correspondence_channels) for width in widths)
+        widths = [parts.level_channels(level) for level in LEVELS]
+        self.affinities = nn.ModuleList(PatchAffinity(width, parts.correspondence_channels) for width in widths)
         self.read_affinities = nn.ModuleList(nn.Conv2d(AFFINITY_CHANNELS, width, 3, padding=1) for width in widths)
         self.blocks = nn.ModuleList(_Block(channels, heads) for _ in range(config.depth))
         self.to_finest = nn.Linear(channels, finest)
         self.neighbours = ResidualBlock(finest)
-        self.mask_decoder = PatchMaskDecoder(encoder)
+        self.mask_decoder = PatchMaskDecoder(parts)
 
     def encode(self, images: Tensor) -> Features:
         """Normalised grey images (B, 1, S, S), S a multiple of the stride, to features fine to coarse."""
@@ -96,7 +98,7 @@ class PromptSeg(nn.Module):
             raise ValueError(f"images must be (B, 1, S, S), got {tuple(images.shape)}")
         if images.shape[-1] % self.config.stride:
             raise ValueError(f"image side must be a multiple of {self.config.stride}, got {images.shape[-1]}")
-        features: Features = self.image_encoder(images)
+        features: Features = self.image_encoder(images.contiguous(memory_format=torch.channels_last))
         return features
 
     def remember(self, templates: Features, maps: Tensor) -> Memory:
@@ -116,7 +118,7 @@ class PromptSeg(nn.Module):
                 f"{count}: choose the ones most like the query"
             )
         batch = max(len(templates[0]), len(maps))
-        templates = tuple(expand_first(level, batch) for level in templates)
+        templates = tuple(expand_first(level, batch) for level in self._read_levels(templates))
         maps = expand_first(maps, batch).flatten(0, 1).to(templates[0].dtype)
         embeddings, pyramid = self.prompt_encoder(maps), map_pyramid(maps)
         tokens = self._prompt_tokens(templates, embeddings[LEVEL]).unflatten(0, (batch, count))
@@ -150,13 +152,13 @@ class PromptSeg(nn.Module):
             Logits (B, 1, S, S), float32.
         """
         batch = max(len(query[0]), len(memory.bias))
-        query = tuple(expand_first(level, batch) for level in query)
+        query = tuple(expand_first(level, batch) for level in self._read_levels(query))
         side = 2 * query[0].shape[-1]
         if query_prompts is None:
             query_prompts = query[0].new_zeros(1, SLOTS, len(MAP_CHANNELS), side, side)
         query_prompts = query_prompts.to(query[0].dtype)
         own = self.prompt_encoder(query_prompts)
-        place = self.config.encoder.place_of
+        place = self.config.parts.place_of
         coarse = query[place(LEVEL)]
         tokens = self._tokens(coarse, query[place(LEVEL + 1)]) + own[LEVEL][0] + own[LEVEL][1]
         tokens = tokens + self._matches(0, coarse, memory)
@@ -180,6 +182,10 @@ class PromptSeg(nn.Module):
         """See `lib.networks.contract.WeighingModel`."""
         return self.remember(template, template_prompts).weights
 
+    def _read_levels(self, features: Features) -> Features:
+        """Those from stride 2 on."""
+        return features[-len(self.config.parts.channels) :]
+
     def _tokens(self, features: Tensor, context: Tensor) -> Tensor:
         """Features at strides 8 and 16 to tokens (B, N, C) at stride 8."""
         size = features.shape[-1]
@@ -188,7 +194,7 @@ class PromptSeg(nn.Module):
 
     def _prompt_tokens(self, templates: Features, embeddings: tuple[Tensor, Tensor]) -> Tensor:
         """(B * K, M, C): each prompt's tokens, which have read each other but no other prompt's."""
-        place = self.config.encoder.place_of
+        place = self.config.parts.place_of
         features, context = (templates[place(level)].flatten(0, 1) for level in (LEVEL, LEVEL + 1))
         tokens = dense(self._tokens(features, context) + embeddings[0] + embeddings[1])
         tokens = flat(pool_to(tokens, grid_side(tokens.shape[-1], self.config.prompt_tokens)))
@@ -203,11 +209,11 @@ class PromptSeg(nn.Module):
         relative: Tensor,
     ) -> Support:
         """One level's keys for the dense correspondence; a prompt's keys are preferred by its weight."""
-        encoder = self.config.encoder
-        most, split = encoder.support_grid(level)
+        parts = self.config.parts
+        most, split = parts.support_grid(level)
         if not split:  # at stride 8 as many keys as the query reads tokens of a prompt
             most = self.config.prompt_tokens
-        support = support_level(templates[encoder.place_of(level)], embeddings[level], pyramid[level], most, split)
+        support = support_level(templates[parts.place_of(level)], embeddings[level], pyramid[level], most, split)
         return replace(support, log_weights=support.log_weights + relative[..., None].to(support.log_weights.dtype))
 
     def _matches(self, number: int, query: Tensor, memory: Memory) -> Tensor:
