@@ -193,9 +193,9 @@ def test_promptseg_begins_from_one_prompt_and_goes_on_from_itself(tmp_path):
 
 
 def test_promptseg_refuses_a_start_with_other_parts_and_ablations_of_other_networks(tmp_path, capsys):
-    run(tmp_path / "small", "32x1:1")
+    run(tmp_path / "small", "32x1:1", "--without", "dense_correspondence")
     start = ["--network", "promptseg", "--start", str(tmp_path / "small" / "ema.safetensors")]
-    with pytest.raises(SystemExit, match="patch design"):
+    with pytest.raises(SystemExit, match="with dense correspondence"):
         pretrain.main(["--run", str(tmp_path / "run"), "--stages", "32x1:1", *start])
     with pytest.raises(SystemExit):
         pretrain.parse(["--run", "x", "--network", "promptseg", "--without", "prompt_parser"])

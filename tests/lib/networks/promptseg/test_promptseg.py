@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from lib.imaging.prompts import Prompt, rasterise
-from lib.networks.config import NetworkConfig
 from lib.networks.promptseg import PromptSeg, PromptSegConfig
 
 SIZE = 64
@@ -163,8 +162,3 @@ def test_a_configuration_survives_json():
     assert PromptSegConfig.from_dict(config.as_dict()) == config
     with pytest.raises(ValueError, match="unknown"):
         PromptSegConfig.from_dict({**config.as_dict(), "beta": 1})
-
-
-def test_another_design_of_the_encoder_is_refused():
-    with pytest.raises(ValueError, match="patch design"):
-        PromptSegConfig(encoder=NetworkConfig.small())
