@@ -71,6 +71,7 @@ from lib.finetuning.versions import FOLDER, Versions
 from lib.imaging import sizes
 from lib.imaging.image_cache import ImageCache
 from lib.inference.control import Control
+from lib.inference.feature_cache import FeatureCache
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
 from lib.segmenters.contract import Segmenter
 from lib.segmenters.list_unet import ListUNetSegmenter
@@ -107,15 +108,14 @@ class Assembly:
         self.changes, self.lock = Changes(), PriorityLock()  # and whose turn it is at the network
         self.memory = Memory.of(self.config.memory)
         self.image_cache = ImageCache(self.memory.images)
-        features, answers = self.memory.features, self.memory.answers
-        settings = SegmenterSettings(
-            templates_per_query=self.config.templates, cache_bytes=features, kept_bytes=answers
-        )
+        room, answers = self.memory.features, self.memory.answers
+        settings = SegmenterSettings(templates_per_query=self.config.templates, cache_bytes=room, kept_bytes=answers)
+        features = FeatureCache(room)  # of all networks here: those with one image encoder share encoded slices
         self.model = ServedModel(
             self.config.weights or SHIPPED_WEIGHTS,
             self.models / PUBLISHED,
             self.config.device,
-            partial(SliceSegmenter, settings=settings),
+            partial(SliceSegmenter, settings=settings, cache=features),
         )
         # With the study list, not with the weights that other lists may be served with too
         self.list_unet = ServedListUNet(self.state / LIST_UNET_FOLDER, self.model.device)
@@ -123,7 +123,8 @@ class Assembly:
             self.config.promptseg,
             lambda: self.model.segmenter,
             self.model.device,
-            replace(settings, cache_bytes=features // 4, kept_bytes=0),
+            replace(settings, kept_bytes=0),
+            features,
         )
         self.uniseg = ServedUniSeg(self.state / UNISEG_FOLDER, self.model.device, self.config.uniseg)
 

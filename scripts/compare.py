@@ -2,8 +2,8 @@
 
 Every option answers the same pairs of templates and queries through the segmenter, as it is served; the table gives
 its mean Dice, the paired difference to the option that it is an alternative to with a 95 % bootstrap interval, and how
-many times longer it computes. The defaults of `SegmenterSettings` follow from these tables in docs/experiments.md.
-Choose on `dev`, never on `eval`.
+many times longer it computes. With `--promptseg FILE` the options are PromptSeg's. The defaults of `SegmenterSettings`
+follow from these tables in docs/experiments.md. Choose on `dev`, never on `eval`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from lib.inference.templates import study_descriptor
 from lib.learning.datasets import DatasetError
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
+from lib.networks.promptseg import PromptSeg
 from lib.segmenters.settings import SegmenterSettings
 from scripts.evaluate import open_folders
 from scripts.measure.evaluation.cases import Case, CaseFolder
 from scripts.measure.evaluation.methods import TemplateQuestion
 from scripts.measure.evaluation.plan import Settings, Task, tasks_of
 from scripts.measure.evaluation.report import table
-from scripts.measure.evaluation.segmenters import one_prompt
+from scripts.measure.evaluation.segmenters import one_prompt, prompt_seg
 from scripts.measure.evaluation.statistics import interval, mean_over_datasets, resampled_means
 from scripts.measure.evaluation.store import FinishedRows, Record, source_fingerprint
 
@@ -79,6 +80,7 @@ def options() -> list[Option]:
         Option("network's size alone", "as served", replace(AS_SERVED, finer=1), dims=(2,)),
         Option("cut at one half", "as served", replace(AS_SERVED, least_probability=0.5)),
         Option("4 templates", "as served", templates=4),
+        Option("4 templates, network's size alone", "4 templates", replace(AS_SERVED, finer=1), templates=4, dims=(2,)),
         Option("8 templates", "as served", templates=OF_EIGHT),
         Option("nearest of 8", "as served", templates=OF_EIGHT, nearest=1),
         Option("4 nearest of 8", "4 templates", templates=OF_EIGHT, nearest=4),
@@ -88,10 +90,14 @@ def options() -> list[Option]:
     return ways
 
 
-def answered(folder: CaseFolder, task: Task, option: Option, network: OnePrompt) -> Iterator[Record]:
-    """Dice and processor seconds of every question of a task that an option answers."""
+def answered(
+    folder: CaseFolder, task: Task, option: Option, network: OnePrompt, promptseg: PromptSeg | None = None
+) -> Iterator[Record]:
+    """Dice and processor seconds of every question of a task that an option answers, by PromptSeg where it is given."""
     names = {value: folder.dataset.labels[value] for value in task.values}
     method = one_prompt(network, settings=option.settings)
+    if promptseg is not None:
+        method = prompt_seg(promptseg, method.segmenter, settings=option.settings)
     for question in (q for q in task.questions if q.wanted == option.templates):
         query = folder.case(question.query)
         templates = _nearest(query, [folder.case(file) for file in question.templates], option.nearest)
@@ -204,6 +210,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--split", help="only data sets of this split")
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
+    parser.add_argument(
+        "--promptseg", type=Path, metavar="FILE", help="compare ways of using these weights of PromptSeg"
+    )
     parser.add_argument("--options", nargs="+", help="by default all", choices=[one.name for one in options()])
     parser.add_argument("--dims", type=int, choices=(2, 3), help="only images, or only volumes")
     parser.add_argument("--queries", type=int, default=6, help="images for each structure")
@@ -219,6 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(chosen.threads)
     try:
         network = load_network(chosen.weights)
+        promptseg = load_network(chosen.promptseg, "cpu", PromptSeg) if chosen.promptseg else None
         folders = open_folders(chosen.data, chosen.split, chosen.dims)
     except (CheckpointError, DatasetError) as error:
         sys.exit(str(error))
@@ -228,18 +238,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ways = [one for one in options() if one.name in (chosen.options or [option.name for option in options()])]
     rows = FinishedRows(chosen.json.with_suffix(".jsonl"))
     source = source_fingerprint(ROOT / "lib", ROOT / "scripts")
+    hashes = [weights_hash(one) for one in (network, promptseg) if one is not None]
     records: list[Record] = []
     for option in ways:
         for folder in (f for f in folders if f.dataset.dims in option.dims):
             for task in tasks_of(folder, settings)[0]:
-                key = repr((source, weights_hash(network), folder.fingerprint, task, option))
-                new_rows = rows.get_or(key, lambda: answered(folder, task, option, network))  # noqa: B023
+                key = repr((source, *hashes, folder.fingerprint, task, option))
+                new_rows = rows.get_or(key, lambda: answered(folder, task, option, network, promptseg))  # noqa: B023
                 records += new_rows
                 mean = np.mean([record["dice"] for record in new_rows])
                 print(f"{option.name}: {folder.name} {task.values} {mean:.1f}", flush=True)
             folder.forget()
     results = compared(records, ways)
-    write_atomically(chosen.json, json.dumps({"weights": weights_hash(network), "rows": results}, indent=1).encode())
+    write_atomically(chosen.json, json.dumps({"weights": hashes[-1], "rows": results}, indent=1).encode())
     print("\n" + report(results))
 
 

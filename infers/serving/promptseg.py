@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from lib.inference.feature_cache import FeatureCache
 from lib.networks.architectures import PROMPTSEG
 from lib.networks.checkpoints import CheckpointError, load_network, read_architecture, weights_hash
 from lib.networks.promptseg import PromptSeg
@@ -21,14 +22,19 @@ class ServedPromptSeg:
     Args:
         file: the weights; None for none.
         prompted: gives what answers prompts.
-        device, settings: see `PromptSegSegmenter`.
+        device, settings, cache: see `PromptSegSegmenter`.
 
     Raises:
         CheckpointError: the file holds no PromptSeg.
     """
 
     def __init__(
-        self, file: Path | None, prompted: Callable[[], Segmenter], device: str, settings: SegmenterSettings
+        self,
+        file: Path | None,
+        prompted: Callable[[], Segmenter],
+        device: str,
+        settings: SegmenterSettings,
+        cache: FeatureCache | None = None,
     ) -> None:
         if file and (known := read_architecture(file)) is not PROMPTSEG:
             raise CheckpointError(
@@ -36,7 +42,7 @@ class ServedPromptSeg:
                 "with the key that they are for"
             )
         self.file = file
-        self._prompted, self._device, self._settings = prompted, device, settings
+        self._prompted, self._device, self._settings, self._cache = prompted, device, settings, cache
         self._making = threading.Lock()
         self._network: PromptSeg | None = None
         self._made: tuple[Segmenter, PromptSegSegmenter] | None = None
@@ -52,6 +58,6 @@ class ServedPromptSeg:
                 if self._network is None:
                     self._network = load_network(self.file, self._device, PromptSeg)
                 estimator = Estimator.valid_for(weights_hash(self._network), self.file)
-                own = PromptSegSegmenter(self._network, prompted, self._device, self._settings, estimator)
+                own = PromptSegSegmenter(self._network, prompted, self._device, self._settings, estimator, self._cache)
                 self._made = (prompted, own)
             return self._made[1]

@@ -1,31 +1,33 @@
-"""The network on slices of volumes: batches, precision, and the cache of what it has encoded.
+"""The network on slices of volumes: batches, precision, and what is kept of what it has computed.
 
 Encoding takes most of the time and depends on the slice alone, so an encoded slice is kept and found again by the
 image's checksum, the stack's axis, the resolution and the slice's index: the second click on an image and the hundredth
-query of a template encode nothing. A cache belongs to one network; other weights have another `SliceNetwork`.
+query of a template encode nothing, and neither does a second network with the same image encoder. A network that reads
+several templates at once remembers them (`RememberingModel`), and that is kept too: the hundredth slice that is
+compared with the same template slices reads what the first one had computed.
 """
 
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+import hashlib
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from typing import cast
 
 import numpy as np
 import torch
-from cachetools import LRUCache
 from torch import Tensor, nn
 
 from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.transforms import normalise, resize_image
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
+from lib.inference.feature_cache import FeatureCache
 from lib.networks.answers import finite
-from lib.networks.contract import Features, SliceModel, WeighingModel
+from lib.networks.checkpoints import encoder_hash, weights_hash
+from lib.networks.contract import Features, RememberingModel, SliceModel, TaskMemory
 
 PRODUCTS = (nn.Conv2d, nn.Linear)
 
@@ -37,7 +39,7 @@ class Question:
     Attributes:
         query: features of the slice to segment, each level (C, h, w).
         template: features of the template slice; the same object in the interactive mode. Of K template slices that
-            answer together (`together`), each level (K, C, h, w).
+            answer together, each level (K, C, h, w).
         template_maps: float32 (2, 5, S, S) prompt maps on the template slice, or (K, 2, 5, S, S).
         query_maps: float32 (2, 5, S, S) on the query slice, None for no prompt.
     """
@@ -47,12 +49,49 @@ class Question:
     template_maps: np.ndarray
     query_maps: np.ndarray | None = None
 
-    @classmethod
-    def together(cls, query: Features, templates: Sequence[Features], maps: Sequence[np.ndarray]) -> Question:
-        """The question to one or more template slices that the network reads in one pass."""
-        if len(templates) == 1:
-            return cls(query, templates[0], maps[0])
-        return cls(query, tuple(_stacked(levels) for levels in zip(*templates, strict=True)), np.stack(maps))
+
+@dataclass(frozen=True, eq=False)
+class TemplateSlice:
+    """A structure as a slice of a template shows it.
+
+    Attributes:
+        stack: the template's slices.
+        index: which of them.
+        features: of that slice, each level (C, h, w).
+        mask: bool (H, W).
+    """
+
+    stack: Stack
+    index: int
+    features: Features
+    mask: np.ndarray
+
+    @cached_property
+    def key(self) -> tuple[str, int, int, str]:
+        """Equal for the same mask on the same slice."""
+        shown = hashlib.sha256(np.packbits(self.mask).tobytes()).hexdigest()
+        return self.stack.image.checksum, self.stack.axis, self.index, shown
+
+
+@dataclass(frozen=True, eq=False)
+class TaskQuestion:
+    """One structure on one slice, asked of template slices that answer together.
+
+    Attributes:
+        query: features of the slice to segment, each level (C, h, w).
+        shown: one or more, at most as many as the network reads in one pass.
+    """
+
+    query: Features
+    shown: Sequence[TemplateSlice]
+
+    def at_once(self, size: int) -> Question:
+        """With the features and maps of the template slices, which are copied for it."""
+        maps = [mask_maps(one.mask, size) for one in self.shown]
+        if len(maps) == 1:
+            return Question(self.query, self.shown[0].features, maps[0])
+        levels = zip(*(one.features for one in self.shown), strict=True)
+        return Question(self.query, tuple(_stacked(each) for each in levels), np.stack(maps))
 
 
 class SliceNetwork:
@@ -62,14 +101,21 @@ class SliceNetwork:
         network: in evaluation mode, on `device`.
         batch_size: slices or questions that pass the network at once.
         precision: float32, bfloat16, or auto for bfloat16 where the hardware computes in it.
-        cache_bytes: room for encoded slices; the least recently used go first.
+        cache_bytes: room for what is kept, without a cache of others.
+        cache: keeps what this network computes beside what others do.
 
     Attributes:
         size: side S of the square that slices are given to the network as, at first the one it was trained for.
     """
 
     def __init__(
-        self, network: SliceModel, device: str, batch_size: int = 8, precision: str = "auto", cache_bytes: int = 2**29
+        self,
+        network: SliceModel,
+        device: str,
+        batch_size: int = 8,
+        precision: str = "auto",
+        cache_bytes: int = 2**29,
+        cache: FeatureCache | None = None,
     ) -> None:
         if precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision must be auto, float32 or bfloat16, got {precision!r}")
@@ -80,7 +126,11 @@ class SliceNetwork:
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and computes_in_bfloat16(self.device))
         self.size = network.config.image_size
         self._answering = _laid_out(network, self.bfloat16)
-        self._cache = _Cache(cache_bytes)
+        self._cache = cache or FeatureCache(cache_bytes)
+        computed = (str(self.device), self.bfloat16)
+        self._encoder = (encoder_hash(network), *computed)
+        self._remembering = self._answering if isinstance(self._answering, RememberingModel) else None
+        self._memories = (weights_hash(network), *computed) if self._remembering else ()
 
     def at(self, size: int) -> SliceNetwork:
         """The same network, asked at another resolution; what either has encoded shares one room."""
@@ -90,7 +140,7 @@ class SliceNetwork:
 
     @property
     def held(self) -> int:
-        """Bytes of encoded slices."""
+        """Bytes that are kept, of all networks with the same cache."""
         return self._cache.held
 
     @property
@@ -104,7 +154,8 @@ class SliceNetwork:
         Raises:
             Cancelled: the control stopped it.
         """
-        keys = {index: (stack.image.checksum, stack.axis, self.size, index) for index in dict.fromkeys(indices)}
+        place = (*self._encoder, stack.image.checksum, stack.axis, self.size)
+        keys: dict[int, Hashable] = {index: (*place, index) for index in dict.fromkeys(indices)}
         encoded = {index: features for index, key in keys.items() if (features := self._cache.get(key)) is not None}
         missing = [index for index in keys if index not in encoded]
         for start in range(0, len(missing), self.batch_size):
@@ -120,7 +171,9 @@ class SliceNetwork:
         batches = [slices[start : start + self.batch_size] for start in range(0, len(slices), self.batch_size)]
         return [features for batch in batches for features in self._encoded(batch)]
 
-    def answers(self, questions: Iterable[Question], control: Control = Control()) -> Iterator[np.ndarray]:
+    def answers(
+        self, questions: Iterable[Question | TaskQuestion], control: Control = Control()
+    ) -> Iterator[np.ndarray]:
         """Logits (S, S), float32, for each question; a batch of questions is taken when its first answer is wanted.
 
         Raises:
@@ -131,17 +184,15 @@ class SliceNetwork:
             control.check()
             yield from self._answer_batch(batch)
 
-    def weights(self, templates: Sequence[tuple[Features, np.ndarray]]) -> np.ndarray:
-        """How much each of some template slices counts, given with its bool mask: (K,), whose sum is 1.
+    def weights(self, shown: Sequence[TemplateSlice]) -> np.ndarray:
+        """How much each of some template slices counts among them: (K,), whose sum is 1.
 
-        Only for networks that say so (`lib.networks.contract.WeighingModel`).
+        Only for networks that remember (`lib.networks.contract.RememberingModel`).
         """
-        template = tuple(
-            torch.stack(levels)[None] for levels in zip(*(features for features, _ in templates), strict=True)
-        )
-        maps = self._stacked_maps([mask_maps(mask, self.size) for _, mask in templates])[None]
+        order = _by_key(shown)
         with torch.inference_mode(), self._autocast():
-            return cast(WeighingModel, self.network).weigh(template, maps)[0].float().cpu().numpy()
+            weights = self._remembered([shown[place] for place in order]).weights[0].float().cpu().numpy()
+        return np.asarray(weights[np.argsort(order)])
 
     def _encoded(self, slices: Sequence[np.ndarray]) -> list[Features]:
         images = np.stack([normalise(resize_image(grey, self.size)) for grey in slices])
@@ -151,14 +202,44 @@ class SliceNetwork:
         # copies, not views that hold the batch
         return [tuple(level[place].clone() for level in levels) for place in range(len(slices))]
 
-    def _answer_batch(self, batch: Sequence[Question]) -> Iterator[np.ndarray]:
-        """Answers in order; questions to as many template slices pass the network together."""
-        counts = [question.template_maps.shape[:-4] for question in batch]
+    def _answer_batch(self, batch: Sequence[Question | TaskQuestion]) -> Iterator[np.ndarray]:
+        """Answers in order; questions to as many template slices, or to the same ones, pass the network together."""
         answers: dict[int, np.ndarray] = {}
-        for count in dict.fromkeys(counts):
-            places = [place for place, own in enumerate(counts) if own == count]
-            answers |= zip(places, self._answer_alike([batch[place] for place in places]), strict=True)
+        at_once: dict[tuple[int, ...], dict[int, Question]] = {}
+        of_tasks: dict[Hashable, dict[int, TaskQuestion]] = {}
+        for place, question in enumerate(batch):
+            if isinstance(question, TaskQuestion) and self._remembering:
+                key = tuple(sorted(one.key for one in question.shown))
+                of_tasks.setdefault(key, {})[place] = question
+            else:
+                own = question.at_once(self.size) if isinstance(question, TaskQuestion) else question
+                at_once.setdefault(own.template_maps.shape[:-4], {})[place] = own
+        for alike in at_once.values():
+            answers |= zip(alike, self._answer_alike(list(alike.values())), strict=True)
+        for same in of_tasks.values():
+            answers |= zip(same, self._answer_task(list(same.values())), strict=True)
         return (answers[place] for place in range(len(batch)))
+
+    def _answer_task(self, batch: Sequence[TaskQuestion]) -> np.ndarray:
+        """(B, S, S) of questions to the same template slices."""
+        assert self._remembering
+        shown = batch[0].shown
+        query = self._stacked([question.query for question in batch])
+        with torch.inference_mode(), self._autocast():
+            logits = self._remembering.read(query, self._remembered([shown[place] for place in _by_key(shown)]))
+        return finite(logits[:, 0].float().cpu().numpy())
+
+    def _remembered(self, shown: Sequence[TemplateSlice]) -> TaskMemory:
+        """What is kept of template slices, in the order of their keys; computed where nothing is."""
+        assert self._remembering
+        key = (*self._memories, self.size, *(one.key for one in shown))
+        memory: TaskMemory | None = self._cache.get(key)
+        if memory is None:
+            maps = self._stacked_maps([mask_maps(one.mask, self.size) for one in shown])[None]
+            levels = zip(*(one.features for one in shown), strict=True)
+            memory = self._remembering.remember(tuple(_stacked(each)[None] for each in levels), maps)
+            self._cache.put(key, memory)
+        return memory
 
     def _answer_alike(self, batch: Sequence[Question]) -> np.ndarray:
         """(B, S, S) of questions to the same number of template slices."""
@@ -212,30 +293,9 @@ def mask_maps(mask: np.ndarray, size: int) -> np.ndarray:
     return rasterise(Prompt(mask=np.asarray(mask, bool)), mask.shape, size)
 
 
-class _Cache:
-    """Encoded slices within a number of bytes; the least recently used go first. Threads may share it."""
-
-    def __init__(self, room: int) -> None:
-        self._entries: LRUCache[tuple[str, int, int, int], Features] = LRUCache(room, getsizeof=size_of)
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, int, int, int]) -> Features | None:
-        with self._lock:
-            features: Features | None = self._entries.get(key)
-            return features
-
-    def put(self, key: tuple[str, int, int, int], features: Features) -> None:
-        with self._lock, suppress(ValueError):  # larger than the whole room: not kept
-            self._entries[key] = features
-
-    @property
-    def held(self) -> int:
-        return int(self._entries.currsize)
-
-
-def size_of(features: Features) -> int:
-    """Bytes of a slice's features."""
-    return sum(level.element_size() * level.numel() for level in features)
+def _by_key(shown: Sequence[TemplateSlice]) -> list[int]:
+    """Places in the order of the keys: templates are preferred in another order for every query."""
+    return sorted(range(len(shown)), key=lambda place: shown[place].key)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from lib.imaging.volumes import Stack
 from lib.inference.control import Control
 from lib.inference.matching import Match
 from lib.inference.probabilities import to_logit, to_probability
-from lib.inference.slice_network import Question, SliceNetwork, mask_maps
+from lib.inference.slice_network import SliceNetwork, TaskQuestion, TemplateSlice
 from lib.networks.contract import Features
 
 ABSENT_LOGIT = -2.0  # what a template slice that does not show the structure says of every pixel
@@ -39,6 +39,10 @@ class Guide:
     match: Match
     shown: np.ndarray
     masks: np.ndarray
+
+    def slice(self, index: int) -> TemplateSlice:
+        """One of those that show the structure."""
+        return TemplateSlice(self.stack, index, self.features[index], self.masks[index])
 
 
 @dataclass
@@ -113,7 +117,7 @@ def vote(
     if tally is not None:
         tally.cast = {query: cast[:, query] for query in queries}
         tally.yes = {query: np.zeros((len(guides), size, size), np.uint8) for query in queries}
-    for done, (one, answer) in enumerate(zip(votes, network.answers(_questions(votes, queries, size)), strict=True)):
+    for done, (one, answer) in enumerate(zip(votes, network.answers(_questions(votes, queries)), strict=True)):
         if done % network.batch_size == 0:
             control.advance(done / len(votes))
         sums[one.query][one.structure] += len(one.slices) * to_probability(answer)
@@ -128,8 +132,9 @@ def shown_around(guides: Sequence[Guide], query: int, count: int) -> list[tuple[
     return [(guide, index) for guide, index in around if guide.shown[index]]
 
 
-def _questions(votes: Sequence[_Vote], queries: Mapping[int, Features], size: int) -> Iterator[Question]:
+def _questions(votes: Sequence[_Vote], queries: Mapping[int, Features]) -> Iterator[TaskQuestion]:
+    slices: dict[tuple[int, int], TemplateSlice] = {}  # one object for each: what names a mask is computed once
     for one in votes:
-        features = [guide.features[index] for guide, index in one.slices]
-        maps = [mask_maps(guide.masks[index], size) for guide, index in one.slices]
-        yield Question.together(queries[one.query], features, maps)
+        for guide, index in one.slices:
+            slices.setdefault((id(guide), index), guide.slice(index))
+        yield TaskQuestion(queries[one.query], [slices[id(guide), index] for guide, index in one.slices])

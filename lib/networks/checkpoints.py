@@ -125,13 +125,23 @@ def weights_hash(network: nn.Module | SliceModel) -> str:
     return hash_of(json.dumps(_config_of(network).as_dict(), sort_keys=True), network)
 
 
-def hash_of(about: str, network: nn.Module | SliceModel) -> str:
-    """12 hexadecimal digits that change with a text and with any weight."""
+def hash_of(about: str, network: nn.Module | SliceModel, kind: torch.dtype = torch.float32) -> str:
+    """12 hexadecimal digits that change with a text and with any weight, in the precision that is given."""
     digest = hashlib.sha256(about.encode())
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().to("cpu", kind).contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def encoder_hash(network: nn.Module | SliceModel) -> str:
+    """12 hexadecimal digits that networks with the same image encoder share, whatever else is in them.
+
+    Weights are compared as 16 bits, since one of the files may have been written so. A network without an image
+    encoder of its own is taken whole.
+    """
+    encoder = getattr(network, "image_encoder", network)
+    return hash_of("image encoder", encoder, torch.float16)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ for every structure, template and click.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -68,8 +68,20 @@ class SliceModel(Protocol):
         """Weights by name, as of any module."""
 
 
-class WeighingModel(SliceModel, Protocol):
-    """One that says how much each of several templates counts."""
+class TaskMemory(Protocol):
+    """What queries of a task read of its templates; a dataclass of tensors."""
 
-    def weigh(self, template: Features, template_prompts: Tensor) -> Tensor:
-        """(B, K) weights, of features (B, K, C, h, w) and maps (B, K, 2, 5, S, S); the sum over K is 1."""
+    @property
+    def weights(self) -> Tensor:
+        """(B, K) how much each template counts; the sum over K is 1."""
+
+
+@runtime_checkable
+class RememberingModel(SliceModel, Protocol):
+    """One whose `decode` is in two: what does not depend on the query is computed once for a task."""
+
+    def remember(self, templates: Features, maps: Tensor) -> TaskMemory:
+        """Of features (B, K, C, h, w) and prompt maps (B, K, 2, 5, S, S) of K templates."""
+
+    def read(self, query: Features, memory: Any, query_prompts: Tensor | None = None) -> Tensor:
+        """Logits (B, 1, S, S) of B queries by the memory of B tasks, or of one for all of them; see `decode`."""

@@ -19,7 +19,8 @@ from cachetools import LRUCache
 from lib.imaging.metrics import pooled_dice
 from lib.imaging.transforms import resize_image, resize_mask
 from lib.imaging.volumes import Stack
-from lib.inference.slice_network import Question, SliceNetwork, mask_maps, size_of
+from lib.inference.feature_cache import size_of
+from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.learning.augmentation import copy_of, moved
 from lib.networks.contract import Features
 from lib.quality.reverse_dice import spread
@@ -93,4 +94,4 @@ class AugmentedViews:
 
 
 def _size(view: AugmentedView) -> int:
-    return min(size_of(view.features) + view.grid.element_size() * view.grid.numel(), ROOM)
+    return min(size_of(view), ROOM)

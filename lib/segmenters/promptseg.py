@@ -15,6 +15,7 @@ import numpy as np
 from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
+from lib.inference.feature_cache import FeatureCache
 from lib.inference.templates import Template
 from lib.inference.voting import shown_around
 from lib.networks.checkpoints import load_network, weights_hash
@@ -39,7 +40,7 @@ class PromptSegSegmenter(SliceSegmenter):
     Args:
         network: on `device` already.
         prompted: answers prompts, on templates and on the image itself.
-        device, settings, estimator: see `SliceSegmenter`.
+        device, settings, estimator, cache: see `SliceSegmenter`.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class PromptSegSegmenter(SliceSegmenter):
         device: str = "cpu",
         settings: SegmenterSettings = SegmenterSettings(),
         estimator: Estimator | None = None,
+        cache: FeatureCache | None = None,
     ) -> None:
-        super().__init__(network, device, settings, estimator, PROMPTSEG_MODEL.name)
+        super().__init__(network, device, settings, estimator, PROMPTSEG_MODEL.name, cache)
         self._prompted = prompted
         self.fingerprint = JOIN.join((self.fingerprint, prompted.fingerprint))
 
@@ -118,7 +120,7 @@ class PromptSegSegmenter(SliceSegmenter):
         shown = shown_around(guides, place, answers.slices_per_query)
         for start in range(0, len(shown), most):
             group = shown[start : start + most]
-            weights = self._network.weights([(guide.features[index], guide.masks[index]) for guide, index in group])
+            weights = self._network.weights([guide.slice(index) for guide, index in group])
             yield np.array([guides.index(guide) for guide, _ in group]), weights
 
 

@@ -24,6 +24,7 @@ from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, PromptError
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
+from lib.inference.feature_cache import FeatureCache
 from lib.inference.interaction import Answer, Interaction
 from lib.inference.probabilities import dice_optimal_threshold
 from lib.inference.slice_network import SliceNetwork
@@ -56,6 +57,7 @@ class SliceSegmenter:
         estimator: weighs what speaks for a mask; by default the shipped one, where it was fitted for these weights:
             without one no quality is predicted.
         name: of the model.
+        cache: where what is computed of slices is kept beside what other networks compute; by default one of its own.
     """
 
     def __init__(
@@ -65,12 +67,15 @@ class SliceSegmenter:
         settings: SegmenterSettings = SegmenterSettings(),
         estimator: Estimator | None = None,
         name: str = "oneprompt",
+        cache: FeatureCache | None = None,
     ) -> None:
         self.settings = settings
         self.weights_hash = weights_hash(network)
         self.fingerprint = self.weights_hash + _changes(settings)
         self.capabilities = Capabilities(name, dimensions=2, most_templates=network.config.most_templates)
-        self._network = SliceNetwork(network, device, settings.batch_size, settings.precision, settings.cache_bytes)
+        self._network = SliceNetwork(
+            network, device, settings.batch_size, settings.precision, settings.cache_bytes, cache
+        )
         self._kept = KeptAnswers(settings.kept_bytes)
         self._views = AugmentedViews(self._network)
         self._estimator = estimator or Estimator.valid_for(self.weights_hash)
@@ -89,7 +94,7 @@ class SliceSegmenter:
 
     @property
     def held(self) -> dict[str, int]:
-        """Bytes that are kept of encoded slices (`features`) and of interactive answers (`answers`)."""
+        """Bytes that are kept of slices (`features`, of a shared cache all) and of interactive answers (`answers`)."""
         return {"features": self._network.held, "answers": self._kept.held}
 
     def segment(

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from lib.networks.checkpoints import load_network, weights_hash
+from lib.networks.promptseg import PromptSeg
 from scripts import compare
 from scripts.compare import Option, compared
 from tests.scripts.measure.evaluation.samples import write_squares
@@ -70,3 +72,13 @@ def test_data_and_weights_that_cannot_be_used_are_told_in_one_sentence(tmp_path,
     given = {"data": tmp_path, "weights": tiny_weights, wrong: tmp_path / "nowhere"}
     with pytest.raises(SystemExit, match="nowhere"):
         compare.main([text for key, path in given.items() for text in (f"--{key}", str(path))])
+
+
+def test_ways_of_using_promptseg_are_compared_where_its_weights_are_given(tmp_path, tiny_weights, promptseg_weights):
+    write_squares(tmp_path / "squares")
+    words = ["--data", str(tmp_path), "--weights", str(tiny_weights), "--promptseg", str(promptseg_weights)]
+    words += ["--json", str(tmp_path / "out.json"), "--queries", "1", "--templates", "1", "--threads", "1"]
+    compare.main([*words, "--options", "4 templates", "4 templates, network's size alone"])
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert results["weights"] == weights_hash(load_network(promptseg_weights, "cpu", PromptSeg))
+    assert {row["option"] for row in results["rows"]} == {"4 templates, network's size alone"}

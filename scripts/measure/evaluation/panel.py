@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from lib.inference.feature_cache import FeatureCache
 from lib.inference.slice_network import SliceNetwork
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import weights_hash
@@ -48,11 +50,13 @@ def panels(
 ) -> dict[int, Panel]:
     """The panel for images (2) and for volumes (3), with the methods of `METHODS` and `EXTRA` that are wanted."""
     hashed = weights_hash(network)
-    slices = SliceNetwork(network, device, BATCH, cache_bytes=FEATURE_ROOM)
-    ours = one_prompt(network, device, seed)
-    others: list[TemplateMethod] = [one_prompt(network, device, seed, one_wrong=True)]
+    cache = FeatureCache(FEATURE_ROOM)  # one for all: a slice is encoded once for all methods with the same encoder
+    slices = SliceNetwork(network, device, BATCH, cache=cache)
+    ours = one_prompt(network, device, seed, cache=cache)
+    others: list[TemplateMethod] = [one_prompt(network, device, seed, one_wrong=True, cache=cache)]
     if promptseg is not None:
-        others += [prompt_seg(promptseg, ours.segmenter, device, seed, one_wrong=wrong) for wrong in (False, True)]
+        own = partial(prompt_seg, promptseg, ours.segmenter, device, seed, cache=cache)
+        others += [own(), own(one_wrong=True)]
     baselines: list[TemplateMethod] = [Copying(), PrototypeMatching(slices, hashed), Registration(threads)]
     clickers: list[ClickMethod] = [Scribbles(), RandomWalker()]
     return {dims: _panel(wanted, [ours, *others, *baselines], [ours, *clickers]) for dims in (2, 3)}

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from lib.imaging.prompts import Prompt, PromptType
+from lib.inference.feature_cache import FeatureCache
 from lib.networks import OnePrompt
 from lib.networks.promptseg import PromptSeg
 from lib.segmenters.contract import Segmenter
@@ -77,9 +78,10 @@ def one_prompt(
     seed: int = 0,
     settings: SegmenterSettings = BATCHED,
     one_wrong: bool = False,
+    cache: FeatureCache | None = None,
 ) -> SegmenterMethod:
     """One-Prompt with all the templates of a question; its settings are the product's, but for that."""
-    segmenter = SliceSegmenter(network, device, _with_all_templates(settings))
+    segmenter = SliceSegmenter(network, device, _with_all_templates(settings), cache=cache)
     return SegmenterMethod(segmenter, seed=seed, one_wrong=one_wrong)
 
 
@@ -90,9 +92,10 @@ def prompt_seg(
     seed: int = 0,
     settings: SegmenterSettings = BATCHED,
     one_wrong: bool = False,
+    cache: FeatureCache | None = None,
 ) -> SegmenterMethod:
     """PromptSeg with all the templates of a question, beside a segmenter that answers prompts for it."""
-    segmenter = PromptSegSegmenter(network, prompted, device, _with_all_templates(settings))
+    segmenter = PromptSegSegmenter(network, prompted, device, _with_all_templates(settings), cache=cache)
     return SegmenterMethod(segmenter, PROMPT_SEG, seed, one_wrong)
 
 

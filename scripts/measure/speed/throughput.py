@@ -13,13 +13,16 @@ import runpy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lib.imaging.images import Image
 from lib.imaging.prompts import MAP_CHANNELS, SEGLAB, SLOTS
-from lib.inference.slice_network import Question, SliceNetwork
+from lib.imaging.volumes import Stack
+from lib.inference.slice_network import Question, SliceNetwork, TaskQuestion, TemplateSlice
 from lib.networks.contract import SliceModel
 from scripts.measure.speed.costs import Cost, Piece, Target, at_least, costs
 
@@ -71,7 +74,9 @@ def _work(
     questions = [Question(one, features[place - 1], maps.numpy()) for place, one in enumerate(features)]
     most = min(TEMPLATES, tool.most_templates)
     groups = [features[first : first + most] for first in range(0, TEMPLATES, most)]
-    by_all = [Question.together(features[-1], group, [maps.numpy()] * len(group)) for group in groups]
+    stack, mask = Stack.of(Image(grey.numpy(), np.eye(4))), maps[0, SEGLAB].numpy() > 0
+    shown = [[TemplateSlice(stack, place, one, mask) for place, one in enumerate(group)] for group in groups]
+    by_all = [TaskQuestion(features[-1], group).at_once(size) for group in shown]
     image = torch.randn(BATCH, 64, 64, 64, dtype=kind).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(64, 64, 3, 3, dtype=kind).contiguous(memory_format=torch.channels_last)
     matrix = torch.randn(1024, 1024, dtype=kind)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +7,13 @@ import torch
 from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.volumes import Stack
-from lib.inference.slice_network import Question, SliceNetwork, mask_maps
+from lib.inference.feature_cache import FeatureCache
+from lib.inference.slice_network import Question, SliceNetwork, TaskQuestion, TemplateSlice, mask_maps
 from lib.networks import NetworkConfig, OnePrompt
 from lib.networks.answers import AnswerError
+from lib.networks.promptseg import PromptSeg
 from tests.lib.fakes import SIZE, GreyNetwork, Recorder
+from tests.samples import TINY_PROMPTSEG
 
 
 def stack(depth=5, seed=0):
@@ -96,11 +101,102 @@ def test_questions_to_several_template_slices_are_answered_in_order_beside_those
     features = tool.encode(stack(), range(3))
     masks = [np.zeros((SIZE, SIZE), bool) for _ in range(2)]
     masks[0][4:20, 8:20] = masks[1][:4, :4] = True
-    maps = [mask_maps(mask, SIZE) for mask in masks]
-    alone = [Question(features[0], features[k + 1], maps[k]) for k in range(2)]
-    both = Question.together(features[0], [features[1], features[2]], maps)
+    shown = [TemplateSlice(stack(), k + 1, features[k + 1], masks[k]) for k in range(2)]
+    alone = [TaskQuestion(features[0], [one]) for one in shown]
+    both = TaskQuestion(features[0], shown)
     first, together, second = tool.answers([alone[0], both, alone[1]])
     np.testing.assert_allclose(together, (first + second) / 2, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def remembering():
+    torch.manual_seed(0)
+    return PromptSeg(TINY_PROMPTSEG).eval().requires_grad_(False)
+
+
+class Remembered(SliceNetwork):
+    """Counts what the network is asked to remember."""
+
+    def __init__(self, network, **settings):
+        super().__init__(network, "cpu", precision="float32", **settings)
+        self.remembered = 0
+        remember = self._remembering.remember
+
+        def counted(*arguments):
+            self.remembered += 1
+            return remember(*arguments)
+
+        self._remembering.remember = counted
+
+
+def disc(place, size=SIZE):
+    rows, columns = np.ogrid[:size, :size]
+    return (rows - place) ** 2 + (columns - place) ** 2 < 36
+
+
+def shown_by(tool, places, of=None):
+    features = tool.encode(of or stack(), places)
+    return [TemplateSlice(of or stack(), k, features[k], disc(8 + 4 * k)) for k in places]
+
+
+def test_template_slices_are_remembered_once_for_all_queries_and_answer_as_at_once(remembering):
+    tool = Remembered(remembering)
+    queries = tool.encode(stack(seed=1), range(5))
+    shown = shown_by(tool, [0, 2, 3])
+    questions = [TaskQuestion(queries[q], shown) for q in range(3)]
+    questions += [TaskQuestion(queries[q], shown_by(tool, [3, 0, 2])) for q in range(3, 5)]  # in another order
+    answers = list(tool.answers(questions))
+    np.testing.assert_allclose(tool.weights(shown[::-1]), tool.weights(shown)[::-1])
+    assert tool.remembered == 1
+    at_once = list(tool.answers([question.at_once(tool.size) for question in questions]))
+    np.testing.assert_allclose(answers, at_once, atol=1e-4)
+
+
+def test_another_mask_another_slice_and_another_resolution_are_remembered_anew(remembering):
+    tool = Remembered(remembering)
+    query = tool.encode(stack(seed=1), [0])[0]
+    one, other = shown_by(tool, [0, 2])
+    moved = dataclasses.replace(one, mask=np.roll(one.mask, 3, axis=0))
+    for shown in ([one], [other], [moved], [one, other], [one]):
+        list(tool.answers([TaskQuestion(query, shown)]))
+    assert tool.remembered == 4
+    finer = tool.at(2 * tool.size)
+    list(finer.answers([TaskQuestion(finer.encode(stack(seed=1), [0])[0], shown_by(finer, [0]))]))
+    assert tool.remembered == 5
+
+
+def test_what_is_remembered_shares_the_room_of_encoded_slices(remembering):
+    tool = Remembered(remembering, cache_bytes=2**30)
+    query, shown = tool.encode(stack(seed=1), [0])[0], shown_by(tool, [0, 2, 3])
+    encoded = tool.held
+    list(tool.answers([TaskQuestion(query, shown)]))
+    assert tool.held > encoded
+    narrow = Remembered(remembering, cache_bytes=1)
+    for _ in range(2):
+        list(narrow.answers([TaskQuestion(query, shown)]))
+    assert (narrow.held, narrow.remembered) == (0, 2)
+
+
+def test_networks_with_one_image_encoder_share_what_is_encoded_and_others_do_not(remembering):
+    cache = FeatureCache(2**28)
+    torch.manual_seed(1)
+    own = OnePrompt(TINY_PROMPTSEG.encoder).eval()
+    same = OnePrompt(TINY_PROMPTSEG.encoder).eval()
+    same.image_encoder.load_state_dict({k: v.half() for k, v in remembering.image_encoder.state_dict().items()})
+    tools = [SliceNetwork(network, "cpu", precision="float32", cache=cache) for network in (remembering, same, own)]
+    first, second, third = (tool.encode(stack(), [1])[1] for tool in tools)
+    assert first is second
+    assert third is not first
+    assert not torch.allclose(third[0], first[0])
+    maps = mask_maps(disc(12), tools[1].size)
+    np.testing.assert_allclose(
+        *(next(tools[1].answers([Question(features, features, maps)])) for features in (first, _encoded(same))),
+        atol=1e-2,
+    )
+
+
+def _encoded(network):
+    return SliceNetwork(network, "cpu", precision="float32").encode(stack(), [1])[1]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
