@@ -23,7 +23,7 @@ from lib.imaging.images import ImageError
 from scripts.command_line import parser_of
 from scripts.make_demo_data import write_demo_data
 from scripts.measure.simulation.annotator import HANDS
-from scripts.measure.simulation.figures import curves, summary, table
+from scripts.measure.simulation.figures import convergence, curves, summary, table
 from scripts.measure.simulation.goals import MOST_CLICKS
 from scripts.measure.simulation.ways import WAYS, Log, Loop, Plan, StudyList, hand
 from scripts.measure.study_list import StudyListError, Truth, add_study_options, count, find_studies
@@ -45,6 +45,18 @@ def read_list(options: argparse.Namespace) -> StudyList:
     return StudyList(studies, truth)
 
 
+def records(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What was opened and what was accepted unseen in one way's folders."""
+    entries, unseen = [], []
+    for folder in folders:
+        if not (folder / "log.json").exists():
+            raise StudyListError(f"{folder.parent} holds no finished way {folder.name!r}: run it there first")
+        entries += Log(folder / "log.json").entries
+        if (folder / "unseen.json").exists():
+            unseen += json.loads((folder / "unseen.json").read_text())
+    return entries, unseen
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Every way that was asked for, and its figures."""
     options.output.mkdir(parents=True, exist_ok=True)
@@ -58,21 +70,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for way in options.ways:
         folder = options.output / way
         folder.mkdir(exist_ok=True)
-        log, unseen = Log(folder / "log.json"), []
         if way == "hand":
-            hand(studies, log)
+            hand(studies, Log(folder / "log.json"))
         elif not (folder / "unseen.json").exists():
-            loop = Loop(way, studies, plan, folder.resolve())
-            loop.run()
-            log = loop.log
-        if (folder / "unseen.json").exists():
-            unseen = json.loads((folder / "unseen.json").read_text())
-        ways[way], logs[way] = summary(log.entries, unseen), log.entries
+            Loop(way, studies, plan, folder.resolve()).run()
+        logs[way], unseen = records([output / way for output in (*options.together, options.output)])
+        ways[way] = summary(logs[way], unseen)
         print(f"\n{table(ways)}", flush=True)
+    print(f"\n{convergence(logs)}")
     picture = curves(logs, {way: result_of_way["unseen"] for way, result_of_way in ways.items()})
     write_atomically(options.output / "clicks.png", picture)
     settings = {"accept_at": plan.accept_at, "correct_first": plan.correct_first, "seed": plan.seed, "hand": plan.hand}
-    result = {"studies": len(studies.studies), **settings, "ways": ways}
+    of = max(figures["opened"] + figures["unseen"] for figures in ways.values())
+    result = {"studies": of, **settings, "ways": ways}
     write_atomically(options.output / "simulation.json", json.dumps(result, indent=1).encode())
     for way, result_of_way in ways.items():
         for goal, at in result_of_way["goals"].items():
@@ -99,6 +109,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--seed", type=int, default=0, help="of the random order")
     parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS", help="longest wait for the job's news")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="logs, figures, curves")
+    parser.add_argument(
+        "--together",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="outputs of runs on other lists or seeds that the figures count as well",
+    )
     options = parser.parse_args(arguments)
     if (options.studies is None) != (options.truth is None):
         parser.error("--studies and --truth go together")

@@ -45,6 +45,13 @@ def test_all_four_ways_finish_every_study_and_later_runs_repeat_nothing(
         assert simulate(folder, *options) == 0
     assert json.loads((folder / "out" / "simulation.json").read_text())["ways"] == found
     assert "hit before 0.9 in s0, s1, s2" in capsys.readouterr().out
+    again = folder / "again"
+    assert simulate(folder, *options, "--ways", "hand", "--output", again, "--together", folder / "out") == 0
+    both = json.loads((again / "simulation.json").read_text())
+    assert both["studies"] == both["ways"]["hand"]["opened"] == 2 * COUNT
+    assert both["ways"]["hand"]["goals"]["0.9"]["clicks"] == 2 * found["hand"]["goals"]["0.9"]["clicks"]
+    assert simulate(folder, *options, "--ways", "hand", "--together", folder / "elsewhere") == 1
+    assert "no finished way 'hand'" in capsys.readouterr().err
     # A run that was interrupted goes on
     log = folder / "out" / "random" / "log.json"
     entries = json.loads(log.read_text())

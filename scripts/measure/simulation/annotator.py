@@ -10,7 +10,7 @@ slice, lets it carry, and goes on to the slice that is most wrong then.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,22 @@ class Work:
     dices: list[float] = field(default_factory=list)
     drawing: dict[float, int] = field(default_factory=dict)
 
+    def after(self, clicks: int) -> float:
+        """Dice after so many clicks; that of the last one where fewer were given."""
+        return [self.start, *self.dices][: clicks + 1][-1]
+
+    def reached(self, goal: float) -> int | None:
+        """Clicks until the goal was reached without drawing; None where it was not."""
+        return next((n for n, value in enumerate([self.start, *self.dices]) if value >= goal), None)
+
     def clicks(self, goal: float) -> int:
         """Clicks until the goal was reached, those of drawing included."""
-        reached = next((n for n, value in enumerate([self.start, *self.dices]) if value >= goal), None)
+        reached = self.reached(goal)
         return len(self.dices) + self.drawing[goal] if reached is None else reached
 
     def limited(self, goal: float) -> bool:
         """Whether the goal was not reached by clicking."""
-        return max([self.start, *self.dices]) < goal
+        return self.reached(goal) is None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -110,7 +118,10 @@ class Annotator:
         while len(work.dices) < self.most:
             if work.start >= self.goals[-1] or (work.dices and work.dices[-1] >= self.goals[-1]):
                 break
-            point, inside = next_click(mask, truth, self.axis)
+            looked_at = self._with_truth_on(accepted, mask, truth)
+            if (looked_at == truth).all():
+                break
+            point, inside = next_click(looked_at, truth, self.axis)
             points["foreground" if inside else "background"].append(list(point))
             mask = self.ask(name, points, mask, accepted)
             work.dices.append(round(dice(mask, truth), 4))
@@ -125,6 +136,14 @@ class Annotator:
             best, corners = draw(best, truth, self.axis, left)
             work.drawing = corners
         return best, work
+
+    def _with_truth_on(self, slices: Iterable[int], mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """The mask as if it were right on some slices: nobody clicks where it was accepted."""
+        right = mask.copy()
+        for index in slices:
+            place = (slice(None),) * self.axis + (index,)
+            right[place] = truth[place]
+        return right
 
     def _paint(self, name: str, truth: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, Work]:
         """Paint the most wrong slice and let it carry until the last goal; each corner of an outline is a click."""

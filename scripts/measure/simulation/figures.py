@@ -18,6 +18,9 @@ TITLES = {
     "random": "One-Prompt, random order",
     "full": "full loop",
 }
+AFTER = (0, 1, 3, 5, 10, 20)  # clicks
+REACHED = (0.8, 0.85, 0.9)  # Dice
+_YARDSTICKS = ("hand", "interactive")
 
 
 def summary(entries: Sequence[Mapping[str, Any]], unseen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -42,20 +45,47 @@ def summary(entries: Sequence[Mapping[str, Any]], unseen: Sequence[Mapping[str, 
 
 def table(ways: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: one row a way and goal."""
-    head = ("way", "every structure at", "clicks", "of them drawing", "against interactive", "opened",
-            "without a click", "accepted unseen", "their Dice", "hit the limit", "final Dice", "at goal")  # fmt: skip
+    head = ("way", "every structure at", "clicks", "of them drawing", "against by hand",
+            "against interactive", "opened", "without a click", "accepted unseen", "their Dice", "hit the limit",
+            "final Dice", "at goal")  # fmt: skip
     rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for goal in map(str, GOALS):
-        base = ways.get("interactive", {}).get("goals", {}).get(goal, {}).get("clicks")
+        drawn, clicked = (ways.get(way, {}).get("goals", {}).get(goal, {}).get("clicks") for way in _YARDSTICKS)
         for way, result in ways.items():
             at = result["goals"][goal]
-            saved = f"{100 * (at['clicks'] / base - 1):+.0f} %" if base else "-"
-            cells = (TITLES[way], f"{float(goal):.0%}", at["clicks"], at["drawing"], saved, result["opened"],
+            saved = [f"{100 * (at['clicks'] / base - 1):+.0f} %" if base else "-" for base in (drawn, clicked)]
+            cells = (TITLES[way], f"{float(goal):.0%}", at["clicks"], at["drawing"], *saved, result["opened"],
                      at["without_click"], result["unseen"], _one_decimal(result["unseen_dice"]),
                      len(at["limited"]), _one_decimal(result["final_dice"]),
                      f"{at['reached']} of {result['opened'] + result['unseen']}")  # fmt: skip
             rows.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(rows)
+
+
+def convergence(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Markdown: how fast clicks make a structure good, one row a way, and one more where it began both with and without
+    a mask."""
+    columns = (*(f"after {n}" for n in AFTER), *(f"to {goal:.0%} (reached)" for goal in REACHED))
+    head = ("way", "from", "structures", *columns)
+    rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for way, entries in logs.items():
+        works = [work for entry in entries for work in _works(entry) if work.start or work.dices]
+        begun = {"a mask": [w for w in works if w.start > 0], "nothing": [w for w in works if w.start == 0]}
+        for start, own in begun.items():
+            if own:
+                dices = [f"{100 * np.mean([work.after(n) for work in own]):.1f}" for n in AFTER]
+                cells = (TITLES[way], start, len(own), *dices, *(_median(own, goal) for goal in REACHED))
+                rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(rows)
+
+
+def _median(works: Sequence[Work], goal: float) -> str:
+    """Clicks to the goal in the median structure, and how many structures reached it by clicking at all."""
+    reached = [work.reached(goal) for work in works]
+    median = np.median([np.inf if clicks is None else clicks for clicks in reached])
+    most = max(len(work.dices) for work in works)
+    shown = f"{median:g}" if np.isfinite(median) else f"> {most}"
+    return f"{shown} ({sum(clicks is not None for clicks in reached)})"
 
 
 def curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], unseen: Mapping[str, int]) -> bytes:

@@ -133,6 +133,20 @@ def test_one_who_accepts_slices_says_so_with_a_click_once_they_are_good():
     assert len(work.dices) == 8
 
 
+def test_nobody_clicks_on_a_slice_that_was_accepted():
+    almost = TRUTH.copy()
+    almost[5:8, 5, 1:5] = False  # each slice has more than 95 %, and is not right
+    clicked = []
+
+    def ask(name, points, mask, painted):
+        clicked.append(points["foreground"][-1][2])
+        return almost
+
+    _, work = Annotator(IMAGE, {"organ": TRUTH}, ask, goals=(0.9, 0.999), hand="accepts").annotate({})
+    assert sorted(clicked) == [1, 2, 3, 4]
+    assert len(work["organ"].dices) == 8
+
+
 def test_the_cost_survives_its_json():
     work = Work(0.2, [0.5, 0.86], {0.9: 7})
     assert Work.of(work.to_dict()) == work
