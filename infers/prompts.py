@@ -89,9 +89,10 @@ def parse_prompts(
         raise ClientError(
             f"prompts must be {{structure: {{{', '.join(PROMPT_PARTS)}}}}}, each optional; got {shown(value)}"
         )
-    prompts = {}
+    prompts, axes = {}, set()
     for key, own in value.items():
         name, parts = str(key).strip(), checked(StructurePrompts, own, f"prompts of {key!r}")
+        axes |= {parts.painted.axis} if parts.painted and parts.painted.slices else set()
         strokes, others = parts.foreground_scribbles, parts.background_scribbles
         prompts[name] = checked_prompt(
             shape,
@@ -102,6 +103,10 @@ def parse_prompts(
             background_doodle=_strokes(others, BACKGROUND_STROKES, shape),
             previous=(previous or {}).get(name),
             **_painted(parts.painted, shape),
+        )
+    if len(axes) > 1:
+        raise ClientError(
+            f"painted slices of one request lie along one axis, got {sorted(axes)}: send one after another"
         )
     return useful(prompts)
 

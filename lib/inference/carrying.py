@@ -81,11 +81,27 @@ def disagreeing(prompt: Prompt, axis: int) -> list[int]:
 
 
 def standing_slices(prompt: Prompt, axis: int) -> list[int]:
-    """Slices that nothing changes: those with a painted mask, and those confirmed as a whole, be they empty."""
-    standing = set(Prompt(mask=prompt.mask).slices(axis))
-    if prompt.confirmed is not None:
-        standing.update(np.flatnonzero(np.moveaxis(prompt.confirmed, axis, 0).all(axis=(1, 2))).tolist())
-    return sorted(standing)
+    """Slices that nothing changes: those with a painted mask, and those confirmed as a whole, be they empty.
+
+    What was confirmed along another axis says of the slices that it crosses nothing but its own voxels.
+    """
+    if prompt.confirmed is None:
+        return Prompt(mask=prompt.mask).slices(axis)
+    whole = np.flatnonzero(np.moveaxis(prompt.confirmed, axis, 0).all(axis=(1, 2))).tolist()
+    beside = None if prompt.mask is None else prompt.mask.astype(bool) & ~prompt.confirmed
+    return sorted({*whole, *Prompt(mask=beside).slices(axis)})
+
+
+def confirmed_axis(prompts: Iterable[Prompt]) -> int | None:
+    """The array axis along which confirmed slices of a volume follow each other; None where not exactly one fits."""
+    confirmed = [own for prompt in prompts if (own := prompt.confirmed) is not None and own.ndim == 3 and own.any()]
+    across = {0: (1, 2), 1: (0, 2), 2: (0, 1)}
+    fitting = [
+        axis
+        for axis, others in across.items()
+        if all((own.any(axis=others) == own.all(axis=others)).all() for own in confirmed)
+    ]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def paint_carried(

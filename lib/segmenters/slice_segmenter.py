@@ -23,6 +23,7 @@ import numpy as np
 from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, PromptError
 from lib.imaging.volumes import Stack
+from lib.inference.carrying import confirmed_axis
 from lib.inference.control import Control
 from lib.inference.feature_cache import FeatureCache
 from lib.inference.interaction import Answer, Interaction
@@ -153,7 +154,7 @@ class SliceSegmenter:
         """
         self.capabilities.check_channels(len(image.channels))
         prompts, labels = _prompted(prompts, labels)
-        stack = Stack.of(image, axis=axis)
+        stack = Stack.of(image, axis=confirmed_axis(prompts.values()) if axis is None else axis)
         types = {name: prompt.types for name, prompt in prompts.items()}
         inquiry = Inquiry.of(image.checksum, stack.axis, only_slice, prompts)
         answer = self._kept.get(inquiry)

@@ -50,10 +50,10 @@ def table(ways: Mapping[str, Mapping[str, Any]]) -> str:
             "final Dice", "at goal")  # fmt: skip
     rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for goal in map(str, GOALS):
-        drawn, clicked = (ways.get(way, {}).get("goals", {}).get(goal, {}).get("clicks") for way in _YARDSTICKS)
+        bases = [ways.get(way, {}).get("goals", {}).get(goal, {}).get("clicks") for way in _YARDSTICKS]
         for way, result in ways.items():
             at = result["goals"][goal]
-            saved = [f"{100 * (at['clicks'] / base - 1):+.0f} %" if base else "-" for base in (drawn, clicked)]
+            saved = [f"{100 * (at['clicks'] / base - 1):+.0f} %" if base else "-" for base in bases]
             cells = (TITLES[way], f"{float(goal):.0%}", at["clicks"], at["drawing"], *saved, result["opened"],
                      at["without_click"], result["unseen"], _one_decimal(result["unseen_dice"]),
                      len(at["limited"]), _one_decimal(result["final_dice"]),

@@ -205,6 +205,12 @@ def test_painted_slices_are_told_as_runs_and_an_empty_one_is_confirmed_too(axis)
     assert confirmed.sum() == 2 * pixels.size
 
 
+def test_painted_slices_of_one_request_lie_along_one_axis():
+    told = {name: {"painted": {"axis": axis, "slices": {"1": [0, 4]}}} for axis, name in enumerate(("liver", "spleen"))}
+    with pytest.raises(ClientError, match="one axis"):
+        parse_prompts(told, SHAPE)
+
+
 def test_slices_of_a_picture_cannot_be_painted():
     with pytest.raises(ClientError, match="one slice"):
         parse_prompts({"liver": {"painted": {"slices": {"0": [0, 4]}}}}, SHAPE[:2])

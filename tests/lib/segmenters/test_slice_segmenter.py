@@ -574,6 +574,23 @@ def test_confirmed_slices_stand_whichever_way_they_lie_and_whatever_is_clicked(a
     assert ((answer == 1) != previous).any()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_painted_slice_leaves_the_rest_of_the_mask_standing_whichever_way_it_lies(axis):
+    image, truth = study(anatomy())
+    body = truth == 1
+    previous = body.copy()
+    previous[6:8] = False  # too short on one side
+    place = (slice(None),) * axis + (int(np.argwhere(previous)[:, axis].mean()),)
+    mask, confirmed = np.zeros(truth.shape, bool), np.zeros(truth.shape, bool)
+    mask[place], confirmed[place] = body[place], True
+    prompts = {"bright": Prompt(mask=mask, confirmed=confirmed, previous=previous)}
+    for options in ({}, {"axis": 2}):  # cut as it was painted, and across
+        answer = predictor().interact(image, prompts, LABELS, **options).mask == 1
+        np.testing.assert_array_equal(answer[place], body[place])
+        assert answer[previous].all()
+        assert dice(answer, body) >= dice(previous, body)
+
+
 def test_a_confirmed_slice_without_the_structure_stays_empty_also_on_a_first_answer():
     image, truth = study(anatomy())
     confirmed = np.zeros(truth.shape, bool)
