@@ -27,6 +27,7 @@ from lib.inference.probabilities import at_both, box_reaching_threshold, to_prob
 from lib.inference.slice_network import Question, SliceNetwork, mask_maps
 from lib.networks.contract import Features
 
+TAKEN_UP = 0.5  # of a slice's strokes: drawn quickly they run over the border
 PASSES = 3  # of a first answer: boxes and strokes gain 2 Dice by their own answer as the previous one, clicks nothing
 
 
@@ -193,11 +194,13 @@ class Interaction:
                     answer.trusted[index] = mask
 
     def _takes_up(self, name: str, index: int) -> bool:
-        """Whether the network's answer on a slice is as every click there says."""
+        """Whether the network's answer on a slice is as every click there says, and as most of the strokes do."""
         logits = self.answers[name].logits[index]
         mask = resize_logits(torch.from_numpy(logits)[None, None], self.stack.slice(index).shape)[0, 0].numpy() > 0
         flat = self.prompts[name].on_slice(self.stack.axis, index)
-        return all(mask[point] for point in flat.foreground) and not any(mask[point] for point in flat.background)
+        clicked = all(mask[point] for point in flat.foreground) and not any(mask[point] for point in flat.background)
+        strokes = ((flat.doodle, mask), (flat.background_doodle, ~mask))
+        return clicked and all(stroke is None or inside[stroke].mean() >= TAKEN_UP for stroke, inside in strokes)
 
     def _keep_what_stands(self, direct: Mapping[str, Sequence[int]], only_slice: bool) -> None:
         """Painted slices, and in a refinement everything that the new prompts do not change."""

@@ -512,6 +512,16 @@ def test_a_correction_changes_its_neighbours_in_its_direction_and_leaves_far_sli
     np.testing.assert_array_equal(mask[..., 9:] == 1, previous[..., 9:])
 
 
+@pytest.mark.parametrize("kind", ["doodle", "background_doodle"])
+def test_a_stroke_that_the_network_does_not_take_up_corrects_the_mask_all_the_same(kind):
+    image, truth = study(anatomy())
+    body = truth == 1
+    strokes = np.zeros(truth.shape, bool)
+    strokes[7:13, 8 if kind == "background_doodle" else 17, 5] = True  # bright, and outside: grey
+    answer = predictor().interact(image, {"bright": Prompt(**{kind: strokes}, previous=body)}, LABELS).mask == 1
+    assert (answer[strokes] == (kind == "doodle")).mean() > 0.5
+
+
 def test_slices_that_agree_with_their_clicks_stand_as_they_are():
     image, truth = study(anatomy())
     previous = np.zeros(truth.shape, bool)
