@@ -3,7 +3,7 @@
 Each data set becomes study lists with one template or several; the other studies are segmented as the server does it,
 and what is predicted of the masks is held against their true Dice: before any correction and after 1, 5 and 20 random
 ones of the same list. Prints the tables of docs/quality.md. Masks are kept in a file: start the same command again and
-it goes on where it stopped.
+it goes on where it stopped. With `--promptseg FILE` it is PromptSeg's.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ import numpy as np
 from lib.imaging.files import write_atomically
 from lib.inference.templates import Template
 from lib.learning.datasets import Dataset, DatasetError, read_datasets
-from lib.networks import OnePrompt
-from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
-from lib.quality.estimator import SHIPPED_ESTIMATOR, Estimator, EstimatorError
+from lib.networks.checkpoints import CheckpointError
+from lib.quality.estimator import Estimator, EstimatorError
 from lib.quality.features import FEATURES
 from lib.segmenters.settings import SegmenterSettings
-from lib.segmenters.slice_segmenter import SliceSegmenter
-from scripts.calibrate import TEMPLATES
+from scripts.calibrate import SEVERAL, TEMPLATES, add_model_options, beside_weights, segmenter_of
 from scripts.measure.calibration.curves import draw
 from scripts.measure.calibration.lists import Collection, Record, of_dataset
 from scripts.measure.calibration.measures import CORRECTIONS, predict_lists, summary
@@ -55,7 +53,7 @@ def table(rows: Sequence[tuple[str, dict[str, Any]]], first: str) -> str:
     return "\n".join(lines)
 
 
-def cost(network: OnePrompt, dataset: Dataset, device: str) -> dict[str, float]:
+def cost(options: argparse.Namespace, dataset: Dataset) -> dict[str, float]:
     """Seconds for one more study of a list, and how much of them goes into the predicted quality."""
     studies = of_dataset(dataset, False, (1,), 1, 2)
     first = studies.studies[studies.groups[0][0]]
@@ -65,12 +63,12 @@ def cost(network: OnePrompt, dataset: Dataset, device: str) -> dict[str, float]:
     others = [study for study in studies.studies if study.subject != first.subject][:3]
     seconds = {}
     for slices in (SegmenterSettings().quality_slices, 0):
-        segmenter = SliceSegmenter(network, device, SegmenterSettings(quality_slices=slices))
+        segmenter = segmenter_of(options, SegmenterSettings(quality_slices=slices))
         segmenter.segment(others[0].image, [template], names)
-        began = time.process_time() if device == "cpu" else time.monotonic()
+        began = time.process_time() if options.device == "cpu" else time.monotonic()
         for study in others[1:]:
             segmenter.segment(study.image, [template], names)
-        ended = time.process_time() if device == "cpu" else time.monotonic()
+        ended = time.process_time() if options.device == "cpu" else time.monotonic()
         seconds[slices] = (ended - began) / max(1, len(others) - 1)
     return {
         "segmentation": seconds[0],
@@ -81,21 +79,19 @@ def cost(network: OnePrompt, dataset: Dataset, device: str) -> dict[str, float]:
 
 def collect(options: argparse.Namespace) -> tuple[list[Record], dict[str, dict[str, float]]]:
     """Masks of all lists, and what their quality costs."""
-    network = load_network(options.weights, options.device)
+    segmenter = segmenter_of(options)
     datasets = read_datasets(options.data, options.split)
     if options.sets:
         datasets = [dataset for dataset in datasets if dataset.name in options.sets.split(",")]
-    made = {"lists": options.lists, "studies": options.studies, "templates": options.templates}
-    collection = Collection(options.records, {"weights": weights_hash(network), "features": FEATURES, **made})
-    segmenter = SliceSegmenter(network, options.device)
+    counts = options.templates or (SEVERAL if options.promptseg else TEMPLATES)
+    made = {"lists": options.lists, "studies": options.studies, "templates": counts}
+    collection = Collection(options.records, {"weights": segmenter.weights_hash, "features": FEATURES, **made})
     costs = {}
     for dataset in sorted(datasets, key=lambda one: one.dims):
         lists = options.lists if dataset.dims == 2 else max(1, options.lists // 3)
-        collection.take(
-            dataset.name, segmenter, [of_dataset(dataset, False, options.templates, lists, options.studies)]
-        )
+        collection.take(dataset.name, segmenter, [of_dataset(dataset, False, counts, lists, options.studies)])
         if options.cost:
-            costs[dataset.name] = cost(network, dataset, options.device)
+            costs[dataset.name] = cost(options, dataset)
     return [record for record in collection.records if record.list in {d.name for d in datasets}], costs
 
 
@@ -123,11 +119,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of data sets (lib/learning/datasets.py)")
     parser.add_argument("--split", default="dev", help="use data sets of this split only (%(default)s)")
     parser.add_argument("--sets", default="", help="names with commas between; all of the split by default")
-    parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS)
-    parser.add_argument("--estimator", type=Path, default=SHIPPED_ESTIMATOR, help="as scripts.calibrate writes it")
+    add_model_options(parser)
+    parser.add_argument("--estimator", type=Path, help="as scripts.calibrate writes it (the one beside the weights)")
     parser.add_argument("--records", type=Path, default=Path("evaluation/quality.json"), help="where masks are kept")
     parser.add_argument(
-        "--templates", type=int, nargs="+", default=TEMPLATES, help="of the lists of a data set, in turn (%(default)s)"
+        "--templates", type=int, nargs="+", help=f"of the lists of a data set, in turn {TEMPLATES}; PromptSeg {SEVERAL}"
     )
     parser.add_argument(
         "--lists", type=int, default=3, help="lists made of each data set (%(default)s; of volumes a third)"
@@ -136,10 +132,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cost", action="store_true", help="measure what the quality costs; the machine must be idle")
     parser.add_argument("--json", type=Path, help="write every number")
     parser.add_argument("--curves", type=Path, help="write a picture")
-    parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     try:
-        estimator = Estimator.read(options.estimator)
+        estimator = Estimator.read(options.estimator or beside_weights(options))
         records, costs = collect(options)
     except (CheckpointError, DatasetError, EstimatorError) as error:
         print(f"{error}", file=sys.stderr)

@@ -2,8 +2,8 @@
 
     python -m scripts.predict IMAGE --template IMAGE --label LABEL --out MASK
 
-Several templates: `--template ONE TWO --label ONE TWO`. One-Prompt answers to each and averages; `--model promptseg
---weights FILE` reads them all at once and records how much each counted.
+Several templates: `--template ONE TWO --label ONE TWO`. One-Prompt answers to each and averages; `--model promptseg`
+reads them all at once and records how much each counted.
 
 Images are NIfTI, NRRD, pictures, or a folder with one DICOM series. The mask (.nii.gz, .nii, .nrrd; .png for a picture)
 lies exactly where the image does, with the label's values. Beside it lies MASK's name with .json: weights, template,
@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 
 from lib.imaging.images import ImageError
-from lib.inference.templates import Template, TemplateError
+from lib.inference.templates import TemplateError
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError
-from lib.segmenters.by_template import check_free, read_template, segment_file, summary
-from lib.segmenters.promptseg import PromptSegSegmenter
+from lib.segmenters.by_template import check_free, for_templates, read_templates, segment_file, summary
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG, PromptSegSegmenter
 from lib.segmenters.registry import ONEPROMPT, PROMPTSEG_MODEL
-from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
 
@@ -31,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         check_free(options.out, options.force)
-        templates = _templates(options)
-        segmenter = _segmenter(options, len(templates))
+        templates = read_templates(options.template, options.label, options.names)
+        segmenter = _segmenter(options)
         record = segment_file(segmenter, options.image, templates, options.out, replace=options.force)
     except FileExistsError as error:
         print(f"error: {error} with --force", file=sys.stderr)
@@ -60,31 +59,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", choices=[ONEPROMPT.name, PROMPTSEG_MODEL.name], default=ONEPROMPT.name, help="(oneprompt)"
     )
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="of the model (the shipped ones; promptseg has none that ship)"
-    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="of the model (the shipped ones)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
     parser.add_argument("--force", action="store_true", help="write over an older mask")
     return parser
 
 
-def _templates(options: argparse.Namespace) -> list[Template]:
-    if len(options.template) != len(options.label):
-        raise ValueError(f"every --template needs its --label, got {len(options.template)} and {len(options.label)}")
-    templates = [read_template(*pair, options.names) for pair in zip(options.template, options.label, strict=True)]
-    if len({template.id for template in templates}) < len(templates):
-        raise ValueError(f"templates need file names of their own, got {[template.id for template in templates]}")
-    return templates
-
-
-def _segmenter(options: argparse.Namespace, templates: int) -> SliceSegmenter:
-    device, settings = _device(options.device), SegmenterSettings(templates_per_query=templates)
+def _segmenter(options: argparse.Namespace) -> SliceSegmenter:
+    device, settings = _device(options.device), for_templates(options.template)
     if options.model == ONEPROMPT.name:
         return SliceSegmenter.load(options.weights or SHIPPED_WEIGHTS, device, settings)
-    if options.weights is None:
-        raise ValueError("--model promptseg needs --weights FILE, of python -m scripts.pretrain --network promptseg")
     prompted = SliceSegmenter.load(SHIPPED_WEIGHTS, device, settings)
-    return PromptSegSegmenter.read(options.weights, prompted, device, settings)
+    return PromptSegSegmenter.read(options.weights or SHIPPED_PROMPTSEG, prompted, device, settings)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from lib.imaging.files import write_atomically
 from lib.imaging.images import LABEL_SUFFIXES, ImageError, read_image, read_label, write_label
 from lib.imaging.label_maps import boxes_of
 from lib.inference.templates import Template
+from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 
 
@@ -35,6 +36,28 @@ def read_template(image: str | Path, label: str | Path, names: Sequence[str] = (
         raise ImageError(f"names must be different and at most {max(values)}, the label's largest value; got {names}")
     named = {value: names[value - 1] if value <= len(names) else f"label_{value}" for value in values}
     return Template(Path(image).name, picture, label_map, {name: value for value, name in named.items()})
+
+
+def read_templates(
+    images: Sequence[str | Path], labels: Sequence[str | Path], names: Sequence[str] = ()
+) -> list[Template]:
+    """Templates from their files, an image and a label map each, as `read_template`.
+
+    Raises:
+        ImageError: an image without a label or the reverse, two of one name, or a file that cannot be used.
+        TemplateError: see `read_template`.
+    """
+    if len(images) != len(labels) or not images:
+        raise ImageError(f"every template needs its label, got {len(images)} images and {len(labels)} labels")
+    templates = [read_template(*pair, names) for pair in zip(images, labels, strict=True)]
+    if len({template.id for template in templates}) < len(templates):
+        raise ImageError(f"templates need file names of their own, got {[template.id for template in templates]}")
+    return templates
+
+
+def for_templates(images: Sequence[str | Path]) -> SegmenterSettings:
+    """The settings with which all templates that are given are asked."""
+    return SegmenterSettings(templates_per_query=max(1, len(images)))
 
 
 def segment_file(

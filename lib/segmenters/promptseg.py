@@ -18,8 +18,9 @@ from lib.inference.control import Control
 from lib.inference.feature_cache import FeatureCache
 from lib.inference.templates import Template
 from lib.inference.voting import shown_around
-from lib.networks.checkpoints import load_network, weights_hash
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, weights_hash
 from lib.networks.promptseg import PromptSeg
+from lib.quality.estimate import quality_record
 from lib.quality.estimator import Estimator
 from lib.segmenters.beside import Beside
 from lib.segmenters.contract import Prediction, Segmenter
@@ -30,7 +31,12 @@ from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.template_answers import TemplateAnswers
 
+SHIPPED_PROMPTSEG = SHIPPED_WEIGHTS.with_name("promptseg_small.safetensors")
+# Weights' hash to the templates of a structure from which on they answered better than One-Prompt's shipped weights in
+# one run of scripts.evaluate (docs/promptseg.md, "Measured so far"); weights that are missing won at no number
+BETTER_FROM: Mapping[str, int] = {}
 WEIGHED_SLICES = 6  # of the mask, on which the templates' weights are measured
+BY_STRUCTURE = ("prompt_types", *quality_record({}, {}))  # what a mask's record says of each structure
 Weights = dict[str, dict[str, float]]  # structure to template id to weight
 
 
@@ -39,14 +45,14 @@ class PromptSegSegmenter(SliceSegmenter):
 
     Args:
         network: on `device` already.
-        prompted: answers prompts, on templates and on the image itself.
+        prompted: answers prompts, on templates and on the image itself; None: they are refused.
         device, settings, estimator, cache: see `SliceSegmenter`.
     """
 
     def __init__(
         self,
         network: PromptSeg,
-        prompted: Segmenter,
+        prompted: Segmenter | None = None,
         device: str = "cpu",
         settings: SegmenterSettings = SegmenterSettings(),
         estimator: Estimator | None = None,
@@ -54,7 +60,10 @@ class PromptSegSegmenter(SliceSegmenter):
     ) -> None:
         super().__init__(network, device, settings, estimator, PROMPTSEG_MODEL.name, cache)
         self._prompted = prompted
-        self.fingerprint = JOIN.join((self.fingerprint, prompted.fingerprint))
+        if prompted is None:
+            self.capabilities = replace(self.capabilities, prompt_types=frozenset())
+        else:
+            self.fingerprint = JOIN.join((self.fingerprint, prompted.fingerprint))
 
     @classmethod
     def read(
@@ -96,7 +105,9 @@ class PromptSegSegmenter(SliceSegmenter):
         only_slice: bool = False,
         control: Control = Control(),
     ) -> Prediction:
-        """See `Segmenter`: what answers prompts."""
+        """See `Segmenter`: what answers prompts. Raises PromptError where nothing does."""
+        self.capabilities.check_prompts(prompts)
+        assert self._prompted is not None  # or no prompt types were taken
         return self._prompted.interact(image, prompts, labels, axis=axis, only_slice=only_slice, control=control)
 
     def _template_weights(self, answers: TemplateAnswers, prediction: Prediction) -> Weights:
@@ -157,6 +168,7 @@ class PromptSegBeside(Beside):
         used = {key: own.provenance[key] for key in ("network", "weights", "templates")}
         record = {
             **answer.provenance,
+            **{key: {**answer.provenance.get(key, {}), **own.provenance[key]} for key in BY_STRUCTURE},
             "model": self.model.name,
             "templates": list(dict.fromkeys([*own.provenance["templates"], *answer.provenance.get("templates", ())])),
             "template_weights": own.provenance["template_weights"],

@@ -5,12 +5,17 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from lib.imaging.images import Image
+from lib.inference.templates import Template
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import save_network, weights_hash
+from lib.networks.promptseg import PromptSeg
 from lib.quality.estimator import Estimator
+from lib.segmenters.promptseg import PromptSegSegmenter
+from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts import calibrate, evaluate_quality
 from scripts.measure.calibration import fitting
-from tests.samples import TINY
+from tests.samples import TINY, TINY_PROMPTSEG
 
 
 @pytest.fixture
@@ -71,6 +76,31 @@ def test_calibrate_writes_an_estimator_and_evaluate_quality_measures_it(tmp_path
     assert found["pooled"]["0"]["masks"] > 0
     assert found["cost"]["others"]["ratio"] > 0
     assert picture.is_file()
+
+
+def test_promptseg_is_fitted_beside_its_own_weights_and_its_masks_are_predicted_with_that(
+    tmp_path, weights, data, quick, capsys
+):
+    torch.manual_seed(0)
+    network = PromptSeg(TINY_PROMPTSEG)
+    with torch.no_grad():
+        network.mask_decoder.coarse_head.bias += 0.5  # answers that are neither empty nor full
+    file = tmp_path / "promptseg.safetensors"
+    save_network(file, network, {})
+    common = ["--data", str(data), "--weights", str(weights), "--promptseg", str(file)]
+    kept = ["--records", str(tmp_path / "kept.json")]
+    few = ["--lists", "3", "--studies", "2", "--synthetic", "2", "--phantoms", "0"]
+    assert calibrate.main([*common, *kept, *few]) == 0
+    estimator = Estimator.read(tmp_path / "promptseg.quality.json")
+    assert estimator.about["weights"] == weights_hash(network)
+    assert estimator.mean[estimator.features.index("templates")] > 0  # a logarithm: some lists had several
+    assert evaluate_quality.main([*common, "--records", str(tmp_path / "measured.json"), "--studies", "2"]) == 0
+    assert "| others |" in capsys.readouterr().out
+    segmenter = PromptSegSegmenter.read(file, SliceSegmenter.load(weights))
+    label = np.pad(np.ones((12, 12), np.uint8), 10)
+    image = Image(np.random.default_rng(0).normal(label, 0.3), np.eye(4))
+    quality = segmenter.segment(image, [Template("t", image, label, {"square": 1})], {"square": 1}).quality
+    assert 0 <= quality["square"] <= 1
 
 
 @pytest.mark.parametrize("command", [calibrate, evaluate_quality])

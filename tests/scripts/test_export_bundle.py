@@ -55,6 +55,44 @@ def test_monais_own_run_gives_the_same_mask_as_the_predict_command(bundle, tiny_
     assert json.loads((files / "mask.json").read_text()) == json.loads((files / "other.json").read_text())
 
 
+def test_promptsegs_own_bundle_reads_several_templates_and_gives_the_predict_commands_mask(bundle, promptseg_weights):
+    files, own = bundle.parent, bundle.with_name("promptseg")
+    weights = ["--weights", str(promptseg_weights), "--model", "promptseg"]
+    assert main(["--out", str(own), *weights]) == 0
+    verify_metadata(
+        meta_file=str(own / "configs" / "metadata.json"), filepath=str(own / "configs" / "metadata_schema.json")
+    )
+    images, labels = (
+        [str(files / f"{name}{kind}.nii.gz") for name in ("template", "image")] for kind in ("", "_label")
+    )
+    config = ["--config_file", "configs/inference.json", "--meta_file", "configs/metadata.json"]
+    given = ["--image", files / "image.nii.gz", "--template_images", images, "--template_labels", labels]
+    done = monai(own, "run", *config, *given, "--output", files / "several.nii.gz")
+    assert done.returncode == 0, done.stderr[-3000:]
+    words = [
+        files / "image.nii.gz",
+        "--template",
+        *images,
+        "--label",
+        *labels,
+        "--out",
+        files / "ours.nii.gz",
+        *weights,
+    ]
+    assert predict([*map(str, words)]) == 0
+    records = [json.loads((files / f"{name}.json").read_text()) for name in ("several", "ours")]
+    assert records[0] == records[1]
+    assert records[0]["templates"] == ["template.nii.gz", "image.nii.gz"]
+    image = read_image(files / "image.nii.gz")
+    np.testing.assert_array_equal(*(read_label(files / f"{n}.nii.gz", image) for n in ("several", "ours")))
+
+
+def test_another_models_weights_are_refused(tmp_path, tiny_weights, capsys):
+    assert main(["--out", str(tmp_path / "one"), "--weights", str(tiny_weights), "--model", "promptseg"]) == 1
+    assert "architecture 'promptseg', got 'oneprompt'" in capsys.readouterr().err
+    assert not (tmp_path / "one").exists()
+
+
 def test_monai_verifies_the_metadata_and_would_notice_an_error(bundle, tmp_path):
     metadata, schema = bundle / "configs" / "metadata.json", bundle / "configs" / "metadata_schema.json"
     verify_metadata(meta_file=str(metadata), filepath=str(schema))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lib.imaging.images import Image
-from lib.imaging.prompts import Prompt
+from lib.imaging.prompts import SEGLAB, Prompt, PromptError
 from lib.inference.templates import Template, TemplateError
 from lib.networks.checkpoints import CheckpointError
 from lib.networks.promptseg import PromptSeg
+from lib.quality.estimator import Estimator
 from lib.segmenters.promptseg import PromptSegBeside, PromptSegSegmenter
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
@@ -79,6 +82,74 @@ def test_no_template_is_refused(segmenter):
         segmenter.segment(study(9)[0], [], {"square": 1})
 
 
+def test_templates_that_do_not_show_the_structure_are_refused_with_what_they_show(segmenter):
+    with pytest.raises(TemplateError, match=r"the templates show \['square'\], got \['liver'\]"):
+        segmenter.segment(study(9)[0], [template(0), template(1)], {"liver": 1})
+
+
+def test_more_slices_than_one_pass_reads_are_read_in_several(prompted):
+    torch.manual_seed(0)
+    network = PromptSeg(TINY_PROMPTSEG).eval().requires_grad_(False)
+    most = TINY_PROMPTSEG.most_templates
+    own = PromptSegSegmenter(network, prompted, settings=replace(SETTINGS, templates_per_query=most + 2))
+    record = own.segment(study(9)[0], [template(n) for n in range(most + 2)], {"square": 1}).provenance
+    assert len(record["templates"]) == most + 2
+    assert "templates_left_out" not in record
+
+
+class OfOneGrey(nn.Module):
+    """A PromptSeg that finds what has the mean grey value of all that its prompts show."""
+
+    def __init__(self):
+        super().__init__()
+        self.config, self.weight = replace(TINY_PROMPTSEG, name="of one grey"), nn.Parameter(torch.ones(1))
+
+    def encode(self, images):
+        return (images,)
+
+    def remember(self, templates, maps):
+        inside = maps[:, :, 0, SEGLAB] > 0.5
+        grey = (templates[0][:, :, 0] * inside).sum(dim=(2, 3)) / inside.sum(dim=(2, 3))
+        return Greys(grey, torch.full_like(grey, 1 / grey.shape[1]))
+
+    def read(self, query, memory, query_prompts=None):
+        return 10 * (0.8 - (query[0] - memory.greys.mean(dim=1)[:, None, None, None]).abs())
+
+    def decode(self, query, template, template_prompts, query_prompts=None):
+        return self.read(query, self.remember((template[0][:, None],), template_prompts[:, None]))
+
+
+@dataclass(frozen=True)
+class Greys:
+    greys: torch.Tensor
+    weights: torch.Tensor
+
+
+def test_where_all_templates_are_wrong_the_predicted_quality_says_so():
+    led_back = Estimator(["reverse"], [0.5], [0.25], [[{"weights": [[1.0]], "bias": [0.0]}]])
+    own = PromptSegSegmenter(OfOneGrey(), settings=replace(SETTINGS, quality_slices=6), estimator=led_back)
+
+    def clear(number, by=0):
+        label = np.roll(study(number)[1], by, axis=(0, 1))
+        grey = 5 * study(number)[1] + np.random.default_rng(number).normal(0, 0.1, label.shape)
+        return Template(f"t{number}", Image(grey.astype(np.float32), np.diag([1.0, 1, 4, 1])), label, {"square": 1})
+
+    query = clear(9)
+    right, wrong = (
+        own.segment(query.image, [clear(n, by) for n in range(3)], {"square": 1}) for by in ((0, 0), (14, 14))
+    )
+    assert (right.mask == query.label).mean() > 0.98
+    assert right.quality["square"] > 0.8
+    assert wrong.mask.any()  # something of the grey values that they show is everywhere
+    assert wrong.quality["square"] < 0.4
+
+
+def test_prompts_are_refused_where_nothing_answers_them():
+    own = PromptSegSegmenter(OfOneGrey(), settings=SETTINGS)
+    with pytest.raises(PromptError, match="promptseg segments without prompts"):
+        own.interact(study(3)[0], {"square": Prompt(foreground=((10, 12, 0),))}, {"square": 1})
+
+
 def test_prompts_are_answered_by_the_model_beside_it(segmenter, prompted):
     image, _ = study(3)
     prompts = {"square": Prompt(foreground=((10, 12, 0),))}
@@ -101,6 +172,7 @@ def test_it_segments_only_structures_with_enough_templates(segmenter, prompted):
     assert mixed["promptseg"]["weights"] == segmenter.weights_hash
     assert mixed["weights"] == prompted.weights_hash
     assert mixed["template_weights"].keys() == {"square"}
+    assert mixed["prompt_types"].keys() == {"square", "rare"}
     assert beside.capabilities.name == "promptseg"
     assert beside.fingerprint != PromptSegBeside(prompted, segmenter, least=3).fingerprint
 
