@@ -55,7 +55,7 @@ from infers.study_list.studies import LIST_UNET, MODEL, Studies
 from infers.study_list.template_check import TemplateCheck
 from infers.tasks.list_unet import ListUNetTask
 from infers.tasks.oneprompt import Engine, tasks
-from infers.tasks.promptseg import PromptSegTask
+from infers.tasks.promptseg import PROMPTSEG, PromptSegTask
 from infers.tasks.submit import SUBMIT, SubmitTask
 from infers.tasks.uniseg import UNISEG, UniSegTask
 from infers.use_cases.images import Images
@@ -64,7 +64,9 @@ from infers.use_cases.labels import Labels
 from infers.use_cases.publishing import Publishing
 from infers.use_cases.status import Status
 from lib.finetuning.list_unet_training import ListUNetSettings
+from lib.finetuning.published import Published
 from lib.finetuning.served_list_unet import ServedListUNet
+from lib.finetuning.served_promptseg import TunedPromptSeg
 from lib.finetuning.uniseg.course import UniSegSettings
 from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.finetuning.versions import FOLDER, Versions
@@ -75,13 +77,12 @@ from lib.inference.feature_cache import FeatureCache
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
 from lib.segmenters.contract import Segmenter
 from lib.segmenters.list_unet import ListUNetSegmenter
-from lib.segmenters.promptseg import PromptSegBeside
-from lib.segmenters.registry import PROMPTSEG_MODEL
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.uniseg.beside import UniSegBeside
 
 LIST_UNET_FOLDER = "specialist"
+PROMPTSEG_FOLDER = "promptseg"
 UNISEG_FOLDER = "uniseg"
 
 
@@ -119,12 +120,15 @@ class Assembly:
         )
         # With the study list, not with the weights that other lists may be served with too
         self.list_unet = ServedListUNet(self.state / LIST_UNET_FOLDER, self.model.device)
+        self.tuned_promptseg = TunedPromptSeg(self.state / PROMPTSEG_FOLDER, self.model.device)
         self.promptseg = ServedPromptSeg(
             self.config.promptseg,
             lambda: self.model.segmenter,
             self.model.device,
             replace(settings, kept_bytes=0),
             features,
+            self.config.promptseg_from,
+            self.tuned_promptseg,
         )
         self.uniseg = ServedUniSeg(self.state / UNISEG_FOLDER, self.model.device, self.config.uniseg)
 
@@ -137,7 +141,7 @@ class Assembly:
             **tasks(self.engine),
             SUBMIT: SubmitTask(self.engine),
             LIST_UNET: ListUNetTask(self.engine, self.list_unet),
-            PROMPTSEG_MODEL.name: PromptSegTask(self.engine, self.promptseg),
+            PROMPTSEG: PromptSegTask(self.engine, self.promptseg),
             UNISEG: UniSegTask(self.engine, self.uniseg),
         }
 
@@ -160,6 +164,14 @@ class Assembly:
             "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
             "settings": ListUNetSettings(most_templates=self.config.templates),
+        }
+
+    def for_promptseg(self) -> dict[str, Any]:
+        """What `trainers.promptseg.PromptSegTrainer` is made with."""
+        return {
+            "tuned": self.tuned_promptseg,
+            "offered": lambda: self.promptseg.offered,
+            "studies": self.studies.labelled,
         }
 
     def for_uniseg(self) -> dict[str, Any]:
@@ -217,7 +229,9 @@ class Assembly:
     @cached_property
     def trainings(self) -> Trainings:
         """The trainings of the list."""
-        folders = {MODEL: self.models, LIST_UNET: self.list_unet.path.parent, UNISEG: self.uniseg.path.parent}
+        beside: dict[str, Published[Any]]
+        beside = {LIST_UNET: self.list_unet, PROMPTSEG: self.tuned_promptseg, UNISEG: self.uniseg}
+        folders = {MODEL: self.models, **{name: published.path.parent for name, published in beside.items()}}
         return Trainings(folders, self.studies, self.config.auto_finetune, self.config.specialist)
 
     @cached_property
@@ -269,17 +283,11 @@ class Assembly:
     def _segmenter(self) -> Segmenter:
         """What segments the list now."""
         one_prompt, unet = self.model.segmenter, self.list_unet.current
-        beside = ListUNetSegmenter(one_prompt, unet) if unet else self._by_templates(one_prompt)
+        beside = ListUNetSegmenter(one_prompt, unet) if unet else self.promptseg.beside(one_prompt)
         uniseg = self.uniseg.segmenter
         if uniseg is None or not self.uniseg.better_than(unet.record if unet else {}):
             return beside
         return UniSegBeside(beside, uniseg)
-
-    def _by_templates(self, one_prompt: Segmenter) -> Segmenter:
-        """One-Prompt, with PromptSeg beside it where it shall segment the list."""
-        least = self.config.promptseg_from
-        promptseg = self.promptseg.segmenter if least else None
-        return PromptSegBeside(one_prompt, promptseg, least) if promptseg else one_prompt
 
     # The use cases
 
@@ -301,14 +309,16 @@ class Assembly:
     @cached_property
     def publishing(self) -> Publishing:
         """Choosing what is served."""
-        return Publishing(self.model, self.versions, self.list_unet, self.uniseg, self.infers, self._look_at_weights)
+        return Publishing(
+            self.model, self.versions, self.list_unet, self.promptseg, self.uniseg, self.infers, self._look_at_weights
+        )
 
     @cached_property
     def status(self) -> Status:
         """Saying how things stand."""
         return Status(
             self.studies, self.job, self.board, self.trainings, self.publishing, self.model, self.list_unet,
-            self.uniseg, self.config.specialist, self._held,
+            self.promptseg, self.uniseg, self.config.specialist, self._held,
         )  # fmt: skip
 
     def _held(self) -> dict[str, int]:
@@ -331,7 +341,8 @@ class Assembly:
         for listener in (self._replace_prompts, self._describe_images, self._trigger_job, self._score, self._train):
             self.changes.listen(listener)
         self.datastore.on_change(self.changes.noticed)
-        for folder in (self.models, self.list_unet.path.parent, self.uniseg.path.parent):
+        beside = (self.list_unet, self.tuned_promptseg, self.uniseg)
+        for folder in (self.models, *(published.path.parent for published in beside)):
             FolderWatch(folder, self._look_at_weights)
         self.job.start()
         self.acceptance.start()
@@ -366,5 +377,11 @@ class Assembly:
     def _look_at_weights(self) -> Callable[[], None]:
         # Training writes into the watched folders all the time: only other weights are news for the list
         return if_other(
-            lambda: (self.model.weights_on_disk(), self.list_unet.hash, self.uniseg.fingerprint), self.changes.noticed
+            lambda: (
+                self.model.weights_on_disk(),
+                self.list_unet.hash,
+                self.tuned_promptseg.hash,
+                self.uniseg.fingerprint,
+            ),
+            self.changes.noticed,
         )

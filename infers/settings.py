@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, FilePath
 
-from lib.finetuning.oneprompt import FineTuning
+from lib.finetuning.tuning import FineTuning
 from lib.parsing import AnyCount, Count, CountOrNone, Options, ParseError, Switch, parse
 
 
@@ -90,6 +90,13 @@ Cluster = Annotated[
         description="ray://HOST:PORT of a Ray cluster's head",
     ),
 ]
+ByTemplates = Annotated[
+    str,
+    Field(
+        pattern=r"^(auto|oneprompt|promptseg(:[1-9][0-9]{0,3})?)$",
+        description="auto, oneprompt, promptseg, or promptseg:N for structures that N templates or more show",
+    ),
+]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number of seconds, 0 or more")]
 
 
@@ -108,9 +115,11 @@ class AppConfig(Options):
         auto_finetune: train after so many new final labels; 0: only when told to.
         specialist: a training is followed by one of a network for this list alone from so many labelled studies on; 0:
             only when told to.
-        finetuning: numbers of a training, as `epochs=2,steps=10` (`lib.finetuning.oneprompt.FineTuning`).
-        promptseg: safetensors file of a PromptSeg (`scripts.pretrain --network promptseg`) to offer.
-        promptseg_from: templates of a structure from which on PromptSeg segments the list's studies; 0: never.
+        finetuning: numbers of a training, as `epochs=2,steps=10` (`lib.finetuning.tuning.FineTuning`).
+        model: what segments the list's studies by templates: `oneprompt`; `promptseg`, or `promptseg:N` for structures
+            that N templates or more show; or `auto`, PromptSeg from where it measured better than One-Prompt.
+        promptseg: safetensors file of a PromptSeg (`scripts.pretrain --network promptseg`) to offer; None: the weights
+            that ship, where `model` may use them.
         uniseg: safetensors file of a UniSeg (`scripts.import_uniseg`) to offer, and to begin its trainings with.
         uniseg_lists: folders of further lists that UniSeg learns from, each a task (`lib.finetuning.uniseg.lists`).
         versions: how many versions of the weights are kept.
@@ -133,8 +142,8 @@ class AppConfig(Options):
     auto_finetune: CountOrNone = 0
     specialist: CountOrNone = 1
     finetuning: Annotated[FineTuning, BeforeValidator(_finetuning)] = FineTuning()
+    model: ByTemplates = "auto"
     promptseg: ExistingFile = None
-    promptseg_from: CountOrNone = 0
     uniseg: ExistingFile = None
     uniseg_lists: Folders = ()
     versions: Count = 10
@@ -145,6 +154,17 @@ class AppConfig(Options):
     hosts: Hosts = ()
     engine: Cluster = None
 
+    @property
+    def promptseg_from(self) -> int | None:
+        """Templates of a structure from which on PromptSeg segments the list; 0: never; None: where it measured better.
+
+        Workers of a cluster make One-Prompt alone, so that nothing but One-Prompt is chosen for them.
+        """
+        name, _, least = self.model.partition(":")
+        if name == "promptseg":
+            return int(least or 1)
+        return None if name == "auto" and self.engine is None else 0
+
     @classmethod
     def from_conf(cls, conf: Mapping[str, str]) -> AppConfig:
         """Read `--conf` values; `server_mode` is MONAI Label's own key and passes.
@@ -153,6 +173,8 @@ class AppConfig(Options):
             ConfigError: unknown key, or a value that does not fit; the message says what is allowed.
         """
         own = {key: str(value) for key, value in conf.items() if key != "server_mode"}
+        if former := own.pop("promptseg_from", None):  # of earlier releases
+            own.setdefault("model", "oneprompt" if former == "0" else f"promptseg:{former}")
         try:
             return parse(cls, own, "--conf keys", before="--conf ")
         except ParseError as error:

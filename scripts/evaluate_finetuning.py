@@ -33,8 +33,9 @@ from lib.finetuning.course import run
 from lib.finetuning.examination import Scores, template_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, parts_of
-from lib.finetuning.oneprompt import FineTune, FineTuning
+from lib.finetuning.oneprompt import FineTune
 from lib.finetuning.phases import Phase, held_out_ids, phases_of
+from lib.finetuning.tuning import FineTuning
 from lib.imaging.images import read_label
 from lib.imaging.metrics import dice
 from lib.inference.templates import Template
@@ -307,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--queries", type=int, default=10, help="images asked of a 2-D list")
     parser.add_argument("--volume-queries", type=int, default=3, help="volumes asked of a 3-D list")
     parser.add_argument(
-        "--settings", default="", help="numbers of lib.finetuning.oneprompt.FineTuning, as epochs=2,steps=10"
+        "--settings", default="", help="numbers of lib.finetuning.tuning.FineTuning, as epochs=2,steps=10"
     )
     parser.add_argument("--only-final", action="store_true", help="without cross-validation")
     parser.add_argument("--threads", type=int, default=1)

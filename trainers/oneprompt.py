@@ -14,9 +14,10 @@ from typing import Any
 from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.oneprompt import FineTune, FineTuning
+from lib.finetuning.oneprompt import FineTune
 from lib.finetuning.options import TrainingOptions
 from lib.finetuning.training_record import update_record
+from lib.finetuning.tuning import FineTuning
 from lib.finetuning.versions import CANDIDATE, PUBLISHED, Versions
 from lib.learning.adapters import MODES
 from lib.networks.checkpoints import load_network, weights_hash

@@ -23,6 +23,7 @@ from lib import VERSION  # noqa: E402
 from trainers.list_unet import ListUNetTrainer  # noqa: E402
 from trainers.oneprompt import OnePromptTrainer  # noqa: E402
 from trainers.process_priority import stay_behind  # noqa: E402
+from trainers.promptseg import PromptSegTrainer  # noqa: E402
 from trainers.uniseg import UniSegTrainer  # noqa: E402
 
 
@@ -47,6 +48,7 @@ class OnePromptApp(MONAILabelApp):
         return {
             "oneprompt": OnePromptTrainer(**self.assembly.for_training()),  # clients read the first one's statistics
             "oneprompt_specialist": ListUNetTrainer(**self.assembly.for_list_unet()),
+            "promptseg": PromptSegTrainer(**self.assembly.for_promptseg()),
             "uniseg": UniSegTrainer(**self.assembly.for_uniseg()),
         }
 

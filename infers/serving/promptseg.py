@@ -1,18 +1,21 @@
-"""The PromptSeg that a server offers beside One-Prompt, or none."""
+"""The PromptSeg that a server offers beside One-Prompt, or none: what the list's training published, or the configured
+weights that it descends from."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from lib.finetuning.served_promptseg import BASE, TunedPromptSeg
 from lib.inference.feature_cache import FeatureCache
 from lib.networks.architectures import PROMPTSEG
-from lib.networks.checkpoints import CheckpointError, load_network, read_architecture, weights_hash
+from lib.networks.checkpoints import CheckpointError, load_network, read_architecture, read_provenance, weights_hash
 from lib.networks.promptseg import PromptSeg
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Segmenter
-from lib.segmenters.promptseg import PromptSegSegmenter
+from lib.segmenters.promptseg import BETTER_FROM, SHIPPED_PROMPTSEG, PromptSegBeside, PromptSegSegmenter
 from lib.segmenters.settings import SegmenterSettings
 
 
@@ -20,8 +23,10 @@ class ServedPromptSeg:
     """Gives the segmenter of the configured weights, which are read when it is first asked for.
 
     Args:
-        file: the weights; None for none.
+        file: the weights; None for those that ship, where the list may be segmented with them, and for none else.
         prompted: gives what answers prompts.
+        tuned: where the list's trainings publish; None for nowhere.
+        least: templates of a structure from which on it segments the list; 0: never; None: as `BETTER_FROM` has it.
         device, settings, cache: see `PromptSegSegmenter`.
 
     Raises:
@@ -35,29 +40,92 @@ class ServedPromptSeg:
         device: str,
         settings: SegmenterSettings,
         cache: FeatureCache | None = None,
+        least: int | None = 0,
+        tuned: TunedPromptSeg | None = None,
     ) -> None:
+        if file is None and (least or (least is None and BETTER_FROM)) and SHIPPED_PROMPTSEG.exists():
+            file = SHIPPED_PROMPTSEG
         if file and (known := read_architecture(file)) is not PROMPTSEG:
             raise CheckpointError(
                 f"--conf promptseg must name weights of PromptSeg, {file} holds those of {known.name!r}: serve them "
                 "with the key that they are for"
             )
-        self.file = file
+        self.configured: Path | None = file
+        self._least, self._tuned = least, tuned
         self._prompted, self._device, self._settings, self._cache = prompted, device, settings, cache
         self._making = threading.Lock()
-        self._network: PromptSeg | None = None
-        self._made: tuple[Segmenter, PromptSegSegmenter] | None = None
+        self._base: tuple[PromptSeg, str] | None = None  # the configured network and its hash
+        self._made: tuple[Segmenter, PromptSeg, PromptSegSegmenter] | None = None
+
+    @property
+    def offered(self) -> tuple[Path, str] | None:
+        """The file of what is offered, and the hash of the configured weights that it is or was trained from."""
+        if self.configured is None:
+            return None
+        with self._making:
+            _, base = self._configured(self.configured)
+            published = self._tuned is not None and self._tuned.of(base) is not None
+            return (self._tuned.path if self._tuned and published else self.configured), base
+
+    @property
+    def file(self) -> Path | None:
+        """The same file, None for none."""
+        return self.offered[0] if self.offered else None
 
     @property
     def segmenter(self) -> PromptSegSegmenter | None:
-        """One object as long as what answers prompts for it stays the same."""
-        if self.file is None:
+        """One object as long as the weights, and what answers prompts for it, stay the same."""
+        if self.configured is None:
             return None
         with self._making:
+            own, base = self._configured(self.configured)
+            network = (self._tuned.of(base) if self._tuned else None) or own
             prompted = self._prompted()
-            if self._made is None or self._made[0] is not prompted:
-                if self._network is None:
-                    self._network = load_network(self.file, self._device, PromptSeg)
-                estimator = Estimator.valid_for(weights_hash(self._network), self.file)
-                own = PromptSegSegmenter(self._network, prompted, self._device, self._settings, estimator, self._cache)
-                self._made = (prompted, own)
-            return self._made[1]
+            if self._made is None or self._made[0] is not prompted or self._made[1] is not network:
+                estimator = Estimator.valid_for(base, self.configured)
+                made = PromptSegSegmenter(network, prompted, self._device, self._settings, estimator, self._cache)
+                self._made = (prompted, network, made)
+            return self._made[2]
+
+    def beside(self, other: Segmenter) -> Segmenter:
+        """What segments the list: another segmenter, and PromptSeg for structures that enough templates show."""
+        own = None if self._least == 0 else self.segmenter
+        if own is None or self._base is None:
+            return other
+        least = BETTER_FROM.get(self._base[1], 0) if self._least is None else self._least
+        return PromptSegBeside(other, own, least) if least else other
+
+    def publish(self, path: Path) -> str:
+        """Offer uploaded weights from now on; their hash.
+
+        Raises:
+            CheckpointError: they do not fit the configured ones, or there are none.
+        """
+        network = load_network(path, self._device, PromptSeg)
+        if self._tuned is None or self.configured is None:
+            raise CheckpointError("PromptSeg is not offered: start the server with --conf promptseg FILE to serve it")
+        with self._making:
+            own, base = self._configured(self.configured)
+        if network.config != own.config:
+            raise CheckpointError(
+                f"weights must be of the configuration {own.config.name!r} that is served, got {network.config.name!r} "
+                "with other sizes: start the server with --conf promptseg FILE to serve those"
+            )
+        return self._tuned.publish(network, {**read_provenance(path), BASE: base}, uploaded=True)
+
+    def withdraw(self) -> bool:
+        """Go back to the configured weights; whether others were published."""
+        return self._tuned is not None and self._tuned.withdraw()
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able: `hash` of what is offered, None for nothing; and the record of what was published."""
+        published = self._tuned.status() if self._tuned else {"withdrawn": False}
+        offered = self.segmenter
+        return {**published, "hash": offered.weights_hash if offered else None}
+
+    def _configured(self, file: Path) -> tuple[PromptSeg, str]:
+        """The configured network and its hash, read when first needed."""
+        if self._base is None:
+            network = load_network(file, self._device, PromptSeg)
+            self._base = (network, weights_hash(network))
+        return self._base

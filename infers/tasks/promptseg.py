@@ -14,11 +14,16 @@ from infers.tasks.oneprompt import Engine, OnePromptTask
 from infers.tasks.request import structures
 from lib.imaging.images import Image
 from lib.segmenters.contract import Prediction, Segmenter
+from lib.segmenters.registry import PROMPTSEG_MODEL
+
+PROMPTSEG = PROMPTSEG_MODEL.name
 
 
 class PromptSegSource(Protocol):
     """What is needed of the one that is served (`infers.serving.promptseg.ServedPromptSeg`)."""
 
+    @property
+    def configured(self) -> Path | None: ...
     @property
     def file(self) -> Path | None: ...
     @property
@@ -34,7 +39,7 @@ class PromptSegTask(OnePromptTask):
 
     def is_valid(self) -> bool:
         """Whether weights are configured."""
-        return self.served.file is not None
+        return self.served.configured is not None
 
     def get_path(self, validate: bool = True) -> str:
         """The weights file."""
@@ -43,7 +48,10 @@ class PromptSegTask(OnePromptTask):
     def predict(self, request: Mapping[str, Any], image: Image) -> Prediction:
         segmenter, known = self.served.segmenter, self.engine.labels.names
         if segmenter is None:
-            raise ClientError("promptseg is not offered: start the server with --conf promptseg FILE", 409)
+            raise ClientError(
+                "promptseg is not offered: start the server with --conf promptseg FILE, or --conf model promptseg",
+                409,
+            )
         wanted = {name: known[name] for name in structures({**request, "label": None}, known)}
         with self.engine.priority_lock.interactive():
             return self.engine.studies.segment(request.get("image_id"), image, wanted, client_control(), segmenter)

@@ -8,7 +8,9 @@ from typing import Any
 
 from infers.errors import ClientError, NotFound
 from infers.serving.model import ServedModel
+from infers.serving.promptseg import ServedPromptSeg
 from infers.study_list.studies import LIST_UNET, MODEL
+from infers.tasks.promptseg import PROMPTSEG
 from infers.tasks.uniseg import UNISEG
 from lib.finetuning.served_list_unet import ServedListUNet
 from lib.finetuning.uniseg.served import ServedUniSeg
@@ -23,6 +25,7 @@ class Publishing:
         model: the served network.
         versions: its versions.
         list_unet: the network of this list alone.
+        promptseg: the PromptSeg that is offered.
         uniseg: the UniSeg that is offered.
         names: of the infer tasks, as clients name what they upload for.
         changed: called after other weights are served.
@@ -33,11 +36,13 @@ class Publishing:
         model: ServedModel,
         versions: Versions,
         list_unet: ServedListUNet,
+        promptseg: ServedPromptSeg,
         uniseg: ServedUniSeg,
         names: Collection[str],
         changed: Callable[[], object],
     ) -> None:
-        self._model, self._versions, self._list_unet, self._uniseg = model, versions, list_unet, uniseg
+        self._model, self._versions = model, versions
+        self._list_unet, self._promptseg, self._uniseg = list_unet, promptseg, uniseg
         self._names, self._changed = names, changed
 
     def upload(self, name: str, path: Path) -> dict[str, Any]:
@@ -45,6 +50,8 @@ class Publishing:
         self._check(name)
         if name == LIST_UNET:
             raise ClientError(f"{LIST_UNET} is trained on this list, never uploaded: upload weights as {MODEL}", 405)
+        if name == PROMPTSEG:
+            return {"weights": self._promptseg.publish(path)}
         if name == UNISEG:
             self._uniseg.publish(load_model(path, self._model.device))
             return {"weights": self._uniseg.status()["hash"]}
@@ -52,9 +59,14 @@ class Publishing:
         return {"weights": self._model.weights_hash}
 
     def remove(self, name: str) -> dict[str, Any]:
-        """Go back to the configured weights; or withdraw the network of this list alone, or UniSeg."""
+        """Go back to the configured weights, of One-Prompt or PromptSeg; or withdraw the list's U-Net, or UniSeg."""
         if name == LIST_UNET:
             return self.use_list_unet(False)
+        if name == PROMPTSEG:
+            if not self._promptseg.withdraw():
+                raise NotFound(f"no {PROMPTSEG} was published: train one first, with POST /train/{PROMPTSEG}")
+            self._changed()
+            return self._promptseg.status()
         if name == UNISEG:
             if not self._uniseg.withdraw():
                 raise NotFound(f"no {UNISEG} was published: train one first, with POST /train/{UNISEG}")

@@ -10,7 +10,9 @@ from infers.board.board import Board
 from infers.jobs.propagation import Propagation
 from infers.jobs.training import Trainings
 from infers.serving.model import ServedModel
+from infers.serving.promptseg import ServedPromptSeg
 from infers.study_list.studies import LIST_UNET, Studies
+from infers.tasks.promptseg import PROMPTSEG
 from infers.tasks.uniseg import UNISEG
 from infers.use_cases.publishing import Publishing
 from lib.finetuning.served_list_unet import ServedListUNet
@@ -23,7 +25,7 @@ class Status:
     """The state of one study list.
 
     Args:
-        studies, job, board, trainings, publishing, model, list_unet, uniseg: what is reported on.
+        studies, job, board, trainings, publishing, model, list_unet, promptseg, uniseg: what is reported on.
         from_labels: labelled studies from which on a network of the list alone is trained; 0: only when asked for.
         held: bytes that are kept in memory, by what they hold.
     """
@@ -37,6 +39,7 @@ class Status:
         publishing: Publishing,
         model: ServedModel,
         list_unet: ServedListUNet,
+        promptseg: ServedPromptSeg,
         uniseg: ServedUniSeg,
         from_labels: int,
         held: Callable[[], dict[str, int]],
@@ -44,7 +47,7 @@ class Status:
         self._studies, self._job, self._board = studies, job, board
         self._trainings, self._publishing = trainings, publishing
         self._model, self._list_unet, self._uniseg, self._from_labels = model, list_unet, uniseg, from_labels
-        self._held = held
+        self._promptseg, self._held = promptseg, held
 
     def of_list(self, all_studies: bool = False) -> dict[str, Any]:
         """Weights, structures, templates, the job, how many studies of each status there are, and the first of them.
@@ -67,7 +70,7 @@ class Status:
         }
 
     def of_training(self) -> dict[str, Any]:
-        """The newest training, the versions of the weights, and the list's own network and UniSeg with theirs."""
+        """The newest training, the versions of the weights; and the list's own network, PromptSeg and UniSeg."""
         list_unet = {
             **self._trainings.status(LIST_UNET),
             "offered": self._list_unet.status(),
@@ -75,4 +78,6 @@ class Status:
             "labelled": len(self._studies.painted()),
         }
         uniseg = {**self._trainings.status(UNISEG), "offered": self._uniseg.status()}
-        return {**self._trainings.status(), **self._publishing.status(), "specialist": list_unet, "uniseg": uniseg}
+        promptseg = {**self._trainings.status(PROMPTSEG), "offered": self._promptseg.status()}
+        beside = {"specialist": list_unet, "promptseg": promptseg, "uniseg": uniseg}
+        return {**self._trainings.status(), **self._publishing.status(), **beside}

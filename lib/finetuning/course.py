@@ -2,7 +2,8 @@
 
 A course is one or more phases (`lib.finetuning.phases`), all from the same first weights.
 
-What is learnt, and what is asked, is the subclass's (`lib.finetuning.oneprompt`, `lib.finetuning.list_unet_training`).
+What is learnt, and what is asked, is the subclass's (`lib.finetuning.episode_course`,
+`lib.finetuning.list_unet_training`).
 The loop over epochs and steps is the caller's (MONAI Label's trainer, or `run`): `begin_epoch`, `step`, `end_epoch`.
 """
 

@@ -20,6 +20,7 @@ from lib.learning.augmentation import STRONG, augment
 from lib.learning.episodes import SMALLEST, Episode, RealTasks
 from lib.learning.training import refined
 from lib.networks import OnePrompt
+from lib.networks.promptseg import PromptSeg
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
@@ -122,7 +123,7 @@ def answers_dice(
 
 
 @torch.inference_mode()
-def answer(network: OnePrompt, episodes: Sequence[Episode]) -> np.ndarray:
+def answer(network: OnePrompt | PromptSeg, episodes: Sequence[Episode]) -> np.ndarray:
     """(E,) Dice of each episode's one query, answered from its template's mask alone."""
     network.eval()
     device = next(network.parameters()).device

@@ -18,6 +18,7 @@ from lib.finetuning.labelled_study import LabelledStudy
 from lib.inference.templates import Template, TemplateBank
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks import OnePrompt
+from lib.networks.promptseg import PromptSeg
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
@@ -31,7 +32,7 @@ class NetworkSettings:
         epochs, steps, batch: epochs of a phase, steps of an epoch, patches of a step.
         rate: learning rate.
         shown: share of the patches around a place where a structure is; the others lie anywhere.
-        folds, few, held_out, longer: as in `lib.finetuning.oneprompt.FineTuning`.
+        folds, few, held_out, longer: as in `lib.finetuning.tuning.FineTuning`.
         most_queries: studies of a phase that both are asked about.
         most_templates: templates that One-Prompt answers from, chosen as in serving.
         least_gain: Dice that a network must be better by.
@@ -86,16 +87,18 @@ class NetworkCourse(Course):
 
 
 class TemplateExamination:
-    """One-Prompt asked about labelled studies, from templates that are chosen among others as in serving.
+    """A network asked about labelled studies, from templates that are chosen among others as in serving.
 
     Args:
-        network: One-Prompt, which has learnt from none of the studies that it will be asked about.
+        network: One-Prompt or PromptSeg, which has learnt from none of the studies that it will be asked about.
         device: torch device.
         studies: the templates.
         most: templates for one structure.
     """
 
-    def __init__(self, network: OnePrompt, device: str, studies: Iterable[LabelledStudy], most: int) -> None:
+    def __init__(
+        self, network: OnePrompt | PromptSeg, device: str, studies: Iterable[LabelledStudy], most: int
+    ) -> None:
         by_id = {study.id: study for study in studies}
         self._bank, self._most = TemplateBank(lambda id: by_id[id].read()), most
         self._bank.refresh({id: study.checksum for id, study in by_id.items()})

@@ -24,7 +24,7 @@ class Phase:
 
 
 class Settings(Protocol):
-    """The numbers that every course has; `lib.finetuning.oneprompt.FineTuning` explains them."""
+    """The numbers that every course has; `lib.finetuning.tuning.FineTuning` explains them."""
 
     @property
     def epochs(self) -> int: ...

@@ -6,6 +6,7 @@ from infers.assembly import Assembly
 from tests.samples import organ_volume, write_nifti
 from trainers.list_unet import ListUNetTrainer
 from trainers.oneprompt import OnePromptTrainer
+from trainers.promptseg import PromptSegTrainer
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def assembly(tmp_path, tiny_weights):
 def test_a_training_builds_neither_board_nor_network(assembly):
     OnePromptTrainer(**assembly.for_training())
     ListUNetTrainer(**assembly.for_list_unet())
+    PromptSegTrainer(**assembly.for_promptseg())
     assert assembly.for_training()["studies"]() == []
     assert {"oneprompt", "oneprompt_click"} <= assembly.infers.keys()  # which MONAI Label asks every process for
     assert assembly.strategies()

@@ -25,7 +25,7 @@ def test_every_setting_is_read_from_its_text(tmp_path):
         "specialist": "6",
         "finetuning": "epochs=2,mode=norms",
         "promptseg": str(tmp_path / "w.safetensors"),
-        "promptseg_from": "4",
+        "model": "promptseg:4",
         "uniseg": str(tmp_path / "w.safetensors"),
         "uniseg_lists": str(tmp_path),
         "versions": "4",
@@ -50,6 +50,23 @@ def test_every_setting_is_read_from_its_text(tmp_path):
     assert (config.finetuning.epochs, config.finetuning.mode) == (2, "norms")
 
 
+@pytest.mark.parametrize(
+    ("conf", "least"),
+    [
+        ({}, None),
+        ({"model": "auto", "engine": "ray://head:10001"}, 0),  # workers of a cluster make One-Prompt
+        ({"model": "oneprompt"}, 0),
+        ({"model": "promptseg"}, 1),
+        ({"model": "promptseg:8", "engine": "ray://head:10001"}, 8),
+        ({"promptseg_from": "0"}, 0),  # as earlier releases said it
+        ({"promptseg_from": "4"}, 4),
+        ({"promptseg_from": "4", "model": "oneprompt"}, 0),
+    ],
+)
+def test_the_model_of_the_list_says_from_how_many_templates_on_promptseg_is_it(conf, least):
+    assert AppConfig.from_conf(conf).promptseg_from == least
+
+
 def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
     (tmp_path / "labels.json").write_text(json.dumps(["liver", "spleen"]))
     assert AppConfig.from_conf({"labels": str(tmp_path / "labels.json")}).labels == ("liver", "spleen")
@@ -69,6 +86,9 @@ def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
         ("labels", "none.json", "readable JSON list"),
         ("weights", "/nowhere.safetensors", "existing file"),
         ("device", "gpu", "auto, cpu, cuda"),
+        ("model", "uniseg", "auto, oneprompt, promptseg, or promptseg:N"),
+        ("model", "promptseg:0", "N templates or more show, got 'promptseg:0'"),
+        ("promptseg_from", "many", "got 'promptseg:many'"),
         ("device", "cpu:1", "auto, cpu, cuda"),
         ("templates", "0", "from 1 on"),
         ("templates", "many", "from 1 on"),

@@ -64,6 +64,7 @@ def test_info_lists_the_models_and_the_trainer(server: Server) -> None:
     assert list(info["trainers"]) == [
         "oneprompt",
         "oneprompt_specialist",
+        "promptseg",
         "uniseg",
     ]  # Slicer shows the first one's statistics
     assert "config" not in info  # with that key Slicer asks for a newer server

@@ -8,8 +8,9 @@ from monailabel.config import settings
 
 import trainers.course
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.oneprompt import FineTune, FineTuning
+from lib.finetuning.oneprompt import FineTune
 from lib.finetuning.training_record import read_record
+from lib.finetuning.tuning import FineTuning
 from lib.finetuning.versions import Versions
 from lib.networks.checkpoints import load_network, read_provenance, weights_hash
 from tests.samples import organ_volume, write_nifti

@@ -9,8 +9,10 @@ import pytest
 from infers.errors import ClientError
 from infers.serving.promptseg import ServedPromptSeg
 from infers.tasks.promptseg import PromptSegTask
-from lib.networks.checkpoints import CheckpointError
+from lib.networks.checkpoints import CheckpointError, load_network, weights_hash
+from lib.networks.promptseg import PromptSeg
 from lib.segmenters.contract import Segmenter
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG, PromptSegBeside
 from lib.segmenters.settings import SegmenterSettings
 from tests.infers.fakes import FakePredictor
 from tests.infers.tasks.fakes import FakeStudies, make_engine
@@ -47,7 +49,7 @@ def test_the_list_s_templates_are_asked_through_promptseg(tmp_path: Path, prompt
 def test_it_is_not_listed_without_weights(tmp_path: Path) -> None:
     task = PromptSegTask(make_engine(tmp_path), served(None))
     assert not task.is_valid()
-    with pytest.raises(ClientError, match="--conf promptseg FILE"):
+    with pytest.raises(ClientError, match="--conf promptseg FILE, or --conf model promptseg"):
         task({"image": str(write_nifti(tmp_path / "one.nii.gz", organ_volume(0)[0]))})
 
 
@@ -67,3 +69,35 @@ def test_new_weights_of_what_answers_prompts_make_a_new_segmenter_of_the_same_ne
     assert second is not None
     assert first.weights_hash == second.weights_hash
     assert first.fingerprint != second.fingerprint
+
+
+def test_the_list_is_its_own_from_the_number_of_templates_on_that_it_was_told(promptseg_weights: Path) -> None:
+    other = FakePredictor()
+
+    def beside(least: int | None) -> Segmenter:
+        return ServedPromptSeg(promptseg_weights, lambda: other, "cpu", SegmenterSettings(), least=least).beside(other)
+
+    chosen = beside(3)
+    assert isinstance(chosen, PromptSegBeside)
+    assert (chosen.other, chosen.least) == (other, 3)
+    assert beside(0) is other
+    assert beside(None) is other  # nothing was measured of these weights
+
+
+def test_weights_that_measured_better_are_the_list_s_from_there_on(promptseg_weights: Path, monkeypatch) -> None:
+    better = {weights_hash(load_network(promptseg_weights, "cpu", PromptSeg)): 4}
+    monkeypatch.setattr("infers.serving.promptseg.BETTER_FROM", better)
+    monkeypatch.setattr("infers.serving.promptseg.SHIPPED_PROMPTSEG", promptseg_weights)
+    other = FakePredictor()
+    source = ServedPromptSeg(None, lambda: other, "cpu", SegmenterSettings(), least=None)
+    assert source.file == promptseg_weights
+    chosen = source.beside(other)
+    assert isinstance(chosen, PromptSegBeside)
+    assert chosen.least == 4
+    assert ServedPromptSeg(None, lambda: other, "cpu", SegmenterSettings(), least=0).file is None
+
+
+def test_the_shipped_weights_are_served_where_the_list_shall_be_segmented_with_them() -> None:
+    source = ServedPromptSeg(None, FakePredictor, "cpu", SegmenterSettings(), least=1)
+    assert source.file == SHIPPED_PROMPTSEG
+    assert source.file.exists()

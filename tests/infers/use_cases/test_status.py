@@ -12,7 +12,7 @@ def status_of(rows: list[Row]) -> Status:
     job: Any = SimpleNamespace(status=lambda: SimpleNamespace(to_dict=dict))
     board: Any = SimpleNamespace(rows=lambda: rows, unreadable=dict, quality=dict, warnings=list)
     nothing: Any = None
-    return Status(studies, job, board, nothing, nothing, model, nothing, nothing, 1, dict)
+    return Status(studies, job, board, nothing, nothing, model, nothing, nothing, nothing, 1, dict)
 
 
 def test_of_a_long_list_the_first_studies_are_told_of_and_all_are_counted():

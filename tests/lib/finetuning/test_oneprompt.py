@@ -6,10 +6,12 @@ import torch
 
 from lib.finetuning.course import HELD_OUT, run
 from lib.finetuning.course_checkpoint import load_progress, save_progress
+from lib.finetuning.episode_course import VIEWS, slices_of
 from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
-from lib.finetuning.oneprompt import VIEWS, FineTune, FineTuning, compare, slices_of
+from lib.finetuning.oneprompt import FineTune, compare
 from lib.finetuning.phases import phase_epochs, plan
+from lib.finetuning.tuning import FineTuning
 from lib.imaging.prompts import PromptType
 from lib.networks.checkpoints import load_network, weights_hash
 from tests.samples import organ_volume, write_nifti
