@@ -178,6 +178,11 @@ class Client:
     def cancel_job(self) -> dict[str, Any]:
         return self._json("DELETE", "/oneprompt/job")
 
+    def upload_model(self, name: str, weights: Path) -> None:
+        """Offers other weights of a model from now on: PUT /model/."""
+        with weights.open("rb") as file:
+            self._request("PUT", f"/model/{name}", files={"file": (weights.name, file)})
+
     def infer(self, model: str, image_id: str, params: Mapping[str, Any], label: Path | None = None) -> bytes:
         """The mask file that POST /infer/{model} answers with; `label` is uploaded for the model to go on from."""
         answer = self._request(

@@ -116,8 +116,18 @@ def test_ohif_connects_and_lists_the_models(viewer: Viewer, phantoms: dict[str, 
     viewer.connect()
     models = viewer.models()
     named = ["oneprompt_points", "oneprompt_points_slice"]  # which are told the structure with the points
-    assert models["Auto-Segmentation"] == models["Class Prompts"] == ["oneprompt", *named, "oneprompt_submit"]
+    assert models["Auto-Segmentation"] == models["Class Prompts"] == ["oneprompt", *named, "oneprompt_submit", "uniseg"]
     assert models["Point Prompts"] == [*named, "oneprompt_click", "oneprompt_slice"]
+
+
+def test_a_mask_of_uniseg_is_shown_and_its_trainer_is_listed(viewer: Viewer) -> None:
+    assert {"oneprompt", "uniseg"} <= set(viewer.choices("train"))
+    viewer.choose("Auto-Segmentation", "uniseg")
+    answer = viewer.run("Auto-Segmentation")
+    assert answer.status == 200, answer.answer
+    mask = array_of(answer.answer)
+    assert mask.any()
+    np.testing.assert_array_equal(viewer.labelmap() > 0, mask > 0)
 
 
 @pytest.mark.parametrize(

@@ -235,13 +235,25 @@ class Viewer:
 
     def set_option(self, model: str, name: str) -> None:
         """Switch an option of a model on, in the panel's dialogue."""
-        form = "select[name=selectSection]"
-        self._press("//a[normalize-space()='Options / Configurations']", lambda: self._find(form))
-        Select(self._find(form)).select_by_value("infer")
+        form = self._open_options("infer")
         Select(self._find("select[name=selectName]")).select_by_value(model)
         box = f"//div[contains(@class,'optionsForm')]//tr[td[contains(., '{name}')]]//input[@type='checkbox']"
         self._press(box, lambda: self._find(box).is_selected())
         self._press("//button[contains(., 'Confirm')]", lambda: not self._driver.find_elements(By.CSS_SELECTOR, form))
+
+    def choices(self, section: str) -> list[str]:
+        """What has options in a section of the panel's dialogue."""
+        form = self._open_options(section)
+        names = [option.get_attribute("value") for option in Select(self._find("select[name=selectName]")).options]
+        self._press("//button[contains(., 'Confirm')]", lambda: not self._driver.find_elements(By.CSS_SELECTOR, form))
+        return names
+
+    def _open_options(self, section: str) -> str:
+        """Open the panel's dialogue; CSS of what closes with it."""
+        form = "select[name=selectSection]"
+        self._press("//a[normalize-space()='Options / Configurations']", lambda: self._find(form))
+        Select(self._find(form)).select_by_value(section)
+        return form
 
     def next_sample(self) -> None:
         """Ask for the next sample, and press the button that opens it."""

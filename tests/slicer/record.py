@@ -22,8 +22,11 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from lib.segmenters.uniseg.model import save_model
+from lib.segmenters.uniseg.tasks import Channel, Task
 from scripts.phantoms.phantom import grid_affine
 from scripts.servers.client import Client, Server
+from tests.lib.segmenters.uniseg.fakes import untrained
 from tests.slicer.emulator.panel import RELEASE, RELEASED, SHA256, Panel, PanelError
 from tests.slicer.emulator.wire import Tap
 
@@ -130,6 +133,11 @@ class Session:
         self._paint_truth()
         yield from self._do("session_submit", self._submit)
 
+        add_uniseg(self.server)
+        yield from self._do("connect_again", lambda: panel.press("fetchServerInfoButton"))
+        panel.choose("segmentationModelSelector", "uniseg")
+        yield from self._do("segmentation_uniseg", lambda: panel.press("segmentationButton"))
+
     def _do(self, step: str, act: Callable[[], None]) -> Iterator[str]:
         act()
         self.look(step)
@@ -192,6 +200,14 @@ class Session:
 
     def _submit(self) -> None:
         self.panel.press("saveLabelButton")
+
+
+def add_uniseg(server: Client) -> None:
+    """Give the server a UniSeg that nobody trained: what clients do with one is recorded, not what it segments."""
+    task = Task("abdomen", ("liver", "spleen"), (Channel("MR"),), (8.0, 3.0, 3.0))
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(Path(folder) / "uniseg.safetensors", untrained(1, [task]))
+        server.upload_model("uniseg", Path(folder) / "uniseg.safetensors")
 
 
 def add_study(server: Client, name: str) -> None:

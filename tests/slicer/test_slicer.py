@@ -26,6 +26,7 @@ from tests.slicer.record import (
     FIRST,
     LOCAL,
     add_study,
+    add_uniseg,
     make_study,
     recording_session,
     wait_for_training,
@@ -68,12 +69,14 @@ class Live:
         self.sent: dict[str, list[bytes]] = {}
         self.shown: dict[str, dict[str, float]] = {}
         self.values: dict[str, Any] = {}
+        self.offered: dict[str, list[str]] = {}
         with recording_session(port, look=self.look) as steps:
             for number, (step, requests) in enumerate(steps, start=1):
                 self.sent[f"{number:02d}-{step}"] = requests
 
     def look(self, session: Any, step: str) -> None:
         panel = session.panel
+        self.offered = {box: panel.choices(box) for box in ("segmentationModelSelector", "trainerBox")}
         if panel.segmentation is not None:
             segments = {segment.name: segment.mask for segment in panel.segmentation.segments.values()}
             truth = session.truth
@@ -109,6 +112,8 @@ class Replayed:
                     add_study(client, joins)
                 if name.endswith("-train"):
                     wait_for_training(client)
+                if name.endswith("-session_submit"):
+                    add_uniseg(client)
 
     def one(self, step: str, start: str) -> tuple[int, str, bytes]:
         """The step's answer to the request whose line begins so."""
@@ -278,6 +283,20 @@ def test_the_next_sample_comes_with_its_automatic_label(replayed: Replayed) -> N
 def test_an_upload_lasts_for_a_session_and_is_asked_for_again(replayed: Replayed) -> None:
     assert [a[0] for a in replayed.answers["session_segmentation"] if a[0].startswith("PUT")] == ["PUT /session/"]
     assert [a[0][:13] for a in replayed.answers["session_points"] if "/session/" in a[0]] == ["GET /session/"]
+
+
+def test_the_panel_offers_uniseg_to_segment_with_and_to_train(live: Live) -> None:
+    assert all({"oneprompt", "uniseg"} <= set(names) for names in live.offered.values()), live.offered
+
+
+def test_a_mask_of_uniseg_comes_on_the_images_grid_under_its_own_names(replayed: Replayed, client_module: Any) -> None:
+    status, kind, body = replayed.one("segmentation_uniseg", "POST /infer/uniseg")
+    params, mask, header = parts(client_module, kind, body)
+    _, truth, affine = make_study(LOCAL)
+    assert (status, params["model"], params["tasks"]) == (200, "uniseg", ["abdomen"])
+    assert params["label_names"].keys() == truth.keys()
+    assert set(np.unique(mask)) - {0} == set(params["label_names"].values())
+    np.testing.assert_allclose(np.array(header["space directions"]).T, (RAS_TO_LPS @ affine)[:3, :3], atol=1e-4)
 
 
 def test_training_starts_is_followed_and_stops(replayed: Replayed) -> None:

@@ -111,12 +111,17 @@ class Panel:
 
     def choose(self, box: str, text: str) -> None:
         """Choose in a combo box. Raises PanelError where it does not offer that."""
-        found: ComboBox = getattr(self.ui, box)
-        if found.findText(text) < 0:
-            raise PanelError(f"{box} does not offer {text!r}, but {[found.itemText(i) for i in range(found.count)]}")
+        offered = self.choices(box)
+        if text not in offered:
+            raise PanelError(f"{box} does not offer {text!r}, but {offered}")
         with _quiet():
-            found.setCurrentText(text)
+            getattr(self.ui, box).setCurrentText(text)
         self.complain()
+
+    def choices(self, box: str) -> list[str]:
+        """What a combo box offers."""
+        found: ComboBox = getattr(self.ui, box)
+        return [found.itemText(number) for number in range(found.count)]
 
     def click(self, voxel: Sequence[int], inside: bool = True) -> None:
         """Place a foreground or background point; with *auto update* on, the panel asks the model at once."""
