@@ -26,7 +26,7 @@ from lib.inference.control import Cancelled
 
 LOOK = 1.0  # seconds between looks whether a client is still there
 HTTP = "http"  # name of the parameter that an endpoint gets where it asks for no request itself
-LONGEST_WAIT = 100.0  # seconds in line, below the two minutes that clients give an answer
+STANDSTILL = 100.0  # seconds in which nobody's turn ends, after which nobody is told to wait on
 
 
 class Line:
@@ -36,18 +36,20 @@ class Line:
         at_once: how many run together.
         waiting: how many may stand in line.
         each: how many of one client may.
-        longest: seconds after which who waits is sent away.
+        standstill: seconds in which no turn ends, after which who waited for all of them is sent away. While the line
+            moves a place in it is worth more than a later one, and how long to wait is the client's to say.
         look: seconds between looks whether a client is still there.
     """
 
     def __init__(
-        self, at_once: int, waiting: int, each: int, *, longest: float = LONGEST_WAIT, look: float = LOOK
+        self, at_once: int, waiting: int, each: int, *, standstill: float = STANDSTILL, look: float = LOOK
     ) -> None:
-        self._at_once, self._most, self._each, self._longest, self._look = at_once, waiting, each, longest, look
+        self._at_once, self._most, self._each, self._standstill, self._look = at_once, waiting, each, standstill, look
         self.running = 0
         self._closed = False
         self._queues: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._seconds = 1.0  # that a turn took lately
+        self._moved = 0.0  # when the last turn ended
 
     @property
     def waiting(self) -> int:
@@ -95,13 +97,13 @@ class Line:
             raise self._busy(503, f"{self.waiting} requests wait already")
         future = asyncio.get_running_loop().create_future()
         queue.append(future)
-        deadline = time.monotonic() + self._longest
+        came = time.monotonic()
         try:
             while not (await asyncio.wait({future}, timeout=self._look))[0]:
                 if await gone():
                     raise ClientGone
-                if time.monotonic() > deadline:
-                    raise self._busy(503, f"no turn within {self._longest:g} seconds")
+                if time.monotonic() - max(came, self._moved) > self._standstill:
+                    raise self._busy(503, f"no turn ended for {self._standstill:g} seconds")
             future.result()
             if await gone():
                 raise ClientGone
@@ -121,6 +123,7 @@ class Line:
 
     def _leave(self) -> None:
         self.running -= 1
+        self._moved = time.monotonic()
         while self.running < self._at_once and self._queues:
             client, queue = self._queues.popitem(last=False)
             future = queue.popleft() if queue else None

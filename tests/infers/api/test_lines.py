@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import threading
+from types import SimpleNamespace
 from typing import Annotated
 
 import pytest
@@ -117,15 +118,53 @@ def test_who_hung_up_loses_its_place_and_nobody_else_does():
     asyncio.run(run())
 
 
-def test_who_waits_too_long_is_sent_away():
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that a line's clock shows, as a list of one."""
+    now = [1000.0]
+    monkeypatch.setattr("infers.api.lines.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_who_waits_in_a_line_that_stands_still_is_sent_away(clock):
     async def run():
-        visitors = Visitors(Line(at_once=1, waiting=9, each=9, look=0.01, longest=0.0))
+        visitors = Visitors(Line(at_once=1, waiting=9, each=9, look=0.01, standstill=100))
         visitors.come("a1")
+        waits = visitors.come("a2")
         await settled()
-        with pytest.raises(Busy, match="no turn within"):
-            await visitors.come("a2")
+        clock[0] += 101
+        with pytest.raises(Busy, match="no turn ended for 100 seconds") as sent_away:
+            await waits
+        assert sent_away.value.status == 503
         await visitors.leave("a1")
         assert (visitors.line.running, visitors.line.waiting) == (0, 0)
+
+    asyncio.run(run())
+
+
+def test_who_waits_in_a_line_that_moves_keeps_the_place_however_slowly_it_moves(clock):
+    async def run():
+        looked = asyncio.Event()
+
+        async def looks():
+            looked.set()
+            return False
+
+        visitors = Visitors(Line(at_once=1, waiting=9, each=9, look=0.01, standstill=100))
+        names = [f"a{number}" for number in range(6)]
+        for name in names[:-1]:
+            visitors.come(name)
+            await settled()
+        visitors.come(names[-1], gone=looks)
+        for name in names:
+            await settled()
+            clock[0] += 60
+            if name in names[:-2]:  # the last one waits, and is looked after
+                looked.clear()
+                look = asyncio.create_task(looked.wait())
+                await asyncio.wait({look, visitors.tasks[names[-1]]}, return_when=asyncio.FIRST_COMPLETED)
+            await visitors.leave(name)
+        assert visitors.order == names
 
     asyncio.run(run())
 
