@@ -205,13 +205,14 @@ class Assembly:
     @cached_property
     def studies(self) -> Studies:
         """The study list."""
-        labels = LabelMap(self.state / "labels.json", self.config.labels)
+        store = self.datastore
+        labels = LabelMap(self.state / "labels.json", self.config.labels, store.write, store.lock_file)
         studies = Studies(
-            self.datastore,
+            store,
             labels,
             self._segmenter,
             self.config.templates,
-            Descriptors(self.datastore, self.state / "looks.npz", read=self.image_cache.peek),
+            Descriptors(store, self.state / "looks.npz", read=self.image_cache.peek, write=store.write),
             refreshed=self.config.auto_propagate,
             by_templates=lambda: self.model.segmenter,
             images=self.image_cache,
@@ -242,7 +243,8 @@ class Assembly:
     @cached_property
     def job(self) -> Propagation:
         """The background job."""
-        corrections = Corrections(self.studies, self.state / "template_checks.json", self.model.estimator)
+        checks, write = self.state / "template_checks.json", self.datastore.write
+        corrections = Corrections(self.studies, checks, self.model.estimator, write)
 
         def prepare(control: Control) -> None:
             corrections.learn(control)
@@ -254,7 +256,7 @@ class Assembly:
     @cached_property
     def acceptance(self) -> Acceptance:
         """Interactive results that wait to become labels."""
-        pending = PendingResults(self.state / "offers")
+        pending = PendingResults(self.state / "offers", self.datastore.write)
         saved, learn = self.changes.label_saved, self.studies.labels.learn
         return Acceptance(self.datastore, pending, self.config.quiet_seconds, saved, learn, self.image_cache.read)
 

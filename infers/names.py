@@ -9,7 +9,8 @@ client that remembers an index stays right. Names that differ in capitals or bla
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -21,7 +22,7 @@ from pydantic import Field, StrictInt
 from infers.errors import ClientError
 from infers.guards import checked
 from infers.records import RecordError, read_record, record_bytes
-from lib.imaging.files import KeptFile
+from lib.imaging.files import KeptFile, Write, write_atomically
 from lib.imaging.stamps import Stamp, stamp_of
 from lib.parsing import Part, shown
 
@@ -160,13 +161,25 @@ class LabelMap:
     """The structures of one study list and their indices, kept in one small file.
 
     With `configured` names only those exist; without, every name that a saved label brings is learnt.
+
+    Args:
+        path: the file.
+        configured: names, in the order of their indices.
+        write: replaces the file.
+        lock: keeps others from the file of a name meanwhile.
     """
 
-    def __init__(self, path: Path, configured: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        configured: Sequence[str] = (),
+        write: Write = write_atomically,
+        lock: Callable[[str], AbstractContextManager[Any]] = FileLock,
+    ) -> None:
         self.path = path
         self.configured = tuple(configured)
-        self._lock = Lock()
-        self._file = KeptFile(path, lambda file: _indices(read_record(file)), record_bytes)
+        self._lock, self._lock_file = Lock(), lock
+        self._file = KeptFile(path, lambda file: _indices(read_record(file)), record_bytes, write)
         self._stamp: Stamp | None = None
         self._all: dict[str, int] = {}
         if configured:
@@ -239,8 +252,7 @@ class LabelMap:
             self._add(names, lost)
 
     def _add(self, names: Iterable[str], lost: Mapping[str, int] | None = None) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock, FileLock(f"{self.path}.lock"):
+        with self._lock, self._lock_file(f"{self.path}.lock"):
             self._read()
             grown = {**(lost or {}), **self._all}
             for name in names:

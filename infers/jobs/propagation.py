@@ -206,6 +206,7 @@ class Propagation:
                     continue  # somebody undid the job meanwhile
                 self._busy = True
             try:
+                self._studies.store.check_there()  # taking the lock makes its file
                 with self._process_lock.acquire(timeout=0):
                     self._run()
             except Timeout:

@@ -192,7 +192,7 @@ class StudyStore(StudyFiles):
             known = read_sidecar(sidecar, file)
             changed = change(LabelRecord.from_json(label.info if known is None else known))
             label.info = plain_record(changed.to_json())
-            write_sidecar(sidecar, file.read_bytes(), label.info, self._presence.write)
+            write_sidecar(sidecar, file.read_bytes(), label.info, self.write)
             self._update_datastore_file(lock=False)
 
     # MONAI Label's interface, with records as JSON
@@ -223,7 +223,7 @@ class StudyStore(StudyFiles):
                     return image_id
                 raise ClientError(f"image {image_id!r} exists with other content: upload under another name", 409)
             name = self._filename(image_id, extension)
-            self._presence.write(Path(self._datastore.image_path()) / name, source.read_bytes())
+            self.write(Path(self._datastore.image_path()) / name, source.read_bytes())
             info = plain_record({**(image_info or {}), "ts": _now(), "name": name})
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
             self._update_datastore_file(lock=False)
@@ -324,8 +324,8 @@ class StudyStore(StudyFiles):
         former = labels.get(tag)
         info = plain_record(replace(record, saved=_now(), file=name).to_json())
         content = source.read_bytes()
-        write_sidecar(self._sidecar(image_id, tag), content, info, self._presence.write)
-        self._presence.write(folder / name, content)
+        write_sidecar(self._sidecar(image_id, tag), content, info, self.write)
+        self.write(folder / name, content)
         self._left(folder / name)
         if former and former.ext != extension:
             (folder / self._filename(image_id, former.ext)).unlink(missing_ok=True)

@@ -92,6 +92,21 @@ class LockedDatastore(LocalDatastore):
         """Raises FileNotFoundError while the study folder is away."""
         self._presence.check()
 
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace a file of the list or of `state` in the folder that this is, whole or not at all.
+
+        Raises:
+            OSError: the folder is away, or the disk does not take it; the file is as it was.
+        """
+        self._presence.write(path, data)
+
+    @contextmanager
+    def lock_file(self, path: str) -> Iterator[None]:
+        """Nobody else holds this file of `state` meanwhile, which is made for that. Raises OSError."""
+        self.check_there()
+        with FileLock(path):
+            yield
+
     get_image_uri = _locked(LocalDatastore.get_image_uri)
     get_image_info = _locked(LocalDatastore.get_image_info)
     get_label_uri = _locked(LocalDatastore.get_label_uri)
@@ -216,7 +231,7 @@ class LockedDatastore(LocalDatastore):
             if self.closed:
                 return  # the index is only kept in memory: the files are the truth
             started = time.monotonic()
-            self._presence.write(path, record_bytes(self._datastore.model_dump(exclude={"base_path"}), indent=None))
+            self.write(path, record_bytes(self._datastore.model_dump(exclude={"base_path"}), indent=None))
             self._write_seconds, self._unsaved = time.monotonic() - started, False
             self._config_ts = stamp_of(path)
 

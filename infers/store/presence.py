@@ -71,7 +71,10 @@ class Presence:
                 self.state.mkdir(parents=True, exist_ok=True)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Replace a file below the study folder, as `write_atomically`. Raises OSError."""
+        """Replace a file below the study folder or the state's, as `write_atomically`. Raises OSError."""
+        if not path.is_relative_to(self.root):
+            write_atomically(path, data)
+            return
         with self._opened() as folder:
             try:
                 write_atomically(path.relative_to(self.root), data, folder)

@@ -27,7 +27,7 @@ from infers.records import read_record, record_bytes
 from infers.store.dicom_files import DicomFile, NoImage, may_be_dicom, says_dicom, why_unreadable
 from infers.store.folders import NOT_UNICODE, folders_of, is_unicode, shown
 from infers.store.sidecars import checksum
-from lib.imaging.files import KeptFile
+from lib.imaging.files import KeptFile, Write, write_atomically
 from lib.imaging.stamps import Stamp, stamp_of
 
 logger = logging.getLogger(__name__)
@@ -81,11 +81,13 @@ class _Group:
 
 
 class SeriesScanner:
-    """Finds the series below a folder; `views` is where folders of links are made."""
+    """Finds the series below a folder; `views` is where folders of links are made, `write` remembers their ids."""
 
-    def __init__(self, root: Path, views: Path, skip: tuple[str, ...] = ("labels",)) -> None:
+    def __init__(
+        self, root: Path, views: Path, skip: tuple[str, ...] = ("labels",), write: Write = write_atomically
+    ) -> None:
         self._root, self._views, self._skip = root, views, skip
-        self._identities = KeptFile(views.parent / IDENTITIES, _load_identities, record_bytes)
+        self._identities = KeptFile(views.parent / IDENTITIES, _load_identities, record_bytes, write)
         self._known: dict[Path, tuple[Stamp, list[DicomFile], dict[str, str], dict[str, str]]] = {}
         self.problems: dict[str, str] = {}  # {path below the root: why it could not be read} at the last scan
         self.left_out: dict[str, str] = {}  # {path below the root: why it is no image} at the last scan

@@ -135,7 +135,9 @@ class StudyFiles(LockedDatastore):
 
     @cached_property
     def _scanner(self) -> SeriesScanner | None:
-        return SeriesScanner(Path(self._datastore_path), self.state / "series") if self.folders_are_series else None
+        if not self.folders_are_series:
+            return None
+        return SeriesScanner(Path(self._datastore_path), self.state / "series", write=self.write)
 
     # How LocalDatastore finds and names files
 

@@ -19,7 +19,7 @@ from infers.label_records import FINAL, Provenance
 from infers.records import read_record
 from infers.store.datastore import StoredLabel
 from infers.study_list.studies import Studies
-from lib.imaging.files import KeptFile
+from lib.imaging.files import KeptFile, Write, write_atomically
 from lib.imaging.images import ImageError, read_label
 from lib.imaging.metrics import dice
 from lib.inference.control import Control
@@ -42,11 +42,14 @@ class Corrections:
         studies: the list.
         path: where the checks of templates are kept; a cache that may be deleted.
         estimator: whose estimates the masks have; without one there are none to learn about.
+        write: replaces the file.
     """
 
-    def __init__(self, studies: Studies, path: Path, estimator: Estimator | None) -> None:
+    def __init__(
+        self, studies: Studies, path: Path, estimator: Estimator | None, write: Write = write_atomically
+    ) -> None:
         self._studies, self._estimator = studies, estimator
-        self._file = KeptFile(path, _load, lambda checks: json.dumps(checks).encode())
+        self._file = KeptFile(path, _load, lambda checks: json.dumps(checks).encode(), write)
         self._known: dict[tuple[str, str], Case] = {}  # by checksums of mask and label
         self._checks = self._kept()
 

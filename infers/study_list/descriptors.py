@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lib.imaging.files import KeptFile, array_bytes, read_arrays
+from lib.imaging.files import KeptFile, Write, array_bytes, read_arrays, write_atomically
 from lib.imaging.images import Image, read_image
 from lib.imaging.stamps import lasting_stamp
 from lib.inference.templates import study_descriptor
@@ -45,6 +45,7 @@ class Descriptors:
         file: the cache.
         describe: image to a vector of unit length.
         read: gives the image in a file.
+        write: replaces the cache.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Descriptors:
         file: Path,
         describe: Callable[[Image], np.ndarray] = study_descriptor,
         read: Callable[[str], Image] = read_image,
+        write: Write = write_atomically,
     ) -> None:
         self._store, self._describe, self._read = store, describe, read
-        self._file = KeptFile(file, _load, _dump)
+        self._file = KeptFile(file, _load, _dump, write)
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
@@ -125,8 +127,13 @@ class Descriptors:
         listed = set(self._store.list_images())  # before the lock: whoever refreshes may hold the store's
         with self._lock:
             kept = {image_id: entry for image_id, entry in self._known.items() if image_id in listed}
-            self._file.write(kept)
-            self._known, self._news = kept, 0
+            self._known = kept
+            try:
+                self._file.write(kept)
+            except OSError as error:  # it is a cache, and written when there is more of it
+                logger.warning("what studies look like is not kept: %s", error)
+                return
+            self._news = 0
 
     def _kept(self) -> Known:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.imaging.files import KeptFile, array_bytes, read_arrays
+from lib.imaging.files import KeptFile, Write, array_bytes, read_arrays, write_atomically
 
 _SUFFIX = ".npz"
 
@@ -35,10 +35,11 @@ class PendingResults:
 
     Args:
         folder: made when the first result comes.
+        write: replaces a file in it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, write: Write = write_atomically) -> None:
+        self._folder, self._write = folder, write
 
     def put(self, image_id: str, result: PendingResult) -> None:
         """Keep a result, whole or not at all."""
@@ -56,7 +57,7 @@ class PendingResults:
                 yield image_id, result
 
     def _file(self, image_id: str) -> KeptFile[PendingResult]:
-        return KeptFile(self._folder / f"{image_id}{_SUFFIX}", _load, _dump)
+        return KeptFile(self._folder / f"{image_id}{_SUFFIX}", _load, _dump, self._write)
 
 
 def _load(path: Path) -> PendingResult:

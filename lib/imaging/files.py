@@ -23,6 +23,7 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
+Write = Callable[[Path, bytes], None]  # replaces a file whole or not at all, or raises OSError
 
 A_DAY = 86_400.0  # seconds
 _TEMPORARY = re.compile(r"\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{32}\.tmp")
@@ -110,10 +111,13 @@ class KeptFile(Generic[Value]):
         path: the file; it need not be there.
         load: reads a value; whatever it raises but OSError says that the file is broken.
         dump: a value's bytes.
+        write: replaces the file.
     """
 
-    def __init__(self, path: Path, load: Callable[[Path], Value], dump: Callable[[Value], bytes]) -> None:
-        self.path, self._load, self._dump = path, load, dump
+    def __init__(
+        self, path: Path, load: Callable[[Path], Value], dump: Callable[[Value], bytes], write: Write = write_atomically
+    ) -> None:
+        self.path, self._load, self._dump, self._write = path, load, dump, write
 
     def read(self) -> Value | None:
         """The value; None where there is none (any more). Raises OSError where the disk does not give it."""
@@ -129,7 +133,7 @@ class KeptFile(Generic[Value]):
 
     def write(self, value: Value) -> None:
         """Replace the value. Raises OSError."""
-        write_atomically(self.path, self._dump(value))
+        self._write(self.path, self._dump(value))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

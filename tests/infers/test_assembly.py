@@ -1,8 +1,12 @@
 """What each process of MONAI Label's builds of the app."""
 
+import numpy as np
 import pytest
 
 from infers.assembly import Assembly
+from lib.imaging.images import read_image
+from lib.segmenters.contract import Prediction
+from tests.infers.fakes import wait_until
 from tests.samples import organ_volume, write_nifti
 from trainers.list_unet import ListUNetTrainer
 from trainers.oneprompt import OnePromptTrainer
@@ -33,3 +37,22 @@ def test_a_batch_builds_the_network_once_it_infers(assembly):
     with pytest.raises(Exception, match="save one study first"):
         assembly.inference.run({"model": "oneprompt", "image": "s0"})
     assert "board" not in vars(assembly)
+
+
+def test_nothing_that_is_remembered_of_a_list_is_written_into_an_empty_folder_in_its_place(assembly, tmp_path):
+    studies, acceptance = assembly.studies, assembly.acceptance
+    mask = np.ones(read_image(tmp_path / "studies" / "s0.nii.gz").array.shape, np.uint8)
+    root = tmp_path / "studies"
+    root.rename(tmp_path / "away")
+    root.mkdir()
+    for act in (
+        lambda: studies.labels.learn(["liver"]),
+        lambda: acceptance.put("s0", Prediction(mask, {"liver": 1}, {})),
+    ):
+        with pytest.raises(FileNotFoundError, match="another folder"):
+            act()
+    assembly.job.start()
+    assembly.job.trigger()
+    wait_until(lambda: assembly.job.status().state == "failed")
+    assert "another folder" in assembly.job.status().failed[""]
+    assert not list(root.iterdir())

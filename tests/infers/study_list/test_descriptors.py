@@ -1,8 +1,11 @@
+import errno
+
 import numpy as np
 import pytest
 
 from infers.store.datastore import StudyStore
 from infers.study_list.descriptors import Descriptors
+from lib.imaging.files import write_atomically
 from lib.imaging.images import Image, ImageError
 from lib.inference.templates import study_descriptor
 from tests.infers.fakes import wait_until
@@ -83,7 +86,23 @@ def test_a_study_is_looked_at_when_somebody_needs_it(store):
     np.testing.assert_array_equal(look, np.array(looks.get("s1")))
 
 
-def test_all_writing_together_grows_as_the_list_does(monkeypatch, tmp_path):
+def test_a_cache_that_cannot_be_written_costs_no_answer_and_is_written_when_there_is_room(store):
+    full = [True]
+
+    def write(path, data):
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, data)
+
+    looks = Descriptors(store, store.state / "looks.npz", write=write)
+    looks.refresh()
+    wait_until(lambda: len(looks.known(store.list_images())[0]) == COUNT)
+    full[0] = False
+    looks.refresh()
+    wait_until((store.state / "looks.npz").exists)
+
+
+def test_all_writing_together_grows_as_the_list_does(tmp_path):
     def written(count):
         class Many:
             def list_images(self):
@@ -96,10 +115,11 @@ def test_all_writing_together_grows_as_the_list_does(monkeypatch, tmp_path):
                 pass
 
         sizes = []
-        monkeypatch.setattr("lib.imaging.files.write_atomically", lambda path, data: sizes.append(len(data)))
         image = Image(np.eye(2), np.eye(4))
-        looks = Descriptors(Many(), tmp_path / "none.npz", lambda image: np.ones(64, np.float32) / 8, lambda uri: image)
-        looks._store = Many()
+        looks = Descriptors(
+            Many(), tmp_path / "none.npz", lambda image: np.ones(64, np.float32) / 8, lambda uri: image,
+            lambda path, data: sizes.append(len(data)),
+        )  # fmt: skip
         for image_id in Many().list_images():
             looks.of(image_id)
         return sum(sizes)
