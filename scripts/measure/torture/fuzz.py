@@ -50,6 +50,8 @@ method = {{ dictionary = "methods", probability = 0.7 }}
 version = {{ dictionary = "versions", probability = 0.7 }}
 """
 ROUTE = re.compile(r"^_+ (GET|PUT|POST|DELETE|HEAD|PATCH) ")
+REQUEST = re.compile(r"^curl ")
+ENDED = re.compile(r"^[a-zA-Z_.]+(Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)  # the last line of a traceback
 COUNTED = re.compile(r"(\d+) generated")
 
 
@@ -69,7 +71,7 @@ def torture_by_requests(examples: int, seed: int, launch: Launch) -> dict[str, A
         before = {*folder.iterdir(), *(folder / name for name in ("models", "server.log", "proxy.log", "state"))}
         with Server(folder / "studies", log=folder / "server.log", start_timeout=900, launch=launch,
                     conf={**conf, "models": str(folder / "models")}) as server:  # fmt: skip
-            wrong = _fuzzed(server, fuzz)
+            wrong = _fuzzed(server, folder / "server.log", fuzz)
         with odd_archive() as archive, Server(archive, log=folder / "proxy.log", start_timeout=900, launch=launch,
                                               conf={**conf, "models": str(folder / "models"),
                                                     "state": str(folder / "state")}) as server:  # fmt: skip
@@ -78,8 +80,8 @@ def torture_by_requests(examples: int, seed: int, launch: Launch) -> dict[str, A
     return {"examples": examples, "requests": fuzz.requests, "summary": fuzz.summary, "wrong": wrong}
 
 
-def _fuzzed(server: Server, fuzz: _Fuzz) -> list[str]:
-    """What is wrong after requests to every route of a server with a template and two versions of its weights."""
+def _fuzzed(server: Server, log: Path, fuzz: _Fuzz) -> list[str]:
+    """What is wrong after requests to every route of a server with a template, and what its log says was raised."""
     params = json.dumps({"label_info": [{"name": "organ", "idx": 1}]})
     requests.put(f"{server.url}/datastore/label", params={"image": "s0"}, data={"params": params}, timeout=PATIENCE,
                  files={"label": ("s0.nii.gz", label_file(0, 7)[0])}).raise_for_status()  # fmt: skip
@@ -91,7 +93,8 @@ def _fuzzed(server: Server, fuzz: _Fuzz) -> list[str]:
     wrong += _of(server)
     if _status(server)["weights"] != served:
         wrong.append("other weights are served")
-    return wrong
+    raised = sorted({match[0] for match in ENDED.finditer(log.read_text(errors="replace"))})
+    return [*wrong, *raised] if wrong else []
 
 
 class _Fuzz:
@@ -122,7 +125,7 @@ class _Fuzz:
         lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
         self.requests += sum(int(count) for line in lines for count in COUNTED.findall(line))
         self.summary += lines[-12:]
-        wrong = sorted({line.strip("_ ") for line in lines if ROUTE.search(line)})
+        wrong = [line.strip("_ ")[:2000] for line in lines if ROUTE.search(line) or REQUEST.search(line)]
         if done.returncode not in (0, 1):
             wrong.append(f"schemathesis ended with {done.returncode}: {done.stderr[-500:] or done.stdout[-500:]}")
         return wrong

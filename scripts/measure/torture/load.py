@@ -9,7 +9,7 @@ import random
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Notes:
     wrong: list[str] = field(default_factory=list)
     masks: dict[Click, str] = field(default_factory=dict)  # hash of the first answer, which all others must equal
     burdens: list[dict[str, int]] = field(default_factory=list)
+    refused: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # words, and seconds until each
 
 
 def torture_by_load(annotators: int, seconds: float, launch: Launch, think: float = 0) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def torture_by_load(annotators: int, seconds: float, launch: Launch, think: floa
     quarters = [notes.burdens[round(share * (len(notes.burdens) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
     return {
         "annotators": annotators, "seconds": seconds, "think": think, "answers": dict(notes.answers),
+        "refused": dict(notes.refused),
         "places": len(notes.masks), "compared_alone": compared, "click_seconds": _shown(notes.clicks),
         "info_seconds": _shown(notes.info_seconds),
         "burdens": dict(zip(("start", "quarter", "half", "three_quarters", "end"), quarters, strict=True)),
@@ -141,6 +143,8 @@ def _click(url: str, at: Click, notes: Notes) -> None:
     answer = click(url, number, place=place)
     notes.clicks.append(time.monotonic() - started)
     notes.answers[f"click {answer.status_code}"] += 1
+    if not answer.ok:
+        notes.refused[f"{answer.status_code} {answer.text[:300]}"].append(round(notes.clicks[-1]))
     if answer.status_code in (429, 503):
         time.sleep(float(answer.headers.get("retry-after", 1)))
     elif answer.ok:
