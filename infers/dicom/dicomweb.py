@@ -28,10 +28,9 @@ import requests
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMwebClientX, DICOMWebDatastore
 from monailabel.datastore.utils.dicom import dicom_web_download_series
-from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
-from infers.dicom.connection import connect
+from infers.dicom.connection import connect, listed_series
 from infers.dicom.dicomseg import read_headers
 from infers.dicom.pacs_labels import AS_STORED, PacsLabels, SegSeries, final_seg
 from infers.errors import ClientError, NotFound, reason_of
@@ -321,8 +320,8 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
             ) from None
 
     def _search_images(self) -> list[str]:
-        matches = map(Dataset.from_json, self._client.search_for_series(search_filters=self._search_filter))
-        return [str(series.SeriesInstanceUID) for series in matches if str(series.get("Modality", "")) not in NO_IMAGES]
+        answers = self._client.search_for_series(search_filters=self._search_filter)
+        return [series.uid for series in listed_series(answers) if series.modality not in NO_IMAGES]
 
     def _download_labeled_data(self) -> None:
         for image_id in self.get_labeled_images():

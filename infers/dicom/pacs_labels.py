@@ -19,6 +19,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 
+from infers.dicom.connection import listed_series
 from infers.dicom.dicomseg import AUTOMATIC_SERIES, RECORDED, Maker, write_seg
 from infers.label_records import LabelRecord
 from infers.names import names_by_value
@@ -59,8 +60,8 @@ class PacsLabels:
     def search(self) -> dict[str, list[SegSeries]]:
         """{image series: its usable final segmentations, the oldest first} as the server has them now."""
         by_image = defaultdict(list)
-        for series in map(Dataset.from_json, self._client.search_for_series(search_filters={"Modality": "SEG"})):
-            seg = self._read(str(series.StudyInstanceUID), str(series.SeriesInstanceUID))
+        for series in listed_series(self._client.search_for_series(search_filters={"Modality": "SEG"})):
+            seg = self._read(series.study, series.uid)
             if seg and not seg.automatic and seg.uid not in self._unusable:
                 by_image[seg.image].append(seg)
         return {image: sorted(segs, key=lambda seg: (seg.made, seg.uid)) for image, segs in by_image.items()}

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from pydicom.dataset import Dataset
 
-from infers.dicom.connection import connect
+from infers.dicom.connection import connect, listed_series
 from infers.dicom.pacs_labels import AS_STORED
 from infers.names import LabelMap
 from infers.store.datastore import StudyStore
@@ -102,9 +101,9 @@ class DICOMweb(_Client):
         while True:
             with _asking(self.address):
                 page = self.client.search_for_series(limit=PAGE, offset=offset)
-            for series in map(Dataset.from_json, page):
-                if str(series.get("Modality", "")) not in NO_IMAGES:
-                    yield Study(str(series.SeriesInstanceUID), str(series.StudyInstanceUID))
+            for series in listed_series(page):
+                if series.modality not in NO_IMAGES:
+                    yield Study(series.uid, series.study)
             offset += len(page)
             if len(page) < PAGE:
                 return

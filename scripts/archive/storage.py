@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lib.cluster.host import Away
+from lib.imaging.errors import ImageError
 from lib.imaging.files import write_atomically
 
 # What is wrong with a disk or its network, and not with the study that met it
@@ -42,8 +43,16 @@ def reaching(place: str) -> Iterator[None]:
         raise Away(f"{place} cannot be used: {error}") from error
 
 
+def below(name: str) -> str:
+    """A name that stays below the folder that it is joined to: ids of studies come from archives. Raises ImageError."""
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
+        raise ImageError(f"a file is called by its study's id, which may not lead out of the folder, got {name[:80]!r}")
+    return name
+
+
 class Storage:
-    """A folder; picklable, and opened where it is used.
+    """A folder; picklable, and opened where it is used. A name that leads out of it is an ImageError.
 
     Args:
         address: a path, or an address with its scheme.
@@ -63,10 +72,10 @@ class Storage:
         reached."""
         with reaching(self.address):
             if self.is_local:
-                write_atomically(Path(self.address) / name, data)
+                write_atomically(Path(self.address) / below(name), data)
             else:
                 files, root = self._files
-                parent = PurePosixPath(root, name).parent
+                parent = PurePosixPath(root, below(name)).parent
                 files.makedirs(str(parent), exist_ok=True)
                 files.pipe_file(f"{root}/{name}", data)
 
@@ -75,9 +84,9 @@ class Storage:
         with reaching(self.address):
             try:
                 if self.is_local:
-                    return (Path(self.address) / name).read_bytes()
+                    return (Path(self.address) / below(name)).read_bytes()
                 files, root = self._files
-                return bytes(files.cat_file(f"{root}/{name}"))
+                return bytes(files.cat_file(f"{root}/{below(name)}"))
             except FileNotFoundError:
                 return None
 
@@ -103,7 +112,7 @@ class Storage:
         files, root = self._files
         with reaching(self.address):
             try:
-                files.rm_file(f"{root}/{name}")
+                files.rm_file(f"{root}/{below(name)}")
             except FileNotFoundError:
                 return
 
@@ -111,16 +120,16 @@ class Storage:
         """Give a file another name. Raises Away."""
         files, root = self._files
         with reaching(self.address):
-            files.mv(f"{root}/{name}", f"{root}/{other}")
+            files.mv(f"{root}/{below(name)}", f"{root}/{below(other)}")
 
     def fetch(self, name: str, into: Path) -> Path:
         """A file as a file of this machine: itself, or a copy in the folder `into`. Raises Away."""
         if self.is_local:
-            return Path(self.address) / name
+            return Path(self.address) / below(name)
         files, root = self._files
         path = into / PurePosixPath(name).name
         with reaching(self.address):
-            files.get_file(f"{root}/{name}", str(path))
+            files.get_file(f"{root}/{below(name)}", str(path))
         return path
 
     @cached_property

@@ -224,6 +224,19 @@ def test_automatic_masks_in_the_archive_are_no_final_labels(store, server):
     assert store.get_labeled_images() == []
 
 
+@pytest.mark.parametrize("uid", ["../../out", "/etc/cron.d", "", None, ".hidden", "a\\b", 7])
+def test_a_series_whose_uid_is_no_name_is_left_out_of_images_and_segmentations(store, server, monkeypatch, uid):
+    search = server.search_for_series
+    odd = {"0020000E": {"vr": "UI", "Value": [uid]}} if uid is not None else {}
+
+    def with_odd_ones(search_filters=None):
+        return [odd, *search(search_filters), {**odd, "00080060": {"vr": "CS", "Value": ["MR"]}}, 3, {"x": 1}]
+
+    monkeypatch.setattr(server, "search_for_series", with_odd_ones)
+    assert store.list_images() == list(SERIES)
+    assert store.get_labeled_images() == []
+
+
 def test_a_segmentation_that_cannot_be_read_is_left_out_and_the_rest_goes_on(store, server):
     stored_by_another(store, server, SERIES[0], np.ones((6, 5, 4), np.uint8))
     stored_by_another(store, server, SERIES[1], np.ones((6, 5, 4), np.uint8))

@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from lib.cluster.host import Away
+from lib.imaging.errors import ImageError
 from scripts.archive import storage as module
 from scripts.archive.storage import Storage, reaching
 
@@ -34,6 +35,20 @@ def test_it_lists_what_lies_below_and_fetches_it(storage, tmp_path):
     found = {(folder, tuple(names)) for folder, _, names in storage.walk() if names}
     assert found == {(".", ("z.bin",)), ("x", ("y.bin",))}
     assert storage.fetch("x/y.bin", tmp_path).read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", ["../x", "masks/../../x", "/etc/x", "a\0b", ""])
+def test_no_id_of_a_study_leads_out_of_the_folder(storage, name, tmp_path):
+    for act in (
+        lambda: storage.write(name, b"1"),
+        lambda: storage.read(name),
+        lambda: storage.remove(name),
+        lambda: storage.rename(name, "a"),
+        lambda: storage.rename("a", name),
+        lambda: storage.fetch(name, tmp_path),
+    ):
+        with pytest.raises(ImageError, match="may not lead out of the folder"):
+            act()
 
 
 def test_it_travels_to_another_process(storage):
