@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from lib.imaging.files import write_atomically
+from lib.parsing import DEEPEST, LARGEST_INTEGER, plain_json
 
-DEEPEST = 32  # lists and objects within each other
 LARGEST = 2**20  # characters of a record, and 1 for each value
 LARGEST_FILE = 64 * 2**20  # bytes
-LARGEST_INTEGER = 2**63
 
 
 class RecordError(ValueError):
@@ -61,20 +60,11 @@ def parse_record(text: str | bytes, largest: int = LARGEST) -> Any:
     return value
 
 
-def plain_record(value: Any) -> Any:
-    """The value as it can be recorded: what is no JSON becomes text, and what no reader would take back is mended.
-
-    For records of this app's own making, and for files that lie there already: a number that is none must not cost the
-    record that it is in.
-    """
-    return _plain(value, 0)
-
-
 def read_record(path: Path) -> Any:
     """The value in a JSON file. Raises RecordError for a broken one, OSError where there is none."""
     if (size := path.stat().st_size) > LARGEST_FILE:
         raise RecordError(f"a record may have {LARGEST_FILE} bytes, got {size}")
-    return plain_record(_parse(path.read_bytes()))
+    return plain_json(_parse(path.read_bytes()))
 
 
 def write_record(path: Path, value: Any, indent: int | None = 1) -> None:
@@ -84,7 +74,7 @@ def write_record(path: Path, value: Any, indent: int | None = 1) -> None:
 
 def record_bytes(value: Any, indent: int | None = 1) -> bytes:
     """A file's content that `read_record` takes back."""
-    return json.dumps(plain_record(value), indent=indent, allow_nan=False).encode()
+    return json.dumps(plain_json(value), indent=indent, allow_nan=False).encode()
 
 
 def _parse(text: str | bytes) -> Any:
@@ -92,28 +82,6 @@ def _parse(text: str | bytes) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"must be JSON, got {text[:40]!r} ({error})") from error
-
-
-def _plain(value: Any, depth: int) -> Any:
-    if type(value) is str:  # most of what a long list's index holds
-        return _whole(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value) if abs(value) < LARGEST_INTEGER else None
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping | list | tuple) and depth >= DEEPEST:
-        return None
-    if isinstance(value, Mapping):
-        return {_whole(str(key)): _plain(inner, depth + 1) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner, depth + 1) for inner in value]
-    return _whole(str(value))
-
-
-def _whole(text: str) -> str:
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _text(text: str) -> str:

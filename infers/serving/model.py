@@ -115,7 +115,9 @@ class ServedModel:
         """Serve uploaded weights from the next request on. Raises CheckpointError where they do not fit."""
         network = load_network(path)
         self._check(network)
-        record = {**read_provenance(path), BASE: self.base_hash, "state": UPLOADED, "parent": self.weights_hash}
+        # What the file says of itself is kept, and read by nobody as this server's own record
+        told = {UPLOADED: read_provenance(path)}
+        record = {**told, BASE: self.base_hash, "state": UPLOADED, "parent": self.weights_hash}
         versions.publish(versions.add(network, record))
         self._served.current(wait=True)
 

@@ -22,13 +22,13 @@ from infers.environment import IMAGE_EXTENSIONS
 from infers.errors import ClientError, NotFound
 from infers.guards import safe_name
 from infers.label_records import AUTOMATIC, FINAL, FORMER, WITHDRAWN, LabelRecord
-from infers.records import plain_record
 from infers.store.sidecars import checksum, read_sidecar, write_sidecar
 from infers.store.study_files import StudyFiles
 from lib.imaging.detached import companions
 from lib.imaging.files import set_aside, temporary_prefix
 from lib.imaging.formats import DETACHED
 from lib.imaging.images import read_image
+from lib.parsing import plain_json
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class StudyStore(StudyFiles):
             sidecar = self._sidecar(image_id, tag)
             known = read_sidecar(sidecar, file)
             changed = change(LabelRecord.from_json(label.info if known is None else known))
-            label.info = plain_record(changed.to_json())
+            label.info = plain_json(changed.to_json())
             write_sidecar(sidecar, file.read_bytes(), label.info, self.write)
             self._update_datastore_file(lock=False)
 
@@ -224,7 +224,7 @@ class StudyStore(StudyFiles):
                 raise ClientError(f"image {image_id!r} exists with other content: upload under another name", 409)
             name = self._filename(image_id, extension)
             self.write(Path(self._datastore.image_path()) / name, source.read_bytes())
-            info = plain_record({**(image_info or {}), "ts": _now(), "name": name})
+            info = plain_json({**(image_info or {}), "ts": _now(), "name": name})
             self._datastore.objects[image_id] = ImageLabelModel(image=DataModel(info=info, ext=extension))
             self._update_datastore_file(lock=False)
             self._reconcile_datastore()  # labels of an image that was here before
@@ -322,7 +322,7 @@ class StudyStore(StudyFiles):
         name = self._filename(image_id, extension)
         folder = Path(self._datastore.label_path(tag))
         former = labels.get(tag)
-        info = plain_record(replace(record, saved=_now(), file=name).to_json())
+        info = plain_json(replace(record, saved=_now(), file=name).to_json())
         content = source.read_bytes()
         write_sidecar(self._sidecar(image_id, tag), content, info, self.write)
         self.write(folder / name, content)

@@ -10,9 +10,9 @@ from typing import Any
 from pydicom.errors import InvalidDicomError
 
 from infers.errors import reason_of
-from infers.records import plain_record
 from lib.imaging.dicom_headers import read_dataset
 from lib.imaging.dicom_sizes import check_deflated
+from lib.parsing import plain_json
 
 UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # as DICOM has them
 DICOM_SUFFIXES = {".dcm", ".ima", ".dicom", ""}
@@ -64,7 +64,7 @@ class DicomFile:
         check_deflated(path)
         header = read_dataset(path, stop_before_pixels=True, specific_tags=[*SHOWN, *FURTHER])
         tags = {
-            tag: plain_record(str(header.get(tag) if header.get(tag) is not None else "")) for tag in (*SHOWN, *FURTHER)
+            tag: plain_json(str(header.get(tag) if header.get(tag) is not None else "")) for tag in (*SHOWN, *FURTHER)
         }
         if tags["Modality"] == "SEG":
             raise NoImage(SEGMENTATION)

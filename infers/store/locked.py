@@ -26,10 +26,11 @@ from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastor
 from infers.disks import CLOSED, is_closed
 from infers.errors import NotFound
 from infers.label_records import AUTOMATIC, FINAL
-from infers.records import plain_record, read_record, record_bytes
+from infers.records import read_record, record_bytes
 from infers.store.presence import Presence
 from lib.imaging.files import set_aside
 from lib.imaging.stamps import stamp_of
+from lib.parsing import plain_json
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class LockedDatastore(LocalDatastore):
         """Add to what is known about an image. Raises NotFound."""
         with self._exclusive():
             self._tags(image_id)
-            self._datastore.objects[image_id].image.info.update(plain_record(info))
+            self._datastore.objects[image_id].image.info.update(plain_json(info))
             self._update_datastore_file(lock=False)
 
     @property

@@ -53,7 +53,7 @@ class Publishing:
         if name == PROMPTSEG:
             return {"weights": self._promptseg.publish(path)}
         if name == UNISEG:
-            self._uniseg.publish(load_model(path, self._model.device))
+            self._uniseg.publish_upload(load_model(path, self._model.device))
             return {"weights": self._uniseg.status()["hash"]}
         self._model.publish(path, self._versions)
         return {"weights": self._model.weights_hash}

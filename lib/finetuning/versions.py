@@ -54,7 +54,7 @@ class Versions:
         name = weights_hash(network)
         if record.get("state") == CANDIDATE and self._file(name).exists():
             return name
-        newest = max((float(known.get("created", 0)) for known in self.all()), default=0.0)
+        newest = max(map(_created, self.all()), default=0.0)
         created = max(round(time.time(), 3), newest + 0.001)  # the newest also where the clock was set back
         save_network(self._file(name), network, {"created": created, **record})
         self._prune(name)
@@ -68,7 +68,7 @@ class Versions:
                 records.append({**read_provenance(path), "hash": path.stem, "bytes": path.stat().st_size})
             except (CheckpointError, OSError, ValueError) as error:
                 logger.warning("%s is no readable version: %s", path, error)
-        return sorted(records, key=lambda record: -float(record.get("created", 0)))
+        return sorted(records, key=_created, reverse=True)
 
     def path(self, name: str) -> Path:
         """The file of a version. Raises VersionError."""
@@ -130,10 +130,16 @@ class Versions:
         served = weights_hash(load_network(self.published, "cpu", nn.Module)) if self.published.exists() else None
         kept = self.all()
         old = [record for record in kept if record["hash"] not in (served, newest)]
-        old.sort(key=lambda record: (record.get("state") != CANDIDATE, float(record.get("created", 0))))
+        old.sort(key=lambda record: (record.get("state") != CANDIDATE, _created(record)))
         size, count = sum(record["bytes"] for record in kept), len(kept)
         for record in old:
             if count <= self._most and size <= self._room:
                 break
             self._file(record["hash"]).unlink(missing_ok=True)
             size, count = size - record["bytes"], count - 1
+
+
+def _created(record: Mapping[str, Any]) -> float:
+    """When a version was made, in seconds since the epoch; 0 where its record does not say."""
+    created = record.get("created")
+    return float(created) if isinstance(created, int | float) else 0.0

@@ -23,9 +23,11 @@ from lib.networks import OnePrompt
 from lib.networks.answers import not_finite
 from lib.networks.architectures import ARCHITECTURES, LIST_UNET, ONE_PROMPT, Architecture, architecture_of
 from lib.networks.contract import SliceModel
+from lib.parsing import plain_json
 
 SHIPPED_WEIGHTS = Path(__file__).resolve().parents[2] / "apps" / "oneprompt" / "weights" / "oneprompt_small.safetensors"
 FORMAT = "oneprompt-1"
+LARGEST = 4096  # number in a configuration
 FORMER_LIST_UNET = "oneprompt-specialist-2"  # of list-specific U-Nets, until their headers named the architecture
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -78,11 +80,11 @@ def load_network(path: str | Path, device: str | torch.device = "cpu", kind: typ
         wanted = next(other.name for other in ARCHITECTURES.values() if other.network is kind)
         raise CheckpointError(f"{path} must hold a network of the architecture {wanted!r}, got {known.name!r}")
     try:
-        config = known.read_config(json.loads(header.config))
-    except (ValueError, TypeError) as error:
+        config = known.read_config(_bounded(json.loads(header.config)))
+        with torch.device("meta"):
+            network = known.network(config)
+    except Exception as error:  # whatever a configuration of somebody else's brings
         raise CheckpointError(f"{path} was written for another version of the network: {error}") from error
-    with torch.device("meta"):
-        network = known.network(config)
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
@@ -167,9 +169,9 @@ def _read(path: str | Path, tensors: bool = True) -> tuple[_Header, dict[str, to
         raise CheckpointError(wrong)
     try:
         return _header(path, metadata), values
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except Exception as error:  # texts of any kind, nested as deep as somebody likes
         raise CheckpointError(f"{path} was written for another version of the network: {error!r}") from error
 
 
@@ -189,7 +191,20 @@ def _header(path: str | Path, metadata: Mapping[str, str]) -> _Header:
             f"{path} must hold a network of one of the architectures {', '.join(ARCHITECTURES)}, got {name!r}: "
             "it was written by a newer version of this app, or by something else"
         )
-    return _Header(ARCHITECTURES[name], metadata["config"], dict(json.loads(metadata.get("provenance", "{}"))))
+    return _Header(
+        ARCHITECTURES[name], metadata["config"], dict(plain_json(json.loads(metadata.get("provenance", "{}"))))
+    )
+
+
+def _bounded(config: Any) -> Any:
+    """A configuration whose numbers a network can have: one of a billion blocks would never be made."""
+    todo = [config]
+    while todo:
+        value = todo.pop()
+        todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise ValueError(f"its numbers may be {LARGEST} at most, got {value}")
+    return config
 
 
 def _config_of(network: nn.Module | SliceModel) -> Any:

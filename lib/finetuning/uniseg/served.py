@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.finetuning.published import Published
-from lib.finetuning.versions import PUBLISHED
+from lib.finetuning.versions import PUBLISHED, UPLOADED
 from lib.segmenters.uniseg.model import UniSegModel, load_model
 from lib.segmenters.uniseg.segmenter import UniSegSegmenter
 
@@ -89,6 +89,11 @@ class ServedUniSeg(Published[UniSegModel]):
         name = self.versions.add(model.network, {"state": PUBLISHED, **model.provenance})
         self.versions.publish(name)
         return name
+
+    def publish_upload(self, model: UniSegModel) -> str:
+        """The same of one from elsewhere: what its file says of itself is kept, and is no record of this list's."""
+        record = {"state": UPLOADED, "licence": model.licence, UPLOADED: dict(model.record)}
+        return self.publish(UniSegModel(model.network, model.tasks, record))
 
     def status(self) -> dict[str, Any]:
         """JSON-able: `hash`, `structures`, `licence` and record of what is offered, and whether one is `withdrawn`."""

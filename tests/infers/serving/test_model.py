@@ -75,6 +75,17 @@ def test_an_upload_of_another_configuration_is_refused(model, versions, tmp_path
     assert [record["state"] for record in versions.all()] == ["uploaded"]
 
 
+def test_what_an_upload_says_of_itself_is_kept_and_is_no_record_of_this_server(model, versions, tmp_path):
+    torch.manual_seed(3)
+    told = {"created": "soon", "state": "published", "before": 1, "after": {"dice": "x"}, "base": "another"}
+    save_network(tmp_path / "upload.safetensors", OnePrompt(TINY), told)
+    model.publish(tmp_path / "upload.safetensors", versions)
+    [record] = versions.all()
+    assert (record["state"], record["base"], record["uploaded"]) == ("uploaded", model.base_hash, told)
+    assert isinstance(record["created"], float)
+    assert not {"before", "after"} & record.keys()
+
+
 def test_any_version_can_be_gone_back_to(model, versions, tmp_path):
     publish(tmp_path / "upload.safetensors", "")
     model.publish(tmp_path / "upload.safetensors", versions)

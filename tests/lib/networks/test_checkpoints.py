@@ -97,6 +97,40 @@ def test_weights_of_another_configuration_are_refused(network, tmp_path):
         load_network(path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": "[" * 10**5},
+        {"config": "[]"},
+        {"config": "3"},
+        {"config": '{"blocks": [1000000000, 1, 1, 1]}'},
+        {"config": '{"blocks": ["x"]}'},
+        {"config": '{"channels": [0, 0, 0, 0, 0], "blocks": [1, 1, 1, 1]}'},
+        {"config": "{}", "architecture": "promptseg"},
+        {"config": '{"encoder": 3}', "architecture": "promptseg"},
+        {"config": '{"tasks": 1e400}', "architecture": "uniseg"},
+        {"config": "{", "architecture": "list-unet"},
+        {"provenance": "[" * 10**5},
+        {"provenance": "3"},
+        {"provenance": "{"},
+    ],
+)
+def test_whatever_a_file_says_of_itself_is_read_or_refused_as_no_weights(network, tmp_path, changes):
+    path = tmp_path / "weights.safetensors"
+    metadata = {"format": "oneprompt-1", "config": json.dumps(network.config.as_dict()), "provenance": "{}"}
+    save_file(network.state_dict(), path, metadata | changes)
+    with pytest.raises(CheckpointError):
+        load_network(path, "cpu", torch.nn.Module)
+
+
+def test_what_no_reader_of_json_takes_is_mended_in_a_provenance(network, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    odd = '{"a": NaN, "b": [1e400, "\\ud800"], "c": 123456789012345678901234567890, "d": "whole"}'
+    metadata = {"format": "oneprompt-1", "config": json.dumps(network.config.as_dict()), "provenance": odd}
+    save_file(network.state_dict(), path, metadata)
+    assert read_provenance(path) == {"a": None, "b": [None, "?"], "c": None, "d": "whole"}
+
+
 def test_a_file_of_an_unknown_architecture_is_refused_with_those_that_are_known(network, tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(network.state_dict(), path, {"format": "oneprompt-1", "architecture": "swin", "config": "{}"})

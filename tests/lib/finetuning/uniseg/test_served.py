@@ -59,6 +59,16 @@ def test_the_list_is_handed_over_to_what_was_better_on_held_out_studies(tmp_path
     assert not served.better_than({"after": {"dice": 0.9}})
 
 
+def test_what_an_upload_says_of_itself_is_kept_and_hands_nothing_over(tmp_path: Path) -> None:
+    served = ServedUniSeg(tmp_path / "own")
+    name = served.publish_upload(model(2, after={"dice": "x"}, created="soon", licence="open"))
+    told = served.status()
+    assert (told["hash"], told["licence"], told["state"]) == (name, "open", "uploaded")
+    assert told["uploaded"] == {"after": {"dice": "x"}, "created": "soon", "licence": "open"}
+    assert not served.better_than({})
+    assert served.publish(model(3)) == served.versions.all()[0]["hash"]
+
+
 def test_without_any_model_nothing_is_offered(tmp_path: Path) -> None:
     served = ServedUniSeg(tmp_path / "own")
     assert served.segmenter is None
