@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
+import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lib.finetuning.course import Course
 from lib.finetuning.course_checkpoint import load_progress, save_progress
-from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.labelled_study import LabelledStudy, keep_labels
 from lib.finetuning.options import TrainingOptions
 from lib.finetuning.phases import Settings, phase_epochs, phases_of
 from lib.finetuning.training_record import FAILED, RUNNING, read_record, update_record, write_record
@@ -39,7 +40,7 @@ from trainers.reasons import no_memory, reason_of_end
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "progress.safetensors"
+CHECKPOINT, LABELS = "progress.safetensors", ".labels"
 
 # An engine's step; one entry for each query, because MONAI's handlers take a step's output apart per sample
 Iteration = Callable[[Engine, Mapping[str, Any]], list[dict[str, float]]]
@@ -132,13 +133,15 @@ class CourseTrainer(BasicTrainTask):
             with suppress(OSError):  # a full disk takes no record either: what follows is what says why
                 update_record(self.models, state=FAILED, reason=reason_of_end(error, self.models))
             raise
+        finally:
+            shutil.rmtree(self.models / LABELS, ignore_errors=True)
 
     # What is learnt
 
     def pre_process(self, request: dict[str, Any], datastore: Any) -> list[LabelledStudy]:
         """The labelled studies. Raises ValueError where there are none, or what a parameter may be."""
         assert self._studies is not None
-        studies = self._parts(self._studies())
+        studies = self._parts(keep_labels(self._studies(), self.models / LABELS))
         options = parse(TrainingOptions, request, "parameters")
         request.update(options.given())
         changed: Any = self._settings

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lib.imaging.formats import DETACHED
 from lib.imaging.images import Image, read_image, read_label
 from lib.imaging.volumes import Stack
 from lib.inference.templates import Template, TemplateError
+
+logger = logging.getLogger(__name__)
 
 Window = tuple[slice, ...]
 
@@ -49,6 +55,45 @@ class LabelledStudy:
     def halves(self) -> list[LabelledStudy]:
         """The study as two: one can be learnt from while the other is held out."""
         return [dataclasses.replace(self, half=half) for half in (0, 1)]
+
+
+def keep_labels(studies: Iterable[LabelledStudy], folder: Path) -> list[LabelledStudy]:
+    """The studies with their labels as they are now, which a person may replace or take away while they are learnt.
+
+    Args:
+        folder: for them; what was in it goes.
+
+    Returns:
+        Those whose label is still there.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    kept = []
+    for number, study in enumerate(studies):
+        label = folder / f"{number}-{study.label.name}"[-200:]
+        if study.label.name.lower().endswith(DETACHED):  # its voxels lie in a file that it names
+            label = study.label
+        else:
+            try:
+                _keep(study.label.resolve(), label)
+            except FileNotFoundError:
+                logger.info("the label of %s was taken away meanwhile, it is not learnt from", study.id)
+                continue
+        kept.append(dataclasses.replace(study, label=label))
+    return kept
+
+
+def _keep(file: Path, there: Path) -> None:
+    """A second name for a file that others only ever replace as a whole; a copy on another file system."""
+    try:
+        os.link(file, there)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(file, there)
 
 
 def _halves(image: Image, label: np.ndarray) -> tuple[Window, Window]:

@@ -14,7 +14,7 @@ from lib.finetuning.tuning import FineTuning
 from lib.finetuning.versions import Versions
 from lib.networks.checkpoints import load_network, read_provenance, weights_hash
 from tests.samples import organ_volume, write_nifti
-from trainers.course import CHECKPOINT
+from trainers.course import CHECKPOINT, LABELS
 from trainers.oneprompt import OnePromptTrainer
 
 QUICK = FineTuning(epochs=2, steps=6, batch=2, queries=2, rates={"full": 0.01, "norms": 0.02, "lora": 0.02})
@@ -80,6 +80,25 @@ def test_training_that_does_not_help_keeps_a_candidate_and_says_why(make):
     assert record["state"] == "candidate"
     assert record["epoch"] == 4  # the last phase is not begun in vain
     assert trainer.stats()["total_time"]
+
+
+def test_labels_that_are_taken_away_or_replaced_while_a_training_learns_do_not_end_it(make, tmp_path, monkeypatch):
+    trainer = make(4)
+    (tmp_path / "l3.nii.gz").unlink()  # after the list was asked
+
+    make_course = trainer._made
+
+    def in_the_middle(*arguments):
+        (tmp_path / "l1.nii.gz").unlink()
+        (tmp_path / "l2.nii.gz").replace(tmp_path / "l0.nii.gz")
+        return make_course(*arguments)
+
+    monkeypatch.setattr(trainer, "_made", in_the_middle)
+    run(trainer)
+    record = read_record(trainer.models)
+    assert record["state"] in ("published", "candidate")
+    assert record["studies"] == {"s0": "c0", "s1": "c1", "s2": "c2"}
+    assert not (trainer.models / LABELS).exists()
 
 
 @pytest.mark.parametrize("mode", ["norms", "lora"])
