@@ -40,7 +40,13 @@ class Server:
     """One server process on a free port of this machine."""
 
     def __init__(
-        self, studies: Path | str, weights: Path, folder: Path, start: Start = start_anew, **conf: str
+        self,
+        studies: Path | str,
+        weights: Path,
+        folder: Path,
+        start: Start = start_anew,
+        host: str = "127.0.0.1",
+        **conf: str,
     ) -> None:
         self.studies, self.folder, self._start = studies, folder, start
         self.log = folder / "server.log"
@@ -52,7 +58,7 @@ class Server:
         app = os.path.relpath(ROOT / "apps" / "oneprompt", folder)
         self._arguments = [
             *["start_server", "--app", app, "--studies", str(studies)],
-            *["--host", "127.0.0.1", "--port", str(self.port)],
+            *["--host", host, "--port", str(self.port)],
             *[word for key, value in conf.items() for word in ("--conf", key, value)],
         ]
 

@@ -52,8 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, start_server: Callable[..., Server]) -> Server:
-    """A server whose first study is a template, and whose others have masks."""
-    server = start_server(folder / "studies", quiet_seconds="600")
+    """A server whose first study is a template, and whose others have masks; as open as MONAI Label's command makes
+    it."""
+    server = start_server(folder / "studies", host="0.0.0.0", quiet_seconds="600")
     assert server.save_label("s00", folder / "label.nii.gz", ["organ"]).status_code == 200
     server.wait_for_masks(templates=1)
     return server
@@ -260,6 +261,17 @@ def test_the_list_shows_every_study_with_its_picture_and_hostile_names_as_text(b
     image = board.one(".card img").rect
     assert picture["y"] <= image["y"]
     assert image["y"] + image["height"] <= picture["y"] + picture["height"] <= name["y"]
+
+
+@needs_browser
+def test_what_is_open_is_told_in_the_log_and_above_the_list(board: Board, server: Server) -> None:
+    warnings = server.status()["warnings"]
+    assert [f"{sentence}." for sentence in warnings] == [line.text for line in board.all(".warning.open")]
+    reached, unencrypted = warnings
+    assert reached.startswith("Everybody on the network can read images, annotate, train and delete here")
+    assert "Start it with --host 127.0.0.1" in reached
+    assert "cross the network unencrypted" in unencrypted
+    assert all(f"{sentence}." in server.log.read_text() for sentence in warnings)
 
 
 @needs_browser
