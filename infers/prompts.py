@@ -21,14 +21,23 @@ from infers.errors import ClientError
 from infers.guards import checked
 from lib.imaging.prompts import Prompt, PromptError
 from lib.imaging.runs import pixels_of
+from lib.imaging.sizes import MB, allowed
 from lib.parsing import Options, listed, shown
 
+MOST_STRUCTURES = 254  # as many as a study list has
+MOST_CLICKS = 500  # of a kind for one structure: what they say of each other grows with their square
 FOREGROUND_STROKES, BACKGROUND_STROKES = "foreground_scribbles", "background_scribbles"
 
 Index = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Indices = Annotated[tuple[Index, ...], BeforeValidator(listed)]
 Points = Annotated[
     tuple[Indices, ...], BeforeValidator(listed), Field(description="a list of points in voxel indices (i, j[, k])")
+]
+Clicked = Annotated[
+    tuple[Indices, ...],
+    Field(max_length=MOST_CLICKS),
+    BeforeValidator(listed),
+    Field(description=f"a list of up to {MOST_CLICKS} points in voxel indices (i, j[, k])"),
 ]
 Bounds = Annotated[Indices, Field(description="a list of the first and the last of the voxel indices on each axis")]
 
@@ -55,8 +64,8 @@ class PaintedSlices(Options):
 class StructurePrompts(Options):
     """The prompts of one structure."""
 
-    foreground: Points = ()
-    background: Points = ()
+    foreground: Clicked = ()
+    background: Clicked = ()
     roi: Bounds = ()
     foreground_scribbles: Points = ()
     background_scribbles: Points = ()
@@ -64,6 +73,12 @@ class StructurePrompts(Options):
         PaintedSlices | None,
         Field(description="an object of axis, 0, 1 or 2, and slices, an object of runs of pixels by index"),
     ] = None
+
+    @property
+    def volumes(self) -> int:
+        """How many arrays of the image's shape it becomes."""
+        strokes = bool(self.foreground_scribbles) + bool(self.background_scribbles)
+        return strokes + (2 if self.painted else 0)
 
 
 PROMPT_PARTS = tuple(StructurePrompts.model_fields)
@@ -80,7 +95,7 @@ def parse_prompts(
         previous: masks to refine, bool arrays of the image's shape per structure.
 
     Raises:
-        ClientError: another form, voxels outside the image, or nothing that shows where a structure is.
+        ClientError: another form, too many, voxels outside the image, or nothing that shows where a structure is.
     """
     if isinstance(value, str):
         with suppress(ValueError, RecursionError):
@@ -89,9 +104,13 @@ def parse_prompts(
         raise ClientError(
             f"prompts must be {{structure: {{{', '.join(PROMPT_PARTS)}}}}}, each optional; got {shown(value)}"
         )
+    if len(value) > MOST_STRUCTURES:
+        raise ClientError(f"prompts may be of {MOST_STRUCTURES} structures, got {len(value)}")
+    given = {str(key).strip(): checked(StructurePrompts, own, f"prompts of {key!r}") for key, own in value.items()}
+    previous = previous or {}
+    check_room(sum(parts.volumes + (name in previous) for name, parts in given.items()), shape)
     prompts, axes = {}, set()
-    for key, own in value.items():
-        name, parts = str(key).strip(), checked(StructurePrompts, own, f"prompts of {key!r}")
+    for name, parts in given.items():
         axes |= {parts.painted.axis} if parts.painted and parts.painted.slices else set()
         strokes, others = parts.foreground_scribbles, parts.background_scribbles
         prompts[name] = checked_prompt(
@@ -101,7 +120,7 @@ def parse_prompts(
             box=box_of(parts.roi, shape),
             doodle=_strokes(strokes, FOREGROUND_STROKES, shape),
             background_doodle=_strokes(others, BACKGROUND_STROKES, shape),
-            previous=(previous or {}).get(name),
+            previous=previous.get(name),
             **_painted(parts.painted, shape),
         )
     if len(axes) > 1:
@@ -109,6 +128,17 @@ def parse_prompts(
             f"painted slices of one request lie along one axis, got {sorted(axes)}: send one after another"
         )
     return useful(prompts)
+
+
+def check_room(volumes: int, shape: Sequence[int]) -> None:
+    """Refuse more masks of one byte a voxel than an image may take. Raises ClientError, 413."""
+    if (size := volumes * math.prod(shape)) > allowed():
+        raise ClientError(
+            f"masks and strokes of one request may take {allowed() // MB} MB, these take {size // MB} MB ({volumes} of "
+            f"{' x '.join(map(str, shape))} voxels): send fewer structures at once, or start the server with a greater "
+            "--conf image_mb",
+            413,
+        )
 
 
 def _painted(painted: PaintedSlices | None, shape: Sequence[int]) -> dict[str, np.ndarray]:

@@ -82,6 +82,7 @@ def _add_study(router: APIRouter, desk: Desk) -> None:
         if body.leaving:
             desk.presence.leave(id, body.session)
             return {"others": [], "labels": {}}
+        desk.path(id)  # refuses what is no study
         others = desk.presence.enter(id, body.session, body.name or user.username)
         return {"others": others, "labels": desk.versions(id)}
 

@@ -15,6 +15,7 @@ from infers.board.decisions import version_of
 from infers.errors import ClientError
 from infers.label_records import FINAL, PROMPTED, LabelRecord, Statement
 from infers.prompts import parse_prompts
+from infers.records import check_record
 from infers.store.datastore import StoredLabel
 from infers.study_list.labelled_studies import MASK_SUFFIX
 from infers.tasks.oneprompt import Engine
@@ -47,11 +48,13 @@ class PromptedStudies:
 
         Raises:
             ClientError: unusable prompts, or a study with a final label (409).
+            RecordError: more of them than a record may hold.
             NotFound, ImageError: no such study, or one that cannot be read.
         """
         studies = self._engine.studies
         if studies.store.label(image_id, FINAL) is not None:
             raise ClientError(PAINTED, 409)
+        check_record(given)  # it is kept, and read with everything else that is recorded
         image = studies.image(image_id)
         spelled = {str(name): self._engine.labels.spelled(str(name)) for name in given}
         if len(set(spelled.values())) < len(spelled):

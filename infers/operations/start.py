@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 # MONAI Label's loggers that write patients' names, dates and labels into the log at every request
 LOUD = ("monailabel.endpoints.activelearning", "monailabel.endpoints.session", "monailabel.endpoints.infer",
-        "monailabel.datastore.dicom", "monailabel.utils.sessions")  # fmt: skip
+        "monailabel.datastore.dicom", "monailabel.utils.sessions", "monailabel.utils.async_tasks")  # fmt: skip
 
 
 def tidy(state: Path, models: Path) -> None:

@@ -22,7 +22,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from infers.errors import ClientError
 from infers.guards import checked
-from infers.names import LabelMap, names_by_value
+from infers.names import LabelMap
 from infers.serving.clients import client_control
 from infers.serving.priority_lock import PriorityLock
 from infers.store.datastore import StoredLabel
@@ -34,6 +34,7 @@ from infers.study_list.studies import result_params
 from infers.tasks.request import (
     USE_AS_TEMPLATE,
     AnswerForm,
+    LabelMasks,
     Wanted,
     click_prompts,
     is_marked,
@@ -46,7 +47,6 @@ from infers.tasks.request import (
 from lib.imaging.files import temporary_prefix
 from lib.imaging.image_cache import ImageCache
 from lib.imaging.images import LABEL_SUFFIXES, Image, label_bytes, read_label
-from lib.imaging.label_maps import boxes_of
 from lib.imaging.prompts import Prompt
 from lib.inference.control import Control
 from lib.quality.slice_errors import slice_errors
@@ -267,14 +267,12 @@ def from_templates(engine: Engine, request: Mapping[str, Any], image: Image) -> 
         return engine.studies.segment(image_id, image, wanted, client_control())
 
 
-def _uploaded(request: Mapping[str, Any], image: Image, labels: LabelMap) -> dict[str, np.ndarray]:
+def _uploaded(request: Mapping[str, Any], image: Image, labels: LabelMap) -> Mapping[str, np.ndarray]:
     """{structure: bool array of the image's shape} of the label map that came with a request; {} where none did."""
     path = request.get("label_file")
     if not path:
         return {}
-    label = read_label(path, image)
-    named = names_by_value(list(boxes_of(label)), request, labels.configured)
-    return {labels.spelled(name): label == value for value, name in named.items()}
+    return LabelMasks(read_label(path, image), request, labels.configured, labels.spelled)
 
 
 def _write(mask: np.ndarray, image: Image, extension: str | None) -> Path:

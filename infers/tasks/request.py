@@ -6,7 +6,7 @@ them. Slicer's region of interest has its corners in any order, and both are vox
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from infers.prompts import (
     BACKGROUND_STROKES,
     FOREGROUND_STROKES,
     Bounds,
+    Clicked,
     Index,
-    Points,
     box_of,
+    check_room,
     checked_prompt,
     parse_prompts,
     useful,
@@ -50,9 +51,9 @@ class Wanted(Part):
 class Clicks(Part):
     """Clicks and a box for one structure; `point_labels` are the kinds of `points`, `slice` leaves out other slices."""
 
-    foreground: Points = ()
-    background: Points = ()
-    points: Points = ()
+    foreground: Clicked = ()
+    background: Clicked = ()
+    points: Clicked = ()
     point_labels: Annotated[
         tuple[Annotated[int, Field(ge=0, le=1)], ...] | None,
         BeforeValidator(listed),
@@ -79,6 +80,43 @@ class AnswerForm(Part):
     ] = None
     use_as_template: AnySwitch = None
     result_extension: AnyText = None
+
+
+class LabelMasks(Mapping[str, np.ndarray]):
+    """{structure: bool array} of a label map, each made when it is asked for: a map may hold thousands of values.
+
+    Args:
+        label: integer array.
+        request: names its values, see `names_by_value`.
+        configured: names of `--conf labels`, for values that the request does not name.
+        spelled: gives a structure's name as the list knows it.
+
+    Raises:
+        ClientError: values that nothing names.
+    """
+
+    def __init__(
+        self,
+        label: np.ndarray,
+        request: Mapping[str, Any],
+        configured: Sequence[str],
+        spelled: Callable[[str], str] = str,
+    ) -> None:
+        naming = names_by_value(list(boxes_of(label)), request, configured)
+        self._label, self._values = label, {spelled(name): value for value, name in naming.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        mask: np.ndarray = self._label == self._values[name]
+        return mask
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def structures(request: Mapping[str, Any], labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -147,10 +185,12 @@ def click_prompts(
         prompts[name] = checked_prompt(
             shape, foreground=foreground, background=background, box=box, previous=previous.get(name)
         )
-    for name in labels:
-        # A structure may be called like another key; only a list is points
-        own = checked(Clicks, {"foreground": request[name]}) if isinstance(request.get(name), list) else None
-        if own and own.foreground:
+    # A structure may be called like another key; only a list is points
+    lists = [name for name in labels if isinstance(request.get(name), list)]
+    check_room(sum(name in previous for name in lists), shape)
+    for name in lists:
+        own = checked(Clicks, {"foreground": request[name]})
+        if own.foreground:
             prompts[name] = checked_prompt(
                 shape,
                 foreground=voxels(own.foreground, name, len(shape)),
@@ -193,10 +233,9 @@ def scribble_prompts(
     Raises:
         ClientError: nothing painted, or values that nothing names.
     """
-    naming = names_by_value(list(boxes_of(scribbles)), request, configured)
-    painted = {name: scribbles == value for value, name in naming.items()}
-    strokes = {name: painted.pop(name) for name in (FOREGROUND_STROKES, BACKGROUND_STROKES) if name in painted}
-    painted = {name: mask for name, mask in painted.items() if name not in NO_STRUCTURES}
+    masks = LabelMasks(scribbles, request, configured)
+    strokes = {name: masks[name] for name in (FOREGROUND_STROKES, BACKGROUND_STROKES) if name in masks}
+    painted = [name for name in masks if name not in NO_STRUCTURES]
     painting = checked(Painted, request)
     box, selected = box_of(painting.roi, shape), painting.selected_label_name or painting.label or None
     if strokes or box:
@@ -205,10 +244,11 @@ def scribble_prompts(
             raise ClientError(f"selected_label_name must be a structure, got {name!r}: select the segment to be drawn")
         return useful({name: checked_prompt(
             shape, doodle=strokes.get(FOREGROUND_STROKES), background_doodle=strokes.get(BACKGROUND_STROKES),
-            box=box, previous=painted.get(name),
+            box=box, previous=masks.get(name),
         )})  # fmt: skip
-    chosen = {name: mask for name, mask in painted.items() if selected in (None, name)}
-    return useful({name: checked_prompt(shape, mask=mask) for name, mask in chosen.items()})
+    chosen = [name for name in painted if selected in (None, name)]
+    check_room(len(chosen), shape)
+    return useful({name: checked_prompt(shape, mask=masks[name]) for name in chosen})
 
 
 def _by_kind(clicks: Clicks, dimensions: int) -> tuple[tuple[tuple[int, ...], ...], ...]:

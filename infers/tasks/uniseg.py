@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from infers.errors import ClientError
 from infers.guards import checked
+from infers.serving.clients import client_control
 from infers.tasks.oneprompt import Engine, OnePromptTask
 from infers.tasks.request import Wanted, structures
 from lib.imaging.images import Image, ImageError, read_channels
@@ -99,20 +100,21 @@ class UniSegTask(OnePromptTask):
                 409,
             )
         try:
-            study = self._study(request)
+            study = self._study(request, segmenter.model)
             wanted = self._wanted(request, segmenter.model, study)
             with self.engine.priority_lock.interactive():
-                return segmenter.segment_study(study, wanted)
+                return segmenter.segment_study(study, wanted, control=client_control())
         except (TaskError, ImageError) as error:
             raise ClientError(str(error)) from error
         except MemoryError as error:
             raise ClientError(str(error), 507) from error
 
-    def _study(self, request: Mapping[str, Any]) -> Study:
-        channels = list(read_channels(request["image"]).channels)
-        for name in checked(Tasks, request).channels:
-            channels.append(self.engine.studies.image(name.strip()))
-        return Study(tuple(channels))
+    def _study(self, request: Mapping[str, Any], model: UniSegModel) -> Study:
+        own, further = read_channels(request["image"]).channels, checked(Tasks, request).channels
+        most = max(len(task.channels) for task in model.tasks)
+        if further and len(own) + len(further) > most:  # before they are read
+            raise TaskError(f"{UNISEG} knows tasks of up to {most} channels, got {len(own) + len(further)}")
+        return Study((*own, *(self.engine.studies.image(name.strip()) for name in further)))
 
     def _wanted(self, request: Mapping[str, Any], model: UniSegModel, study: Study) -> dict[str, int]:
         known = self._labels(model, remember=True)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lib.learning.adapters import MODES
-from lib.parsing import AnyChoice, AnyCount, AnySwitch, Part
+from lib.parsing import AnyCount, AnySwitch, Part, chosen
 
 Rate = Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="a learning rate, 0 or more")]
-Mode = Annotated[AnyChoice, Field(pattern=rf"^({'|'.join(MODES)})$", description=f"one of {', '.join(MODES)}")]
+Mode = Annotated[
+    Annotated[str, Field(pattern=rf"^({'|'.join(MODES)})$")] | None,
+    BeforeValidator(chosen),
+    Field(description=f"one of {', '.join(MODES)}"),
+]
 
 
 class TrainingOptions(Part):

@@ -30,6 +30,11 @@ def allow(megabytes: int) -> None:
     _limits["bytes"] = megabytes * MB
 
 
+def allowed() -> int:
+    """Bytes of voxels that a file may hold in this process."""
+    return _limits["bytes"]
+
+
 @contextmanager
 def at_most(size: int) -> Iterator[None]:
     """What is read within may hold `size` bytes of voxels, or the general limit where that is less."""
@@ -55,7 +60,7 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int, files: Sequence[
     size = itemsize
     for side in shape:
         size *= max(int(side), 0)
-    limit, narrower = _limits["bytes"], _narrower.get()
+    limit, narrower = allowed(), _narrower.get()
     claim = f"{path.name}: its header tells of {size // MB} MB of voxels ({' x '.join(map(str, shape))})"
     if narrower is not None and size > narrower:
         raise ImageError(f"{claim}, and {narrower // MB} MB are allowed here: save it on its image's grid")

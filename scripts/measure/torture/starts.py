@@ -119,17 +119,9 @@ def _become_server(arguments: list[str], cwd: str, log: str, environment: Mappin
     if environment is not None:
         os.environ.clear()
         os.environ.update(environment)
-        _read_settings_anew()
     sys.argv = [MODULE, *arguments]
     runpy.run_module(MODULE, run_name="__main__", alter_sys=True)
     sys.exit()
-
-
-def _read_settings_anew() -> None:
-    """MONAI Label reads its settings while it is imported, into one object that its modules hold."""
-    from monailabel.config import settings
-
-    settings.__init__()
 
 
 if __name__ == "__main__":

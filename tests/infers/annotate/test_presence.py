@@ -1,7 +1,5 @@
 """Two people on one study are told of each other."""
 
-import pytest
-
 from infers.annotate import presence
 from infers.annotate.presence import Presence
 
@@ -18,13 +16,20 @@ def test_two_pages_on_one_study_hear_of_each_other():
     assert there.enter("s2", "c", "Carl") == []
 
 
-def test_who_left_or_fell_silent_is_not_there(monkeypatch: pytest.MonkeyPatch):
-    there, now = Presence(), 0.0
-    monkeypatch.setattr(presence.time, "monotonic", lambda: now)
+def test_who_left_or_fell_silent_is_not_there():
+    now = [0.0]
+    there = Presence(lambda: now[0])
     there.enter("s1", "a", "Anna")
     there.enter("s1", "b", "Ben")
     there.leave("s1", "b")
-    now = presence.SILENT - 1
+    now[0] = presence.SILENT - 1
     assert names(there.enter("s1", "c", "Carl")) == ["Anna"]
-    now = 2 * presence.SILENT
+    now[0] = 2 * presence.SILENT
     assert there.enter("s1", "d", "Dora") == []
+
+
+def test_pages_that_nobody_has_take_no_memory():
+    there = Presence()
+    for number in range(3 * presence.MOST):
+        there.enter(f"s{number}", str(number), "x" * 64)
+    assert len(there._visitors) == presence.MOST

@@ -11,6 +11,7 @@ from infers.annotate.prompted import PromptedStudies, check_seen
 from infers.board.decisions import version_of
 from infers.errors import ClientError
 from infers.label_records import FINAL, PROMPTED, LabelRecord, Statement
+from infers.records import RecordError
 from infers.store.datastore import StoredLabel, StudyStore
 from infers.tasks.oneprompt import Engine
 from lib.imaging.images import read_label
@@ -63,6 +64,14 @@ def test_prompts_are_stored_with_the_answer_to_them_and_who_says_so(
     assert np.argwhere(mask).tolist() == [[3, 4, 5]]
     assert answer["prompt_types"] == {"organ": ["click"]}
     assert changes == ["changed"]
+
+
+def test_prompts_that_no_record_may_hold_are_refused_and_nothing_is_stored(
+    engine: Engine, prompted: PromptedStudies
+) -> None:
+    with pytest.raises(RecordError, match="characters"):
+        prompted.save("s0", {"organ": {"foreground_scribbles": [[0, 0, 0]] * 2**19}}, Statement(), None)
+    assert stored(engine, PROMPTED) is None
 
 
 def test_newer_prompts_take_the_place_of_older_ones(engine: Engine, prompted: PromptedStudies) -> None:

@@ -4,6 +4,7 @@ import pytest
 from infers.errors import ClientError
 from infers.prompts import parse_prompts
 from infers.tasks.request import (
+    LabelMasks,
     click_prompts,
     one_structure_from_slicer,
     scribble_prompts,
@@ -236,6 +237,61 @@ def test_slices_of_a_picture_cannot_be_painted():
 def test_prompts_of_another_form_are_refused_with_the_right_one(told, message):
     with pytest.raises(ClientError, match=message):
         parse_prompts(told, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"foreground": [[1, 2, 3]] * 501},
+        {"background": [[1, 2, 3]] * 501, "foreground": [[1, 2, 3]]},
+        {"points": [[1, 2, 3]] * 501, "label_prompt": [1]},
+        {"liver": [[1, 2, 3]] * 501},
+        {"prompts": {"liver": {"foreground": [[1, 2, 3]] * 501}}},
+        {"prompts": {str(number): {"foreground": [[1, 2, 3]]} for number in range(255)}},
+    ],
+)
+def test_more_clicks_or_structures_than_anybody_makes_are_refused(request_):
+    with pytest.raises(ClientError, match=r"up to 500 points|of 254 structures"):
+        click_prompts(request_, SHAPE, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("parts", "volumes"),
+    [
+        ({"foreground_scribbles": [[0, 0, 0]], "background_scribbles": [[1, 0, 0]]}, 2),
+        ({"painted": {"slices": {"0": [0, 1]}}}, 2),
+        ({"foreground": [[1, 1, 1]]}, 1),  # with a mask that was uploaded
+    ],
+)
+def test_prompts_take_no_more_memory_than_an_image_may(parts, volumes, monkeypatch):
+    monkeypatch.setattr("infers.prompts.allowed", lambda: 6 * volumes * np.prod(SHAPE))
+    told = {f"organ {number}": parts for number in range(7)}
+    label = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 8
+    info = [{"name": f"organ {number}", "idx": number + 1} for number in range(7)]
+    previous = LabelMasks(label, {"label_info": info}, ()) if "foreground" in parts else {}
+    assert len(parse_prompts(dict(list(told.items())[:6]), SHAPE, previous)) == 6
+    with pytest.raises(ClientError, match="send fewer structures at once") as refused:
+        parse_prompts(told, SHAPE, previous)
+    assert refused.value.status == 413
+    if previous:
+        for act in (
+            lambda: scribble_prompts({"label_info": info}, label, SHAPE, ()),
+            lambda: click_prompts({one["name"]: [[1, 1, 1]] for one in info}, SHAPE,
+                                  {one["name"]: one["idx"] for one in info}, previous),
+        ):  # fmt: skip
+            with pytest.raises(ClientError, match="send fewer structures at once"):
+                act()
+
+
+def test_of_a_label_map_with_many_values_only_the_masks_that_are_asked_for_are_made():
+    label = np.zeros(SHAPE, np.int32)
+    label.ravel()[:1000] = np.arange(1000)
+    masks = LabelMasks(label, {"label_info": [{"name": f"L{n}", "idx": n} for n in range(1, 1000)]}, (), str.lower)
+    assert len(masks) == len(list(masks)) == 999
+    assert "l7" in masks
+    assert masks.get("L7") is None
+    np.testing.assert_array_equal(masks["l7"], label == 7)
+    assert not any(isinstance(value, np.ndarray) for value in vars(masks).values() if value is not label)
 
 
 def test_a_single_slice_is_cut_along_the_axis_that_was_said():

@@ -108,6 +108,8 @@ def test_channels_come_from_a_4d_file_or_from_further_studies(
     assert task.predict(request, read_image(first)).provenance["tasks"] == ["both"]
     with pytest.raises(ClientError, match=r"both takes 2 channels \(CT, PT\), got 1"):
         task.predict({"image": str(first), "task": "both"}, read_image(first))
+    with pytest.raises(ClientError, match="tasks of up to 2 channels, got 1001"):
+        task.predict({"image": str(first), "channels": ",".join(["gone"] * 1000)}, read_image(first))
 
 
 def test_what_cannot_be_answered_says_what_can(task: UniSegTask, volume: np.ndarray, tmp_path: Path) -> None:
