@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.imaging.files import write_atomically
-from lib.parsing import DEEPEST, LARGEST_INTEGER, plain_json
+from lib.plain_json import DEEPEST, LARGEST_INTEGER, plain_json
 
 LARGEST = 2**20  # characters of a record, and 1 for each value
 LARGEST_FILE = 64 * 2**20  # bytes

@@ -7,7 +7,6 @@ with the whole rest of the sentence.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +16,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 LONGEST = 80  # characters of a value that are given back
-DEEPEST = 32  # lists and objects of JSON within each other
-LARGEST_INTEGER = 2**63
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # what pydantic calls a key that a model does not have
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -82,33 +79,6 @@ def shown(value: object) -> str:
     """A value as it is given back, within a length."""
     text = str(value) if isinstance(value, Path) else repr(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-
-
-def plain_json(value: Any, depth: int = 0) -> Any:
-    """The value as every reader of JSON takes it: what is no JSON becomes text, and what no reader takes is mended.
-
-    For records of this project's own making, and for files that lie there already: a number that is none must not cost
-    the record that it is in.
-    """
-    if type(value) is str:  # most of what a long list's index holds
-        return _whole(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value) if abs(value) < LARGEST_INTEGER else None
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping | list | tuple) and depth >= DEEPEST:
-        return None
-    if isinstance(value, Mapping):
-        return {_whole(str(key)): plain_json(inner, depth + 1) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_json(inner, depth + 1) for inner in value]
-    return _whole(str(value))
-
-
-def _whole(text: str) -> str:
-    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def listed(value: object) -> object:

@@ -29,7 +29,10 @@ ALSO_IMPORT = {  # they look at study folders and DICOM with the server's own ey
 # The rooms of each package, from the ground up: one imports those of lower floors, and of its own where that makes no
 # circle. What is not named here stands on the top floor.
 FLOORS = {
-    "lib": ["parsing", "imaging", "networks", "learning", "inference", "quality", "segmenters", "cluster finetuning"],
+    "lib": [
+        *("parsing plain_json", "imaging", "networks", "learning", "inference", "quality", "segmenters"),
+        "cluster finetuning",
+    ],
     "infers": [
         "disks environment errors guards label_records limits names params prompts records settings temporary",
         "patches",

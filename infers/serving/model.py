@@ -116,8 +116,7 @@ class ServedModel:
         network = load_network(path)
         self._check(network)
         # What the file says of itself is kept, and read by nobody as this server's own record
-        told = {UPLOADED: read_provenance(path)}
-        record = {**told, BASE: self.base_hash, "state": UPLOADED, "parent": self.weights_hash}
+        record = {UPLOADED: read_provenance(path), "state": UPLOADED, BASE: self.base_hash, "parent": self.weights_hash}
         versions.publish(versions.add(network, record))
         self._served.current(wait=True)
 

@@ -28,7 +28,7 @@ from lib.imaging.detached import companions
 from lib.imaging.files import set_aside, temporary_prefix
 from lib.imaging.formats import DETACHED
 from lib.imaging.images import read_image
-from lib.parsing import plain_json
+from lib.plain_json import plain_json
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 from infers.errors import reason_of
 from lib.imaging.dicom_headers import read_dataset
 from lib.imaging.dicom_sizes import check_deflated
-from lib.parsing import plain_json
+from lib.plain_json import plain_json
 
 UID = re.compile(r"(?=.{1,64}$)[0-9]+(\.[0-9]+)*")  # as DICOM has them
 DICOM_SUFFIXES = {".dcm", ".ima", ".dicom", ""}

@@ -30,7 +30,7 @@ from infers.records import read_record, record_bytes
 from infers.store.presence import Presence
 from lib.imaging.files import set_aside
 from lib.imaging.stamps import stamp_of
-from lib.parsing import plain_json
+from lib.plain_json import plain_json
 
 logger = logging.getLogger(__name__)
 

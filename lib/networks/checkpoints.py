@@ -23,7 +23,7 @@ from lib.networks import OnePrompt
 from lib.networks.answers import not_finite
 from lib.networks.architectures import ARCHITECTURES, LIST_UNET, ONE_PROMPT, Architecture, architecture_of
 from lib.networks.contract import SliceModel
-from lib.parsing import plain_json
+from lib.plain_json import plain_json
 
 SHIPPED_WEIGHTS = Path(__file__).resolve().parents[2] / "apps" / "oneprompt" / "weights" / "oneprompt_small.safetensors"
 FORMAT = "oneprompt-1"
