@@ -182,8 +182,11 @@ def machine() -> dict[str, Any]:
 
 
 def network_named(name: str) -> OnePrompt | PromptSeg:
-    """A network of one of the configurations of One-Prompt, or a PromptSeg, with random weights."""
-    return PromptSeg(PromptSegConfig()) if name == PROMPTSEG.name else OnePrompt(NetworkConfig.named(name))
+    """A network of one of the configurations of One-Prompt, or a PromptSeg with the image encoder of `small`, with
+    random weights."""
+    if name == PROMPTSEG.name:
+        return PromptSeg(PromptSegConfig(encoder=NetworkConfig.small()))
+    return OnePrompt(NetworkConfig.named(name))
 
 
 def _compare_designs(options: argparse.Namespace) -> None:
