@@ -25,6 +25,7 @@ from infers.errors import ClientError, NotFound
 from infers.guards import check_names, check_role, checked, image_info, json_object, received, stem
 from infers.label_records import FINAL, Statement
 from infers.params import BatchParams, TrainParams
+from infers.patches.log_routes import add_logs
 from infers.patches.login import add_login
 from infers.patches.ohif import add_ohif
 from infers.patches.proxy import add_proxy
@@ -82,6 +83,7 @@ def own_router(app: App, sessions: Sessions | None, lines: Lines | None = None) 
     _add_refusals(router)
     add_ohif(router)
     add_login(router)
+    add_logs(router)
     add_proxy(router, app.images.stored_elsewhere)
     return router
 

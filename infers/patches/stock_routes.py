@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from monailabel.endpoints import (
     activelearning,
@@ -19,16 +19,13 @@ from monailabel.endpoints import (
     datastore,
     infer,
     info,
-    logs,
     model,
     scoring,
     session,
     train,
 )
 
-from infers.guards import check_reader
-
-STOCK = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, logs, session)
+STOCK = (info, model, infer, batch_infer, train, activelearning, scoring, datastore, session)
 
 
 def add_stock_routes(router: APIRouter) -> None:
@@ -63,7 +60,7 @@ def _add_in_thread(router: APIRouter, route: APIRoute) -> None:
         route.path,
         in_thread(endpoint) if inspect.iscoroutinefunction(endpoint) else endpoint,
         methods=sorted(route.methods or ["GET"]),
-        dependencies=[*route.dependencies, *([Depends(check_reader)] if route.path.startswith("/logs") else [])],
+        dependencies=route.dependencies,
         summary=route.summary,
         tags=route.tags,
         responses=route.responses,
