@@ -41,9 +41,9 @@ import torch
 from lib.finetuning.course_checkpoint import load_progress, save_progress
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.phases import Phase
-from lib.finetuning.uniseg.course import UniSegSettings, UniSegTraining
+from lib.finetuning.uniseg.course import UniSegSettings, UniSegTraining, answered
 from lib.finetuning.uniseg.lists import read_list
-from lib.finetuning.uniseg.plan import Facts, plan_config, plan_tasks, read_study
+from lib.finetuning.uniseg.plan import Facts, plan_config, plan_tasks
 from lib.imaging.metrics import dice
 from lib.networks.checkpoints import CheckpointError
 from lib.networks.uniseg import UniSeg, UniSegConfig
@@ -193,13 +193,9 @@ def answers(model: UniSegModel, parts: Sequence[Part]) -> dict[str, list[float]]
     segmenter, dices = UniSegSegmenter(model), defaultdict[str, list[float]](list)
     for part in parts:
         for study in part.queries:
-            volume, label = read_study(study)
-            wanted = {name: number for number, name in enumerate(sorted(study.names), start=1)}
-            mask = segmenter.segment_study(volume, wanted).mask
-            for name, number in wanted.items():
-                truth = label == study.names[name]
+            for name, (mask, truth) in answered(segmenter, study, study.names).items():
                 if truth.any():
-                    dices[name].append(dice(mask == number, truth))
+                    dices[name].append(dice(mask, truth))
     return dices
 
 

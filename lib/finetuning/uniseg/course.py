@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,16 @@ class Start:
     first: int
     network: UniSeg
     older: UniSeg | None
+
+
+def answered(
+    segmenter: UniSegSegmenter, study: LabelledStudy, names: Collection[str]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Mask and truth, bool on the study's own grid, of those of some structures that its label names."""
+    volume, label = read_study(study)
+    wanted = {name: number for number, name in enumerate(sorted(set(names) & set(study.names)), start=1)}
+    mask = segmenter.segment_study(volume, wanted).mask if wanted else label
+    return {name: (mask == number, label == study.names[name]) for name, number in wanted.items()}
 
 
 class UniSegTraining(NetworkCourse):
@@ -249,13 +259,11 @@ class UniSegTraining(NetworkCourse):
         before, after = Scores(), Scores()
         for place in phase.held_out[: settings.most_queries]:  # one by one, because volumes are large
             study = self.studies[place]
-            volume, label = read_study(study)
-            wanted = {name: number for number, name in enumerate(sorted(known & set(study.names)), start=1)}
-            if not wanted:
+            own = {name: (dice(*pair),) for name, pair in answered(segmenter, study, known).items()}
+            if not own:
                 continue
-            mask = segmenter.segment_study(volume, wanted).mask
-            own = {name: (dice(mask == wanted[name], label == study.names[name]),) for name in wanted}
-            by_templates = one_prompt.dices(study.read())[0] if one_prompt and len(volume.channels) == 1 else {}
+            single = len(self._own[place][0].image) == 1  # One-Prompt takes one channel
+            by_templates = one_prompt.dices(study.read())[0] if one_prompt and single else {}
             both = {name: own[name] for name in own if name in by_templates} if by_templates else own
             before = before.joined(Scores({name: (by_templates[name],) for name in both if name in by_templates}))
             after = after.joined(Scores({**both, **self._agreement(place)}))

@@ -52,7 +52,8 @@ class UniSegLearner(nn.Module):
             logits = self.network(images, task)
         logits = [level[:, : self._classes[task]].float() for level in logits]
         loss = deep_loss(logits, label, known)
-        masks, truth = logits[0].detach().argmax(dim=1).cpu().numpy(), label.cpu().numpy()
+        masks = logits[0].detach().max(dim=1).indices.cpu().numpy()  # faster than `argmax` on CPUs
+        truth = label.cpu().numpy()
         dice = np.array([label_map_dice(*one) for one in zip(masks, truth, known.cpu().numpy(), strict=True)])
         return loss, StepResult(loss, dice, ("uniseg",) * len(patches), (str(task),) * len(patches))
 

@@ -2,7 +2,8 @@
 
 The rules are nnU-Net's (Isensee et al., Nature Methods 2021): the median spacing, but a fine one along an axis that is
 much coarser than the others; CT on one window from the labelled voxels, everything else by each image's own mean and
-deviation; a patch in the proportions of the median volume, and halvings where the voxels are not much coarser yet.
+deviation; a patch in the proportions of the median volume, and halvings where the voxels are not much coarser yet. Ours
+is one more: small volumes leave memory, which goes into more features.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lib.segmenters.uniseg.tasks import HOUNSFIELD, Channel, Task, Window
 
 ANISOTROPIC_LIST = 3.0  # from here on an axis counts as much coarser than the others
 LEAST_EDGE = 4  # voxels of the bottleneck along an axis that is halved
+WIDEST = 32  # features at full resolution, nnU-Net's number
 SAMPLES = 10_000  # grey values of labelled voxels that a study gives to the window
 OTHER = "other"  # modality of what is no CT: the files do not say more
 
@@ -129,7 +131,8 @@ def plan_config(tasks: Sequence[Task], facts: Mapping[str, Sequence[Facts]], bas
     Args:
         tasks: all of them.
         facts: of each task's studies, by its name.
-        base: gives width, and the most voxels of a patch and halvings; its patch and strides are planned anew.
+        base: gives the most voxels of a patch and halvings, and the width at so many voxels; a patch of half of them
+            doubles it.
     """
     shapes, spacings = [], []
     for task in tasks:
@@ -143,8 +146,13 @@ def plan_config(tasks: Sequence[Task], facts: Mapping[str, Sequence[Facts]], bas
     strides = _strides(patch, spacing, len(base.strides))
     total = np.prod(strides, axis=0)
     depth, height, width = (int(np.ceil(side / own) * own) for side, own in zip(patch, total, strict=True))
+    wider = 1  # as far as it needs no more memory than the largest patch
+    while 2 * wider * depth * height * width <= np.prod(base.patch) and 2 * wider * base.base <= WIDEST:
+        wider *= 2
     return dataclasses.replace(
         base,
+        base=wider * base.base,
+        most_features=wider * base.most_features,
         tasks=len(tasks),
         outputs=1 + max(len(task.structures) for task in tasks),
         patch=(depth, height, width),

@@ -133,7 +133,7 @@ class ClassMap:
         own = held[:, low] if part == 0 else torch.lerp(held[:, low], held[:, low + 1], part)
         if own.shape[1:] != self.numbers.shape[1:]:
             own = F.interpolate(own[None], size=self.numbers.shape[1:], mode="bilinear", align_corners=False)[0]
-        return own.argmax(dim=0).numpy()
+        return own.max(dim=0).indices.numpy()  # faster than `argmax` on CPUs
 
 
 def _answers(network: UniSeg, window: Tensor, classes: Mapping[int, int]) -> list[Tensor]:

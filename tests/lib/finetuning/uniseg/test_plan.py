@@ -72,6 +72,16 @@ def test_studies_that_cannot_be_learnt_from_are_refused(tmp_path: Path) -> None:
         Facts.of(flat)
 
 
+def test_small_volumes_leave_memory_that_goes_into_more_features() -> None:
+    task, base = Task("t", ("a",), (Channel("MR"),), (1.0, 1.0, 1.0)), UniSegConfig.small()
+    widths = {}
+    for side in (12, 40, 64, 100):
+        config = plan_config([task], {"t": [facts((1, 1, 1), (side, side, side))]}, base)
+        widths[side] = config.base
+        assert config.most_features == config.base * 16
+    assert widths == {12: 32, 40: 32, 64: 8, 100: 8}  # nnU-Net's 32 are the most
+
+
 @pytest.mark.parametrize(
     ("shape", "spacing", "patch", "strides"),
     [
