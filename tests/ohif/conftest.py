@@ -13,6 +13,7 @@ import pytest
 
 from lib.imaging.images import Image, read_image
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG
 from lib.segmenters.uniseg.model import save_model
 from lib.segmenters.uniseg.tasks import Channel, Task, Window
 from scripts.phantoms.dicom_series import make_uid, write_series
@@ -82,12 +83,14 @@ def viewer_profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(orthanc: Orthanc, start_server: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory) -> Server:  # noqa: F811
-    """The app on Orthanc, with a UniSeg that nobody trained: where its masks lie is proven, not what they show."""
+    """The app on Orthanc, with PromptSeg's shipped weights and with a UniSeg that nobody trained: where its masks lie
+    is proven, not what they show."""
     folder = tmp_path_factory.mktemp("state")
     task = Task("abdomen", ("liver", "spleen"), (Channel("CT", Window(-200.0, 300.0, 40.0, 100.0)),), (14.0, 7.7, 7.7))
     save_model(folder / "uniseg.safetensors", untrained(1, [task]))
     conf = {"labels": "liver,spleen", "quiet_seconds": "1", "state": str(folder)}
-    return start_server(orthanc.dicomweb, uniseg=str(folder / "uniseg.safetensors"), **conf)
+    models = {"promptseg": str(SHIPPED_PROMPTSEG), "uniseg": str(folder / "uniseg.safetensors")}
+    return start_server(orthanc.dicomweb, **models, **conf)
 
 
 @pytest.fixture(scope="module")

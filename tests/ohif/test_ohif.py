@@ -116,12 +116,13 @@ def test_ohif_connects_and_lists_the_models(viewer: Viewer, phantoms: dict[str, 
     viewer.connect()
     models = viewer.models()
     named = ["oneprompt_points", "oneprompt_points_slice"]  # which are told the structure with the points
-    assert models["Auto-Segmentation"] == models["Class Prompts"] == ["oneprompt", *named, "oneprompt_submit", "uniseg"]
+    further = ["oneprompt_submit", "promptseg", "uniseg"]
+    assert models["Auto-Segmentation"] == models["Class Prompts"] == ["oneprompt", *named, *further]
     assert models["Point Prompts"] == [*named, "oneprompt_click", "oneprompt_slice"]
 
 
-def test_a_mask_of_uniseg_is_shown_and_its_trainer_is_listed(viewer: Viewer) -> None:
-    assert {"oneprompt", "uniseg"} <= set(viewer.choices("train"))
+def test_a_mask_of_uniseg_is_shown_and_the_trainers_are_listed(viewer: Viewer) -> None:
+    assert {"oneprompt", "promptseg", "uniseg"} <= set(viewer.choices("train"))
     viewer.choose("Auto-Segmentation", "uniseg")
     answer = viewer.run("Auto-Segmentation")
     assert answer.status == 200, answer.answer
@@ -258,6 +259,15 @@ def test_the_mask_made_meanwhile_is_shown_at_once(
     stored = read_label(server.mask(phantom.series, tmp_path), phantom.image)
     np.testing.assert_array_equal(array_of(answer.answer), stored)
     np.testing.assert_array_equal(viewer.labelmap() > 0, stored > 0)
+
+
+def test_a_mask_of_promptseg_is_shown(viewer: Viewer) -> None:
+    viewer.choose("Auto-Segmentation", "promptseg")
+    answer = viewer.run("Auto-Segmentation")
+    assert answer.status == 200, answer.answer
+    mask = array_of(answer.answer)
+    assert mask.any()
+    np.testing.assert_array_equal(viewer.labelmap() > 0, mask > 0)
 
 
 def test_update_model_starts_a_training(viewer: Viewer, server: Server) -> None:

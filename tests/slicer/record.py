@@ -22,6 +22,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG
 from lib.segmenters.uniseg.model import save_model
 from lib.segmenters.uniseg.tasks import Channel, Task
 from scripts.phantoms.phantom import grid_affine
@@ -137,6 +138,8 @@ class Session:
         yield from self._do("connect_again", lambda: panel.press("fetchServerInfoButton"))
         panel.choose("segmentationModelSelector", "uniseg")
         yield from self._do("segmentation_uniseg", lambda: panel.press("segmentationButton"))
+        panel.choose("segmentationModelSelector", "promptseg")
+        yield from self._do("segmentation_promptseg", lambda: panel.press("segmentationButton"))
 
     def _do(self, step: str, act: Callable[[], None]) -> Iterator[str]:
         act()
@@ -210,6 +213,11 @@ def add_uniseg(server: Client) -> None:
         server.upload_model("uniseg", Path(folder) / "uniseg.safetensors")
 
 
+def server_conf(folder: Path) -> dict[str, str]:
+    """Settings of a server that keeps its models in a folder and offers PromptSeg too."""
+    return {"models": str(folder / "models"), "promptseg": str(SHIPPED_PROMPTSEG)}
+
+
 def add_study(server: Client, name: str) -> None:
     """Add a study to the server's list, and wait until it has its automatic mask."""
     with tempfile.TemporaryDirectory() as folder:
@@ -275,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         write_study(Path(folder) / "studies", FIRST)
-        conf = {"models": str(Path(folder) / "models")}
+        conf = server_conf(Path(folder))
         try:
             with Server(Path(folder) / "studies", log=Path(folder) / "server.log", conf=conf) as server:
                 port = int(server.url.rpartition(":")[2])

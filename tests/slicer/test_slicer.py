@@ -24,11 +24,13 @@ from tests.slicer.emulator.panel import SHA256, Panel, PanelError
 from tests.slicer.emulator.wire import essence, line, read_recording, send
 from tests.slicer.record import (
     FIRST,
+    GRIDS,
     LOCAL,
     add_study,
     add_uniseg,
     make_study,
     recording_session,
+    server_conf,
     wait_for_training,
     write_study,
 )
@@ -52,7 +54,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterato
     def start() -> tuple[int, Path]:
         folder = tmp_path_factory.mktemp("slicer")
         write_study(folder / "studies", FIRST)
-        conf = {"models": str(folder / "models")}
+        conf = server_conf(folder)
         server = Server(folder / "studies", log=folder / "server.log", conf=conf, launch=nursery.launch)
         running.append(server.__enter__())
         return int(server.url.rpartition(":")[2]), folder / "studies"
@@ -285,8 +287,8 @@ def test_an_upload_lasts_for_a_session_and_is_asked_for_again(replayed: Replayed
     assert [a[0][:13] for a in replayed.answers["session_points"] if "/session/" in a[0]] == ["GET /session/"]
 
 
-def test_the_panel_offers_uniseg_to_segment_with_and_to_train(live: Live) -> None:
-    assert all({"oneprompt", "uniseg"} <= set(names) for names in live.offered.values()), live.offered
+def test_the_panel_offers_the_other_models_to_segment_with_and_to_train(live: Live) -> None:
+    assert all({"oneprompt", "promptseg", "uniseg"} <= set(names) for names in live.offered.values()), live.offered
 
 
 def test_a_mask_of_uniseg_comes_on_the_images_grid_under_its_own_names(replayed: Replayed, client_module: Any) -> None:
@@ -296,6 +298,21 @@ def test_a_mask_of_uniseg_comes_on_the_images_grid_under_its_own_names(replayed:
     assert (status, params["model"], params["tasks"]) == (200, "uniseg", ["abdomen"])
     assert params["label_names"].keys() == truth.keys()
     assert set(np.unique(mask)) - {0} == set(params["label_names"].values())
+    np.testing.assert_allclose(np.array(header["space directions"]).T, (RAS_TO_LPS @ affine)[:3, :3], atol=1e-4)
+
+
+def test_a_mask_of_promptseg_comes_under_the_templates_names_with_how_much_each_counted(
+    replayed: Replayed, client_module: Any
+) -> None:
+    status, kind, body = replayed.one("segmentation_promptseg", "POST /infer/promptseg")
+    params, mask, header = parts(client_module, kind, body)
+    _, truth, affine = make_study(LOCAL)
+    assert (status, params["model"]) == (200, "promptseg")
+    assert params["label_names"].keys() == truth.keys()
+    assert mask.any()
+    for weights in params["template_weights"].values():
+        assert weights.keys() == set(GRIDS)  # the studies that were submitted before
+        assert sum(weights.values()) == pytest.approx(1, abs=0.01)
     np.testing.assert_allclose(np.array(header["space directions"]).T, (RAS_TO_LPS @ affine)[:3, :3], atol=1e-4)
 
 
