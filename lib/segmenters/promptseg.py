@@ -34,7 +34,7 @@ from lib.segmenters.template_answers import TemplateAnswers
 SHIPPED_PROMPTSEG = SHIPPED_WEIGHTS.with_name("promptseg_small.safetensors")
 # Weights' hash to the templates of a structure from which on they answered better than One-Prompt's shipped weights in
 # one run of scripts.evaluate (docs/promptseg.md, "Measured so far"); weights that are missing won at no number
-BETTER_FROM: Mapping[str, int] = {}
+BETTER_FROM: Mapping[str, int] = {"6fdb0f069b8a": 2}
 WEIGHED_SLICES = 6  # of the mask, on which the templates' weights are measured
 BY_STRUCTURE = ("prompt_types", *quality_record({}, {}))  # what a mask's record says of each structure
 Weights = dict[str, dict[str, float]]  # structure to template id to weight

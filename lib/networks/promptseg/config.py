@@ -30,7 +30,7 @@ class PromptSegConfig:
     """
 
     name: str = "promptseg-small"
-    encoder: NetworkConfig = field(default_factory=NetworkConfig.small_v2)
+    encoder: NetworkConfig = field(default_factory=NetworkConfig.small)
     depth: int = 3
     head_channels: int = 32
     task_tokens: int = 8
