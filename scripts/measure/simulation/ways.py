@@ -107,6 +107,36 @@ def hand(studies: StudyList, log: Log) -> None:
         log.add({"id": study.id, "structures": work, "final": dict.fromkeys(work, GOALS[-1])})
 
 
+def ordered(way: str, studies: Sequence[Study], seed: int) -> list[Study]:
+    """The studies in the order of a way that chooses them itself."""
+    order = list(studies)
+    if way == "random":
+        random.Random(seed).shuffle(order)
+    return order
+
+
+def record(
+    study: Study,
+    image: Image,
+    truth: Mapping[str, np.ndarray],
+    masks: Mapping[str, np.ndarray],
+    work: Mapping[str, Work],
+    predicted: Any,
+    folder: Path,
+    log: Log,
+) -> None:
+    """Write the label that an annotator made of a study into a way's folder, and what it cost into its log."""
+    label = np.zeros(image.array.shape, np.uint8)
+    for value, mask in enumerate(masks.values(), start=1):
+        label[mask & (label == 0)] = value
+    path = folder / "labels" / f"{study.id}.nii.gz"
+    path.parent.mkdir(exist_ok=True)
+    write_label(path, label, image)
+    final = {name: round(dice(label == value, truth[name]), 4) for value, name in enumerate(masks, start=1)}
+    records = {name: one.to_dict() for name, one in work.items()}
+    log.add({"id": study.id, "structures": records, "final": final, "predicted": predicted})
+
+
 class Loop:
     """One of the ways that need a server.
 
@@ -157,11 +187,7 @@ class Loop:
             id = client.next_sample("oneprompt_next" if self.log.entries else "oneprompt_first")
             assert id in left, f"the server offers {id!r}, which is done"
             return self.studies[id]
-        if self.way == "random":
-            order = list(self.studies)
-            random.Random(self.plan.seed).shuffle(order)
-            left = [id for id in order if id in left]
-        return self.studies[left[0]]
+        return next(study for study in ordered(self.way, self.list.studies, self.plan.seed) if study.id in left)
 
     def _taught(self, client: Client) -> bool:
         return taught(client.status()["corrections"], self.log.entries, self.plan.correct_first)
@@ -172,15 +198,7 @@ class Loop:
         ask = ask_server(client, study.id, image)
         annotator = Annotator(image, truth, ask, GOALS, self.plan.most_clicks, self.plan.hand)
         masks, work = annotator.annotate(start)
-        label = np.zeros(image.array.shape, np.uint8)
-        for value, mask in enumerate(masks.values(), start=1):
-            label[mask & (label == 0)] = value
-        path = self.folder / "labels" / f"{study.id}.nii.gz"
-        path.parent.mkdir(exist_ok=True)
-        write_label(path, label, image)
-        final = {name: round(dice(label == value, truth[name]), 4) for value, name in enumerate(masks, start=1)}
-        records = {name: one.to_dict() for name, one in work.items()}
-        self.log.add({"id": study.id, "structures": records, "final": final, "predicted": predicted})
+        record(study, image, truth, masks, work, predicted, self.folder, self.log)
         self._save(study.id, client)
 
     def _automatic(self, study: Study, image: Image, client: Client) -> tuple[dict[str, np.ndarray], Any]:
