@@ -3,7 +3,8 @@
 The annotator knows the truth of every study and works until every structure has 85 %, then 90 % Dice, in four ways:
 drawing by hand, clicking in each study for itself, the One-Prompt loop in random order, and the full loop (first and
 next study by the server's strategies; once a few were corrected, masks predicted good enough are accepted without a
-look). All but the first speak REST to a real server, unless --direct asks the segmenter in this process. docs/simulation.md says what counts as a click.
+look). All but the first speak REST to a real server, unless --direct asks the segmenter in this process.
+docs/simulation.md says what counts as a click.
 
 Without --studies it makes phantoms; with your own, --truth holds a label map for each. An interrupted run goes on where
 it stood when it is started again with the same --output.
@@ -112,7 +113,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="how volumes are corrected: clicks; clicks, and good slices are accepted; slices are painted and carry",
     )
     parser.add_argument(
-        "--direct", action="store_true", help=f"without a server, in half the time; for the ways {', '.join(DIRECT)}"
+        "--direct",
+        action="store_true",
+        help=f"without a server, in less than half the time; for the ways {', '.join(DIRECT)}",
     )
     parser.add_argument("--most-clicks", type=count, default=MOST_CLICKS, metavar="N", help="on one structure")
     parser.add_argument("--seed", type=int, default=0, help="of the random order")

@@ -45,6 +45,10 @@ def test_all_four_ways_finish_every_study_and_later_runs_repeat_nothing(
         assert simulate(folder, *options) == 0
     assert json.loads((folder / "out" / "simulation.json").read_text())["ways"] == found
     assert "hit before 0.9 in s0, s1, s2" in capsys.readouterr().out
+    direct = folder / "direct"
+    assert simulate(folder, *options, "--direct", "--ways", "interactive", "random", "--output", direct) == 0
+    without_server = json.loads((direct / "simulation.json").read_text())["ways"]
+    assert without_server == {way: found[way] for way in ("interactive", "random")}
     again = folder / "again"
     assert simulate(folder, *options, "--ways", "hand", "--output", again, "--together", folder / "out") == 0
     both = json.loads((again / "simulation.json").read_text())
@@ -60,6 +64,12 @@ def test_all_four_ways_finish_every_study_and_later_runs_repeat_nothing(
     assert simulate(folder, *options) == 0
     assert json.loads(log.read_text())[0] == entries[0]
     assert [entry["id"] for entry in json.loads(log.read_text())] == [entry["id"] for entry in entries]
+
+
+def test_the_full_loop_needs_a_server(folder, capsys):
+    with pytest.raises(SystemExit):
+        simulate(folder, "--direct", "--ways", "full")
+    assert "need a server" in capsys.readouterr().err
 
 
 def test_studies_without_a_truth_are_refused(folder, capsys):

@@ -1,6 +1,6 @@
 """Ways through a study list without a server: the annotator asks the segmenter in this process.
 
-Masks and answers are those that the server gives, at half its processor time: nothing is sent, stored or predicted, and
+Masks and answers are those that the server gives, at less than half of its processor time: nothing is sent, stored or predicted, and
 of all studies only the next one is segmented. What the server alone knows, its strategies and whom to accept unseen, is
 not there, so that the full loop is not.
 """
@@ -50,13 +50,13 @@ def ask_segmenter(segmenter: Segmenter, image: Image) -> Ask:
     axis = Stack.of(image).own_axis
 
     def ask(name: str, points: Mapping[str, Any], mask: np.ndarray, painted: Mapping[int, np.ndarray]) -> np.ndarray:
-        said: dict[str, Any] = {kind: tuple(map(tuple, own)) for kind, own in points.items()}
+        parts: dict[str, Any] = {kind: tuple(map(tuple, own)) for kind, own in points.items()}
         if painted:
-            said["mask"], said["confirmed"] = np.zeros_like(mask), np.zeros_like(mask)
+            parts["mask"], parts["confirmed"] = np.zeros_like(mask), np.zeros_like(mask)
             for index, own in painted.items():
                 place = (slice(None),) * axis + (index,)
-                said["mask"][place], said["confirmed"][place] = own, True
-        prompt = Prompt(**said, previous=mask if mask.any() else None)
+                parts["mask"][place], parts["confirmed"][place] = own, True
+        prompt = Prompt(**parts, previous=mask if mask.any() else None)
         return segmenter.interact(image, {name: prompt}, {name: 1}).mask > 0
 
     return ask
