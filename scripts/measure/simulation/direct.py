@@ -1,8 +1,8 @@
 """Ways through a study list without a server: the annotator asks the segmenter in this process.
 
-Masks and answers are those that the server gives, at less than half of its processor time: nothing is sent, stored or predicted, and
-of all studies only the next one is segmented. What the server alone knows, its strategies and whom to accept unseen, is
-not there, so that the full loop is not.
+Masks and answers are those that the server gives, at less than half of its processor time: nothing is sent, stored or
+predicted, and of all studies only the next one is segmented. What the server alone knows, its strategies and whom to
+accept unseen, is not there, so that the full loop is not.
 """
 
 from __future__ import annotations
