@@ -98,8 +98,13 @@ def measure_studies(options: argparse.Namespace, network: OnePrompt) -> Result:
 
 def measure_lists(options: argparse.Namespace, network: OnePrompt) -> Result:
     measured = [long_lists.measure_list(count) for count in options.counts]
-    rows = [[m.studies, m.start, m.study, m.milliseconds, m.kilobytes] for m in measured]
-    print(table(["studies", "start, s", "a study, core s", "ms (median, 95 %)", "kB"], rows) + "\n")
+    head = ["studies", "start, s", "core s", "a study, core s", "asked for", "core ms", "ms", "95 %", "kB"]
+    rows = [
+        [m.studies, m.start, m.start_core, m.study, path, m.core_milliseconds[path], *m.milliseconds[path], size]
+        for m in measured
+        for path, size in m.kilobytes.items()
+    ]
+    print(table(head, rows) + "\n")
     return {str(one.studies): one.to_json() for one in measured}, long_lists.targets(measured)
 
 

@@ -105,7 +105,7 @@ class DICOMwebStore(DICOMWebDatastore, StudyStore):
     def version(self) -> None:
         """What the server has changes without a word."""
 
-    def overview(self) -> dict[str, dict[str, LabelRecord]]:
+    def overview(self) -> dict[str, Mapping[str, LabelRecord]]:
         """As `StudyStore.overview`."""
         return {image_id: self.records(image_id) for image_id in self.list_images()}
 

@@ -63,14 +63,9 @@ class StudyStore(StudyFiles):
         with self._lock:
             return {tag: self._known.of(image_id, tag, label.info) for tag, label in self._tags(image_id).items()}
 
-    def all_records(self) -> list[dict[str, LabelRecord]]:
+    def all_records(self) -> list[Mapping[str, LabelRecord]]:
         """The same for every image that the index knows."""
         return list(StudyFiles.overview(self).values())
-
-    def with_tag(self, tag: str) -> list[str]:
-        """Ids of the images that have a label with this tag."""
-        with self._lock:
-            return [image_id for image_id, one in self._datastore.objects.items() if tag in one.labels]
 
     def save_automatic(self, image_id: str, label: Path, record: LabelRecord, models: Collection[str]) -> bool:
         """Store a mask that a model made, with the tag `original`; never over a label that anybody else made.
@@ -93,7 +88,7 @@ class StudyStore(StudyFiles):
                 self.refresh()  # else the list would go on saying that there is none, or one of ours
                 return False
             self._write(image_id, label, AUTOMATIC, record)
-            self._write_soon()
+            self._write_soon(AUTOMATIC)
             return True
 
     def promote(self, masks: Mapping[str, tuple[str, LabelRecord]]) -> set[str]:

@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 INDEX, LABELS = "datastore_v2.json", "labels"
 QUICK = 0.05  # seconds that writing the index may take for each study of a job
-SHARE = 20  # times as long as a write takes pass before the next one
+LITTLE = 0.005  # and core seconds
+SHARE = 50  # times as long as a write takes pass before the next one
 NO_IMAGE = "there is no image {!r} in the study list: GET /datastore/?output=all lists them"
 
 
@@ -61,7 +62,8 @@ class LockedDatastore(LocalDatastore):
         self._config_ts: Any = 0
         self._together, self._changed = False, False  # within `at_once`; something changed since it began
         self._version = 0
-        self._write_seconds = 0.0  # that the index took the last time
+        self._tagged: dict[str, list[str]] = {}  # ids of the images with a label of a tag, while that stays so
+        self._write_seconds, self._write_core = 0.0, 0.0  # that the index took the last time, and the core
         self._unsaved, self._overtaken = False, False  # memory knows more than the index; another one was read then
         self._timer: threading.Timer | None = None
         self._auto_reload, self._extensions = False, extensions
@@ -112,12 +114,22 @@ class LockedDatastore(LocalDatastore):
     get_image_info = _locked(LocalDatastore.get_image_info)
     get_label_uri = _locked(LocalDatastore.get_label_uri)
     get_labels_by_image_id = _locked(LocalDatastore.get_labels_by_image_id)
-    get_labeled_images = _locked(LocalDatastore.get_labeled_images)
     get_unlabeled_images = _locked(LocalDatastore.get_unlabeled_images)
     list_images = _locked(LocalDatastore.list_images)
     datalist = _locked(LocalDatastore.datalist)
     status = _locked(LocalDatastore.status)
     json = _locked(LocalDatastore.json)
+
+    @_locked
+    def with_tag(self, tag: str) -> list[str]:
+        """Ids of the images that have a label with this tag."""
+        if tag not in self._tagged:
+            self._tagged[tag] = [image_id for image_id, one in self._datastore.objects.items() if tag in one.labels]
+        return list(self._tagged[tag])
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        """Ids of the images that have a final label."""
+        return LockedDatastore.with_tag(self, FINAL)
 
     @_locked
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
@@ -138,9 +150,12 @@ class LockedDatastore(LocalDatastore):
         with self._lock:
             return self._version
 
-    def _touch(self) -> None:
+    def _touch(self, tag: str | None = None) -> None:
+        """Something of the list, or only which labels of a tag there are, is another."""
         with self._lock:
             self._version += 1
+            kept = {} if tag is None else self._tagged
+            self._tagged = {own: ids for own, ids in kept.items() if own != tag}
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -167,6 +182,7 @@ class LockedDatastore(LocalDatastore):
             except BaseException:
                 if not self._together:  # what failed is not remembered either: memory says what the index says
                     self._config_ts = 0
+                    self._touch()
                     with suppress(OSError):
                         self._init_from_datastore_file()
                         self._catch_up()
@@ -183,13 +199,14 @@ class LockedDatastore(LocalDatastore):
             self._overtaken = False
             self._reconcile_datastore()
 
-    def _write_soon(self) -> None:
-        """Write the index at once where that is quick, else when a multiple of the time it takes has passed."""
-        if self._write_seconds <= QUICK or self._together:
-            self._update_datastore_file(lock=False)
+    def _write_soon(self, tag: str) -> None:
+        """After labels of a tag changed: write the index at once where that is quick, else when a multiple of the time
+        it takes has passed."""
+        if self._together or (self._write_seconds <= QUICK and self._write_core <= LITTLE):
+            self._update_datastore_file(lock=False, tag=tag)
             return
         self._unsaved = True
-        self._touch()
+        self._touch(tag)
         if self._timer is None:
             self._timer = threading.Timer(SHARE * self._write_seconds, self._write_unsaved)
             self._timer.daemon = True
@@ -222,18 +239,19 @@ class LockedDatastore(LocalDatastore):
         self._overtaken, self._unsaved = self._overtaken or self._unsaved, False
         self._touch()
 
-    def _update_datastore_file(self, lock: bool = True) -> None:
+    def _update_datastore_file(self, lock: bool = True, tag: str | None = None) -> None:
         path = Path(self._datastore_config_path)
         with self._exclusive(read=False):
-            self._touch()
+            self._touch(tag)
             if self._together:
                 self._changed = True
                 return
             if self.closed:
                 return  # the index is only kept in memory: the files are the truth
-            started = time.monotonic()
-            self.write(path, record_bytes(self._datastore.model_dump(exclude={"base_path"}), indent=None))
-            self._write_seconds, self._unsaved = time.monotonic() - started, False
+            started, core = time.monotonic(), time.thread_time()
+            self.write(path, index_bytes(self._datastore))
+            self._write_seconds, self._write_core = time.monotonic() - started, time.thread_time() - core
+            self._unsaved = False
             self._config_ts = stamp_of(path)
 
     def _reconcile_datastore(self) -> None:
@@ -309,6 +327,14 @@ def _read_index(path: Path) -> LocalDatastoreModel:
             del model.objects[name]
     model.images_dir, model.labels_dir = ".", "labels"
     return model
+
+
+def index_bytes(model: LocalDatastoreModel) -> bytes:
+    """The content of a study list's index. `read_record` mends all that pydantic writes, and it writes the fastest."""
+    try:
+        return model.model_dump_json(exclude={"base_path"}).encode()
+    except (ValueError, RecursionError):
+        return record_bytes(model.model_dump(exclude={"base_path"}), indent=None)
 
 
 def _first_index(path: Path) -> tuple[object, LocalDatastoreModel] | None:

@@ -6,7 +6,6 @@ label lies its record.
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +36,7 @@ logger = logging.getLogger(__name__)
 # Extensions that no file has, because every file's begins with a dot
 SERIES = "series"  # of an image that is a folder
 SECOND = "file"  # of an image whose name without its ending is another image's id already
+NOTES = ("found", "note")  # of an image: how it was found, and what reading it told
 MARK = "./"  # before the names of the second kind, where LocalDatastore asks for ids
 
 
@@ -89,12 +89,12 @@ class StudyFiles(LockedDatastore):
             for listener in self._listeners:
                 listener()
 
-    def overview(self) -> dict[str, dict[str, LabelRecord]]:
-        """{image id: its records by tag} of every image, in the list's order."""
+    def overview(self) -> dict[str, Mapping[str, LabelRecord]]:
+        """{image id: its records by tag} of every image, in the list's order; each the same object until it changes."""
         with self._lock:
-            known = self._known.of
+            known = self._known.of_image
             return {
-                image_id: {tag: known(image_id, tag, label.info) for tag, label in obj.labels.items()}
+                image_id: known(image_id, {tag: label.info for tag, label in obj.labels.items()})
                 for image_id, obj in self._datastore.objects.items()
             }
 
@@ -111,9 +111,11 @@ class StudyFiles(LockedDatastore):
     def notes(self) -> dict[str, str]:
         """{image id: what a person should know of its files}, of those of which there is something to know."""
         with self._lock:
-            infos = {id: obj.image.info for id, obj in self._datastore.objects.items()}
-        notes = {id: [str(info[key]) for key in ("found", "note") if info.get(key)] for id, info in infos.items()}
-        return {id: "; ".join(parts) for id, parts in notes.items() if parts}
+            return {
+                id: "; ".join(str(info[key]) for key in NOTES if info.get(key))
+                for id, obj in self._datastore.objects.items()
+                if (info := obj.image.info) and (info.get(NOTES[0]) or info.get(NOTES[1]))
+            }
 
     def note_image(self, image_id: str, note: str) -> None:
         """Keep what reading an image told of its file; nothing where the image is gone."""
@@ -141,12 +143,17 @@ class StudyFiles(LockedDatastore):
 
     # How LocalDatastore finds and names files
 
+    @cached_property
+    def _endings(self) -> tuple[str, ...]:
+        """Of images and labels, in lower case; a longer one before the shorter one that it ends with."""
+        return (*SEGMENTATION_EXTENSIONS, *(pattern.lstrip("*") for pattern in self._extensions))
+
     def _to_id(self, file: str) -> tuple[str, str]:
         if file in self._series:
             return file, SERIES
         if file.startswith(MARK):
             return file.removeprefix(MARK), SECOND
-        for extension in (*SEGMENTATION_EXTENSIONS, *(pattern.lstrip("*") for pattern in self._extensions)):
+        for extension in self._endings:
             if file.lower().endswith(extension) and len(file) > len(extension):
                 return file[: -len(extension)], file[-len(extension) :]
         return os.path.splitext(file)
@@ -316,8 +323,10 @@ class StudyFiles(LockedDatastore):
         """
         known = self._tags(image_id).get(tag)
         folder = Path(self._datastore.label_path(tag))
-        for file in sorted(folder.glob(f"{glob.escape(image_id)}.*")):
-            if self._matches(file.name, True) and self._to_id(file.name)[0] == image_id:
+        # By the endings that labels have: the folder of a long list is long too
+        for extension in self._endings:
+            file = folder / f"{image_id}{extension}"
+            if self._to_id(file.name)[0] == image_id and file.exists():
                 info = read_sidecar(self._sidecar(image_id, tag), file)
                 return info if info is not None else dict(known.info) if known else {}
         return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 from infers.errors import ClientError, NotFound
 from infers.label_records import AUTOMATIC, FINAL, ON_BOARD, PROMPTED, LabelRecord, Provenance, StructureScore
@@ -91,6 +91,16 @@ class Row:
         return {**brief, **{key: getattr(self, key) for key in ("reason", "note") if getattr(self, key)}}
 
 
+class _Known(NamedTuple):
+    """A study's row and what it was made from: its records, its note, whether it was described, and all that counts."""
+
+    records: Mapping[str, LabelRecord]
+    note: str
+    complete: bool
+    key: tuple[object, ...]
+    row: Row
+
+
 class Rows:
     """The rows of one study list; a study's is made anew where something of it changed.
 
@@ -100,8 +110,9 @@ class Rows:
 
     def __init__(self, studies: Studies) -> None:
         self._studies = studies
-        self._known: dict[str, tuple[tuple[object, ...], Row]] = {}
-        self._made: tuple[object, list[Row]] | None = None  # from what, all together
+        self._known: dict[str, _Known] = {}
+        self._common: tuple[object, ...] = ()  # what the rows follow from beside the studies' own records
+        self._made: tuple[int | None, list[Row]] | None = None  # all rows together, and the version they are of
 
     def make(self, failed: Mapping[str, str], offered: Collection[str]) -> list[Row]:
         """A row for every study, in the list's order.
@@ -111,29 +122,34 @@ class Rows:
             offered: ids of studies with an interactive result that waits.
         """
         studies = self._studies
-        version = studies.store.version  # before anything is looked at
+        version, state = studies.store.version, studies.state()  # before anything is looked at
         templates, fingerprint_of, problems = studies.templates(), studies.fingerprints(), studies.problems
-        basis = (version, studies.state(), dict(failed), list(offered), problems, quality := studies.quality.version)
-        if version is not None and self._made is not None and self._made[0] == basis:
+        common = (state, templates, dict(failed), list(offered), problems, quality := studies.quality.version)
+        alike = common == self._common
+        if version is not None and alike and self._made is not None and self._made[0] == version:
             return self._made[1]
         notes, complete = studies.store.notes(), True
-        known, self._known = self._known, {}  # of studies that are gone nothing is kept
+        known, self._known, self._common = self._known, {}, common  # of studies that are gone nothing is kept
         for image_id, records in studies.store.overview().items():
+            former, note = known.get(image_id), notes.get(image_id, "")
+            if alike and former and former.complete and former.records is records and former.note == note:
+                self._known[image_id] = former
+                continue
             reason = failed.get(image_id)
             if FINAL in records or (AUTOMATIC not in records and not reason):
                 reason = problems.get(image_id)
             mask = records.get(AUTOMATIC)
             own = mask.made_by(studies.models) if mask and FINAL not in records else None
             fingerprint = fingerprint_of(image_id) if own else ""
-            complete = complete and fingerprint is not None  # else it is described sooner or later
+            described = fingerprint is not None  # else it is sooner or later
+            complete = complete and described
             outdated = own is not None and fingerprint not in (None, own.fingerprint)
-            others = (reason, image_id in templates, outdated, image_id in offered, notes.get(image_id, ""), quality)
-            key = (records.get(FINAL), mask, records.get(PROMPTED), *others)
-            former = known.get(image_id)
-            row = former[1] if former and _same(former[0], key) else self._row(image_id, records, *others[:-1])
-            self._known[image_id] = (key, row)
-        rows = [row for _, row in self._known.values()]
-        self._made = (basis, rows) if complete else None
+            others = (reason, image_id in templates, outdated, image_id in offered, note)
+            key = (records.get(FINAL), mask, records.get(PROMPTED), *others, quality)
+            row = former.row if former and _same(former.key, key) else self._row(image_id, records, *others)
+            self._known[image_id] = _Known(records, note, described, key, row)
+        rows = [one.row for one in self._known.values()]
+        self._made = (version, rows) if complete else None
         return rows
 
     def _row(

@@ -121,7 +121,7 @@ class Studies(LabelledStudies):
 
     def count_without_final(self) -> int:
         """How many studies no person has labelled."""
-        return len(self.store.get_unlabeled_images())
+        return len(self.store.list_images()) - len(self.store.get_labeled_images())
 
     def own_mask(self, image_id: str) -> tuple[StoredLabel, Provenance] | None:
         """The automatic mask of a study, and what made it, if that is a model of this app."""

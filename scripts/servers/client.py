@@ -183,6 +183,10 @@ class Client:
         with weights.open("rb") as file:
             self._request("PUT", f"/model/{name}", files={"file": (weights.name, file)})
 
+    def undo_job(self) -> dict[str, Any]:
+        """Takes every automatic mask away that nobody judged: POST /oneprompt/job/undo."""
+        return self._json("POST", "/oneprompt/job/undo")
+
     def infer(self, model: str, image_id: str, params: Mapping[str, Any], label: Path | None = None) -> bytes:
         """The mask file that POST /infer/{model} answers with; `label` is uploaded for the model to go on from."""
         answer = self._request(

@@ -1,15 +1,19 @@
 """What a long list must not cost: work that follows from what changes, not from how long the list is."""
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
+from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastoreModel
 
 import infers.store.locked
 import infers.store.study_files
 import infers.store.watch
 from infers.label_records import AUTOMATIC, FINAL, LabelRecord
+from infers.records import plain_record, read_record
 from infers.store.datastore import StudyStore
+from infers.store.locked import index_bytes
 from infers.store.watch import FolderWatch
 from infers.study_list.studies import MODELS
 from tests.infers.fakes import mask_record, wait_until
@@ -83,8 +87,59 @@ def test_a_record_is_the_same_object_until_it_changes(folder):
     first = store.overview()
     assert list(first) == ["s0", "s1", "s2"]
     assert store.overview()["s1"][AUTOMATIC] is first["s1"][AUTOMATIC] is store.records("s1")[AUTOMATIC]
+    assert all(records is first[image_id] for image_id, records in store.overview().items())
     store.amend("s1", AUTOMATIC, lambda record: mask_record(key="another"))
     assert store.overview()["s1"][AUTOMATIC] is not first["s1"][AUTOMATIC]
+    store.remove_label("s1", AUTOMATIC)
+    assert store.overview()["s1"] == {}
+
+
+def test_which_images_have_a_label_is_known_after_every_change(folder):
+    store = StudyStore(str(folder))
+    label = folder.parent / "label.nii.gz"
+
+    def tagged():
+        return store.get_labeled_images(), store.with_tag(AUTOMATIC)
+
+    assert tagged() == ([], [])
+    add_mask(store, "s1", folder)
+    assert tagged() == ([], ["s1"])
+    store.save("s2", label, FINAL, LabelRecord())
+    assert tagged() == (["s2"], ["s1"])
+    StudyStore(str(folder)).save("s0", label, FINAL, LabelRecord())
+    store.refresh()
+    assert tagged() == (["s0", "s2"], ["s1"])
+    store.remove_automatic(MODELS)
+    store.remove_label("s2", FINAL)
+    assert tagged() == (["s0"], [])
+    store.with_tag(FINAL).clear()  # what is given away is a copy
+    assert store.with_tag(FINAL) == ["s0"]
+
+
+def test_a_mask_is_saved_without_a_look_at_all_the_others(folder, monkeypatch):
+    store = StudyStore(str(folder))
+    add_mask(store, "s1", folder)
+    monkeypatch.setattr(os, "scandir", lambda *path: pytest.fail("the folder of masks was listed"))
+    add_mask(store, "s1", folder)
+    add_mask(store, "s2", folder)
+
+
+def test_an_index_that_is_quick_to_write_and_still_no_trifle_waits_too(folder, monkeypatch):
+    monkeypatch.setattr(infers.store.locked, "LITTLE", -1.0)
+    monkeypatch.setattr(infers.store.locked, "SHARE", 1e9)
+    store, index = StudyStore(str(folder)), folder / "datastore_v2.json"
+    before = index.read_bytes()
+    add_mask(store, "s1", folder)
+    assert index.read_bytes() == before
+
+
+@pytest.mark.parametrize("odd", ["half \udc80 a pair", float("nan"), 2**70, "Ω"])
+def test_whatever_an_index_holds_it_can_be_read_again(odd, tmp_path):
+    objects = {"s0": ImageLabelModel(image=DataModel(info={"note": odd, "more": [odd]}, ext=".nii.gz"))}
+    model = LocalDatastoreModel(name="list", description="", objects=objects)
+    (tmp_path / "index.json").write_bytes(index_bytes(model))
+    info = read_record(tmp_path / "index.json")["objects"]["s0"]["image"]["info"]
+    assert info == plain_record({"note": odd, "more": [odd]})
 
 
 def test_the_list_has_another_version_whenever_something_of_it_changed(folder):

@@ -1,6 +1,7 @@
 import pytest
 
 from infers.errors import ClientError, NotFound
+from infers.label_records import LabelRecord
 from infers.study_list.rows import Row, Rows, Wanted, select
 from lib.quality.estimate import Quality
 from tests.infers.fakes import FakePredictor, make_studies, mask_record
@@ -98,3 +99,27 @@ def test_only_the_row_of_a_study_that_changed_is_made_anew(tmp_path):
     (tmp_path / "s2.nii.gz").unlink()
     studies.store.refresh()
     assert [row.id for row in rows.make({}, [])] == ["s0", "s1"]
+
+
+def test_studies_of_which_nothing_changed_are_not_looked_at_again(tmp_path, monkeypatch):
+    for number in range(3):
+        write_nifti(tmp_path / f"s{number}.nii.gz", organ_volume(number)[0])
+    label = write_nifti(tmp_path.with_suffix(".nii.gz"), organ_volume(0)[1])
+    studies = make_studies(str(tmp_path), FakePredictor(), "organ")
+    for image_id in ("s0", "s1", "s2"):
+        studies.descriptors.of(image_id)
+        studies.store.save_automatic(image_id, label, mask_record(quality={"organ": 0.9}), studies.models)
+    rows, asked, made_by = Rows(studies), [], LabelRecord.made_by
+    rows.make({}, [])
+
+    def counted(record, models):
+        asked.append(record)
+        return made_by(record, models)
+
+    monkeypatch.setattr(LabelRecord, "made_by", counted)
+    record = mask_record(quality={"organ": 0.5})
+    studies.store.amend("s1", "original", lambda _: record)
+    assert [row.predicted for row in rows.make({}, [])] == [0.9, 0.5, 0.9]
+    assert len(asked) == 1
+    assert [row.status for row in rows.make({"s2": "torn"}, [])] == ["automatic", "automatic", "failed"]
+    assert len(asked) == 4
