@@ -143,7 +143,7 @@ def _clicks(
 
 def core_seconds(url: str) -> float:
     """Seconds of computing of a server so far, all its threads together, from its metrics."""
-    text = requests.get(f"{url}/oneprompt/metrics", timeout=60).text
+    text = requests.get(f"{url}/oneprompt/metrics", timeout=600).text
     match = re.search(r"^process_cpu_seconds_total ([0-9.e+]+)", text, re.MULTILINE)
     if match is None:
         raise RuntimeError(f"{url}/oneprompt/metrics must tell of the server's seconds of computing, got: {text[:200]}")

@@ -29,7 +29,7 @@ from scripts.servers.client import Client, Server
 SIDE = 32  # pixels
 STATUS, BOARD = "/oneprompt/status", "/oneprompt/studies"
 MASKS = Path("labels", "original")  # below a study folder
-SEGMENTED = 24  # studies whose cost is taken, `ROUND` of a run of the job, after `WARM` of them
+SEGMENTED = 12  # studies whose cost is taken, `ROUND` of a run of the job, after `WARM` of them
 WARM, ROUND = 2, 6
 LEFT = 1 + WARM + ROUND + 1  # studies without a mask of another tool: the first is labelled, the last one not reached
 REQUESTS = 20  # times that status and board are asked
@@ -174,11 +174,11 @@ def _wait_until_done(url: str, masks: Path, count: int) -> tuple[int, float]:
     Raises:
         RuntimeError: the job ended before.
     """
-    looks = 0
+    polls = 0
     wanted = [masks / f"study_{number:05}.nii.gz" for number in range(1, LEFT)]
     while (done := sum(map(Path.exists, wanted))) < count:
         time.sleep(0.05)
-        looks += 1
-        if not looks % 600 and (job := requests.get(url + STATUS, timeout=600).json()["job"])["idle"]:
+        polls += 1
+        if not polls % 600 and (job := requests.get(url + STATUS, timeout=600).json()["job"])["idle"]:
             raise RuntimeError(f"the job must segment {count} studies, it ended with {job}")
     return done, core_seconds(url)
