@@ -20,6 +20,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from scipy import ndimage
 
 from lib.imaging.images import Image
+from lib.imaging.label_maps import boxes_of
 from lib.imaging.prompts import Prompt
 
 CANONICAL = axcodes2ornt(("L", "P", "I"))
@@ -242,16 +243,21 @@ def smooth(slices: np.ndarray, spacing: Sequence[float], sigmas: Sequence[float]
 
 def remove_small_components(mask: np.ndarray, least: float) -> np.ndarray:
     """A 2-D or 3-D bool mask without the connected parts smaller than `least` times the largest one."""
-    parts, sizes = _connected(mask)
-    if len(sizes) < 2 or least <= 0:
+    box = boxes_of(mask).get(1)
+    if box is None or least <= 0:
         return mask
-    return np.asarray(np.append(False, sizes >= least * sizes.max())[parts])
+    parts, sizes = _connected(mask[box])
+    if len(sizes) < 2:
+        return mask
+    kept = np.zeros_like(mask)
+    kept[box] = np.append(False, sizes >= least * sizes.max())[parts]
+    return kept
 
 
 def smallest_part(mask: np.ndarray) -> float:
     """Size of a bool mask's smallest connected part as a share of its largest one; 1 for a whole or empty mask."""
-    box = ndimage.find_objects(mask.astype(np.uint8))
-    sizes = _connected(mask[box[0]])[1] if box else np.ones(1)
+    box = boxes_of(mask).get(1)
+    sizes = np.ones(1) if box is None else _connected(mask[box])[1]
     return float(sizes.min() / sizes.max())
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from lib.imaging.label_maps import boxes_of
 from lib.imaging.prompts import Prompt
 
 Point = tuple[int, ...]
@@ -241,7 +242,7 @@ def _observations(
         # Far from the mask it speaks of another part of the structure, whose size nobody knows
         amount = settings.depth * distance + INSIDE if distance <= widest else distance + INSIDE
         amounts.append(amount if inside else -amount)
-    box = ndimage.find_objects(mask.view(np.uint8))[0]
+    box = boxes_of(mask)[1]
     thinnest = min((side.stop - side.start) * length for side, length in zip(box, lengths, strict=True))
     narrow = max(settings.width * min(max(distances), widest), settings.least_width)
     return amounts, (narrow, max(min(settings.wide, thinnest / 2), settings.least_width))
@@ -271,7 +272,7 @@ def border_distance(mask: np.ndarray, point: Point, lengths: np.ndarray) -> floa
 
 def deepest(mask: np.ndarray, lengths: np.ndarray) -> float:
     """The largest distance of a voxel of the mask from its border, in the unit of the sides of a voxel."""
-    box = ndimage.find_objects(mask.view(np.uint8))[0]
+    box = boxes_of(mask)[1]
     return float(ndimage.distance_transform_edt(np.pad(mask[box], 1), lengths).max()) - HALF
 
 
@@ -320,8 +321,7 @@ def _without_what_is_cut_off(
     whole = mask.copy()
     whole[window] = changed
     box = tuple(
-        slice(min(a.start, b.start), max(a.stop, b.stop))
-        for a, b in zip(ndimage.find_objects(mask.view(np.uint8))[0], window, strict=True)
+        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(boxes_of(mask)[1], window, strict=True)
     )
     corners = [side.start for side in box]
     before, parts = (ndimage.label(volume[box])[0] for volume in (mask, whole))

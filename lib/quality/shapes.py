@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from lib.imaging.label_maps import boxes_of
 from lib.imaging.volumes import Stack
 
 CRUMB = 0.02  # parts below this share of the largest one are not counted
@@ -36,10 +37,10 @@ class Shape:
     def of(cls, stack: Stack, slices: np.ndarray) -> Shape:
         """Measure a bool mask (N, H, W) given in the stack's slices; all zeros for an empty one."""
         mask = np.moveaxis(slices, 0, stack.axis)
-        box = ndimage.find_objects(mask.astype(np.uint8))
-        if not box:
+        box = boxes_of(mask).get(1)
+        if box is None:
             return cls(0.0, 0.0, 0, 0.0, 0.0, (0.5, 0.5, 0.5))
-        inner = mask[box[0]]
+        inner = mask[box]
         axes = [axis for axis, size in enumerate(mask.shape) if size > 1]
         voxel = float(np.prod([stack.spacing[axis] for axis in axes]))
         surface = contact = 0.0
@@ -47,13 +48,13 @@ class Shape:
             face = voxel / stack.spacing[axis]
             ends = np.pad(inner, [(int(a == axis), int(a == axis)) for a in range(3)])
             surface += face * float((np.diff(ends.astype(np.int8), axis=axis) != 0).sum())
-            low, high = box[0][axis].start == 0, box[0][axis].stop == mask.shape[axis]
+            low, high = box[axis].start == 0, box[axis].stop == mask.shape[axis]
             contact += face * float(low * inner.take(0, axis).sum() + high * inner.take(-1, axis).sum())
         count = int(inner.sum())
         sizes = np.bincount(ndimage.label(inner, structure=np.ones((3, 3, 3)))[0].ravel())[1:]
         centre = [
             (place + part.start + 0.5) / size
-            for place, part, size in zip(ndimage.center_of_mass(inner), box[0], mask.shape, strict=True)
+            for place, part, size in zip(ndimage.center_of_mass(inner), box, mask.shape, strict=True)
         ]
         return cls(
             volume=count * voxel,

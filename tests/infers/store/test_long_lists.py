@@ -11,11 +11,12 @@ import infers.store.locked
 import infers.store.study_files
 import infers.store.watch
 from infers.label_records import AUTOMATIC, FINAL, LabelRecord
-from infers.records import plain_record, read_record
+from infers.records import read_record
 from infers.store.datastore import StudyStore
 from infers.store.locked import index_bytes
 from infers.store.watch import FolderWatch
 from infers.study_list.studies import MODELS
+from lib.plain_json import plain_json
 from tests.infers.fakes import mask_record, wait_until
 from tests.samples import organ_volume, write_nifti
 
@@ -139,7 +140,7 @@ def test_whatever_an_index_holds_it_can_be_read_again(odd, tmp_path):
     model = LocalDatastoreModel(name="list", description="", objects=objects)
     (tmp_path / "index.json").write_bytes(index_bytes(model))
     info = read_record(tmp_path / "index.json")["objects"]["s0"]["image"]["info"]
-    assert info == plain_record({"note": odd, "more": [odd]})
+    assert info == plain_json({"note": odd, "more": [odd]})
 
 
 def test_the_list_has_another_version_whenever_something_of_it_changed(folder):
