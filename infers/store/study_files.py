@@ -216,10 +216,8 @@ class StudyFiles(LockedDatastore):
 
     def _matches(self, name: str, label: bool) -> bool:
         """Whether a file's name says that it is an image, or a label."""
-        images = tuple(pattern.lstrip("*") for pattern in self._extensions)
-        if name.lower().endswith(SEGMENTATION_EXTENSIONS):
-            return label
-        return name.lower().endswith(images)
+        lower = name.lower()
+        return lower.endswith(self._endings) and (label or not lower.endswith(SEGMENTATION_EXTENSIONS))
 
     def _reconcile_datastore(self) -> None:
         self._unreadable = {}
