@@ -285,7 +285,9 @@ class Assembly:
     def _segmenter(self) -> Segmenter:
         """What segments the list now."""
         one_prompt, unet = self.model.segmenter, self.list_unet.current
-        beside = ListUNetSegmenter(one_prompt, unet) if unet else self.promptseg.beside(one_prompt)
+        beside = (
+            ListUNetSegmenter(one_prompt, unet) if unet else self.promptseg.beside(one_prompt, one_prompt.weights_hash)
+        )
         uniseg = self.uniseg.segmenter
         if uniseg is None or not self.uniseg.better_than(unet.record if unet else {}):
             return beside

@@ -65,25 +65,33 @@ class Demo:
     patience: float
     conf: Mapping[str, str]
 
-    def run(self, template: Template, folder: Path, gallery: Gallery) -> list[Result]:
-        """One server's life in a new `folder`: save the template's label, wait, then fetch and compare every mask."""
+    def run(self, templates: Sequence[Template], folder: Path, gallery: Gallery) -> list[Result]:
+        """One server's life in a new `folder`: save the templates' labels, wait, then fetch and compare every mask.
+
+        Structures are those of the first template, whose mask is also what is copied.
+        """
         copy_studies(list(self.studies), folder / "studies")
         (folder / "masks").mkdir()
-        others = [study for study in self.studies if study is not template.study]
-        conf = {"models": str(folder / "models"), **self.conf}
+        shown = {template.study.id for template in templates}
+        others = [study for study in self.studies if study.id not in shown]
+        together = len(templates) > 1  # the job waits until all of them are there
+        conf = {"models": str(folder / "models"), "auto_propagate": str(not together).lower(), **self.conf}
         server = Server(folder / "studies", log=folder / "server.log", conf=conf, cwd=folder)
         with server, Client(server.url) as client:
             if missing := {study.id for study in self.studies} - set(client.image_ids()):
                 raise ServerError(f"the server does not list these studies: {', '.join(sorted(missing))}")
-            client.save_label(template.study.id, self.truth.need(template.study), template.values)
+            for template in templates:
+                client.save_label(template.study.id, self.truth.need(template.study), template.values)
+            if together:
+                client.start_job()
             seconds = follow_job(client, server, [study.id for study in others], self.patience)
             status = client.status()
             for study in others:
                 client.download_label(study.id, "original", folder / "masks")
-        _show_template(template, gallery)
-        return [
-            self._compare(study, template, folder / "masks", seconds[study.id], status, gallery) for study in others
-        ]
+        for template in templates:
+            _show_template(template, gallery)
+        first = templates[0]
+        return [self._compare(study, first, folder / "masks", seconds[study.id], status, gallery) for study in others]
 
     def _compare(
         self,
@@ -129,19 +137,21 @@ def run(options: argparse.Namespace, folder: Path) -> list[Result]:
         write_demo_data(folder / "phantoms", **({"count": options.limit} if options.limit else {}))
         studies_folder, truth_folder = folder / "phantoms" / "studies", folder / "phantoms" / "truth"
     studies = find_studies(studies_folder)[: options.limit]
-    if len(studies) < max(2, options.templates):
-        wanted = max(2, options.templates)
+    wanted = max(2, options.templates + options.together)
+    if len(studies) < wanted:
         raise StudyListError(f"at least {wanted} studies are needed, and there are {len(studies)} in {studies_folder}")
     conf = {"weights": str(options.weights.resolve())} if options.weights else {}
+    conf |= {"model": options.model} if options.model else {}
     demo = Demo(studies, Truth.in_folder(truth_folder), options.timeout, conf)
     templates = [read_template(study, demo.truth) for study in studies[: options.templates]]
     everything: list[Result] = []
-    for template in templates:
-        print(f"\nTemplate {template.study.id}: {', '.join(template.names)}", flush=True)
-        pictures = options.output if len(templates) == 1 else options.output / template.study.id
+    turns = [templates] if options.together else [[template] for template in templates]
+    for turn in turns:
+        print(f"\nTemplate {', '.join(one.study.id for one in turn)}: {', '.join(turn[0].names)}", flush=True)
+        pictures = options.output if len(turns) == 1 else options.output / turn[0].study.id
         gallery, work = Gallery(pictures), folder / "run"
         work.mkdir()
-        results = demo.run(template, work, gallery)
+        results = demo.run(turn, work, gallery)
         shutil.rmtree(work)
         print(f"{table(results)}\nPictures: {gallery.save_contact_sheet()}", flush=True)
         everything += results
@@ -152,6 +162,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = parser_of("demo", __doc__)
     add_study_options(parser)
     parser.add_argument("--templates", type=count, default=1, metavar="N", help="the first N in turn as the template")
+    parser.add_argument("--together", action="store_true", help="all N labels are saved, and segment the others")
+    parser.add_argument("--model", metavar="NAME", help="the app's setting of that name, as promptseg (default: auto)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
     parser.add_argument(
         "--output", type=Path, default=Path("demo_output"), metavar="DIR", help="pictures (default: demo_output)"

@@ -87,12 +87,15 @@ class ServedPromptSeg:
                 self._made = (prompted, network, made)
             return self._made[2]
 
-    def beside(self, other: Segmenter) -> Segmenter:
-        """What segments the list: another segmenter, and PromptSeg for structures that enough templates show."""
+    def beside(self, other: Segmenter, weights: str) -> Segmenter:
+        """What segments the list: another segmenter, and PromptSeg for structures that enough templates show.
+
+        `weights` is the hash of the other's, for `BETTER_FROM`.
+        """
         own = None if self._least == 0 else self.segmenter
         if own is None or self._base is None:
             return other
-        least = BETTER_FROM.get(self._base[1], 0) if self._least is None else self._least
+        least = BETTER_FROM.get((self._base[1], weights), 0) if self._least is None else self._least
         return PromptSegBeside(other, own, least) if least else other
 
     def publish(self, path: Path) -> str:

@@ -32,9 +32,10 @@ from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.template_answers import TemplateAnswers
 
 SHIPPED_PROMPTSEG = SHIPPED_WEIGHTS.with_name("promptseg_small.safetensors")
-# Weights' hash to the templates of a structure from which on they answered better than One-Prompt's shipped weights in
-# one run of scripts.evaluate (docs/promptseg.md, "Measured so far"); weights that are missing won at no number
-BETTER_FROM: Mapping[str, int] = {"6fdb0f069b8a": 2}
+# The hashes of PromptSeg's weights and of One-Prompt's, to the templates of a structure from which on PromptSeg answered
+# better in one run of scripts.evaluate (docs/promptseg.md, "Measured so far"). Of other pairs nothing is known, so that
+# One-Prompt serves alone once it was fine-tuned on the list.
+BETTER_FROM: Mapping[tuple[str, str], int] = {("6fdb0f069b8a", "29b9e92ed5bb"): 2}
 WEIGHED_SLICES = 6  # of the mask, on which the templates' weights are measured
 BY_STRUCTURE = ("prompt_types", *quality_record({}, {}))  # what a mask's record says of each structure
 Weights = dict[str, dict[str, float]]  # structure to template id to weight

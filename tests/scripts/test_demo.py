@@ -168,3 +168,12 @@ def test_arguments_that_cannot_work_are_refused_with_a_reason(options, reason, c
 def test_more_templates_than_studies_are_refused(phantoms, tiny_weights, tmp_path, capsys):
     assert main([*arguments(phantoms, tiny_weights, tmp_path / "out"), "--templates", "4"]) == 1
     assert "at least 4 studies are needed, and there are 3" in capsys.readouterr().err
+
+
+def test_templates_together_segment_what_none_of_them_is(phantoms, tiny_weights, forked, tmp_path):
+    options = ["--templates", "2", "--together", "--model", "oneprompt", "--json", str(tmp_path / "result.json")]
+    assert main([*arguments(phantoms, tiny_weights, tmp_path / "pictures"), *options]) == 0
+    (study,) = json.loads((tmp_path / "result.json").read_text())["studies"]
+    third = sorted(path.name.removesuffix(".nii.gz") for path in (phantoms / "truth").iterdir())[2]
+    assert study["id"] == third
+    assert (tmp_path / "pictures" / f"{third}.png").exists()

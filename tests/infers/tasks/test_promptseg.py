@@ -75,7 +75,8 @@ def test_the_list_is_its_own_from_the_number_of_templates_on_that_it_was_told(pr
     other = FakePredictor()
 
     def beside(least: int | None) -> Segmenter:
-        return ServedPromptSeg(promptseg_weights, lambda: other, "cpu", SegmenterSettings(), least=least).beside(other)
+        source = ServedPromptSeg(promptseg_weights, lambda: other, "cpu", SegmenterSettings(), least=least)
+        return source.beside(other, "measured with")
 
     chosen = beside(3)
     assert isinstance(chosen, PromptSegBeside)
@@ -85,15 +86,16 @@ def test_the_list_is_its_own_from_the_number_of_templates_on_that_it_was_told(pr
 
 
 def test_weights_that_measured_better_are_the_list_s_from_there_on(promptseg_weights: Path, monkeypatch) -> None:
-    better = {weights_hash(load_network(promptseg_weights, "cpu", PromptSeg)): 4}
+    better = {(weights_hash(load_network(promptseg_weights, "cpu", PromptSeg)), "measured with"): 4}
     monkeypatch.setattr("infers.serving.promptseg.BETTER_FROM", better)
     monkeypatch.setattr("infers.serving.promptseg.SHIPPED_PROMPTSEG", promptseg_weights)
     other = FakePredictor()
     source = ServedPromptSeg(None, lambda: other, "cpu", SegmenterSettings(), least=None)
     assert source.file == promptseg_weights
-    chosen = source.beside(other)
+    chosen = source.beside(other, "measured with")
     assert isinstance(chosen, PromptSegBeside)
     assert chosen.least == 4
+    assert source.beside(other, "fine-tuned on the list") is other
     assert ServedPromptSeg(None, lambda: other, "cpu", SegmenterSettings(), least=0).file is None
 
 
