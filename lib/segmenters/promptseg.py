@@ -32,7 +32,7 @@ from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.template_answers import TemplateAnswers
 
 SHIPPED_PROMPTSEG = SHIPPED_WEIGHTS.with_name("promptseg_small.safetensors")
-# The hashes of PromptSeg's weights and of One-Prompt's, to the templates of a structure from which on PromptSeg answered
+# The hashes of PromptSeg's weights and of One-Prompt's, to the templates of a structure from which on PromptSeg was
 # better in one run of scripts.evaluate (docs/promptseg.md, "Measured so far"). Of other pairs nothing is known, so that
 # One-Prompt serves alone once it was fine-tuned on the list.
 BETTER_FROM: Mapping[tuple[str, str], int] = {("6fdb0f069b8a", "29b9e92ed5bb"): 2}
