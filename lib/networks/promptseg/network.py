@@ -178,10 +178,6 @@ class PromptSeg(nn.Module):
             template, template_prompts = tuple(level[:, None] for level in template), template_prompts[:, None]
         return self.read(query, self.remember(template, template_prompts), query_prompts)
 
-    def weigh(self, template: Features, template_prompts: Tensor) -> Tensor:
-        """See `lib.networks.contract.WeighingModel`."""
-        return self.remember(template, template_prompts).weights
-
     def _read_levels(self, features: Features) -> Features:
         """Those from stride 2 on."""
         return features[-len(self.config.parts.channels) :]
