@@ -30,6 +30,7 @@ from lib.learning.datasets import DatasetError, read_datasets
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, read_provenance, weights_hash
 from lib.networks.promptseg import PromptSeg
 from scripts.measure.evaluation.cases import CaseFolder
+from scripts.measure.evaluation.curves import draw_by_templates
 from scripts.measure.evaluation.gallery import Picture, click_pictures, template_pictures, write_page
 from scripts.measure.evaluation.panel import EXTRA, METHODS, Panel, panels
 from scripts.measure.evaluation.plan import Settings
@@ -155,6 +156,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, default=SHIPPED_WEIGHTS, help="safetensors; by default what ships")
     parser.add_argument("--promptseg", type=Path, metavar="FILE", help="weights of PromptSeg, to measure it too")
     parser.add_argument("--json", type=Path, help="results; beside it .html (pictures) and .jsonl (finished work)")
+    parser.add_argument("--curves", type=Path, metavar="PNG", help="a picture: Dice by the number of templates")
     parser.add_argument("--queries", type=int, default=Settings.queries, help="images asked for each structure")
     parser.add_argument("--volumes", type=int, default=Settings.volume_queries, help="volumes asked in a 3-D data set")
     parser.add_argument("--templates", type=int, default=Settings.singles, help="single templates")
@@ -222,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run.run()
         results = {**about, "split": options.split, **run.results()}
         write_atomically(out, json.dumps(results, indent=1).encode())
+        if options.curves:
+            draw_by_templates(results["overall"], options.curves)
         run.write_gallery(out.with_suffix(".html"), f"Weights {hashed}. Filled: the answer; line: the truth.")
     except OSError as error:
         sys.exit(f"could not keep a result ({error}); what was finished stays in {run.rows.path}: run again to go on")

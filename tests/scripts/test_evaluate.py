@@ -30,7 +30,9 @@ def data(tmp_path):
 
 def test_a_run_measures_every_method_on_images_and_volumes(data, tmp_path, tiny_weights, capsys):
     out = tmp_path / "out.json"
-    results = run(data, out, tiny_weights, "--split", "dev")
+    results = run(data, out, tiny_weights, "--split", "dev", "--curves", str(tmp_path / "curves.png"))
+    with Picture.open(tmp_path / "curves.png") as picture:
+        assert len(set(picture.convert("L").tobytes())) > 20
     found = {(row["method"], row["prompt"], row["templates"]) for row in results["overall"]}
     ours = {("One-Prompt", kind, n) for kind in ("seglab", "bbox", "doodle", "click") for n in (1, 4, 16)}
     others = {(name, "seglab", n) for name in ("copy", "prototypes") for n in (1, 4, 16)}
