@@ -33,10 +33,15 @@ import numpy as np
 import torch
 
 from lib.imaging.files import write_atomically
+from lib.inference.feature_cache import FeatureCache
 from lib.networks import NAMES, NetworkConfig, OnePrompt
 from lib.networks.architectures import PROMPTSEG
-from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
 from lib.networks.promptseg import PromptSeg, PromptSegConfig
+from lib.quality.estimator import Estimator
+from lib.segmenters.contract import Segmenter
+from lib.segmenters.promptseg import BETTER_FROM, SHIPPED_PROMPTSEG, PromptSegBeside, PromptSegSegmenter
+from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.report import table
 from scripts.measure.speed import clicks, long_lists, passes, studies, throughput
@@ -86,8 +91,24 @@ def measure_clicks(options: argparse.Namespace, network: OnePrompt) -> Result:
     return results, promises
 
 
+def served(network: OnePrompt) -> Segmenter:
+    """What segments a list by default: One-Prompt, and PromptSeg where it measured better beside these weights."""
+    cache = FeatureCache(SegmenterSettings().cache_bytes)
+    one_prompt = SliceSegmenter(network, cache=cache)
+    if not SHIPPED_PROMPTSEG.exists():
+        return one_prompt
+    promptseg = load_network(SHIPPED_PROMPTSEG, "cpu", PromptSeg)
+    hashed = weights_hash(promptseg)
+    if (least := BETTER_FROM.get((hashed, one_prompt.weights_hash))) is None:
+        return one_prompt
+    estimator = Estimator.valid_for(hashed, SHIPPED_PROMPTSEG)
+    return PromptSegBeside(
+        one_prompt, PromptSegSegmenter(promptseg, one_prompt, estimator=estimator, cache=cache), least
+    )
+
+
 def measure_studies(options: argparse.Namespace, network: OnePrompt) -> Result:
-    segmenter = SliceSegmenter(network)
+    segmenter = served(network)
     measured = studies.measure_ct(segmenter, options.ct, options.rounds)
     if options.list:
         truth = Truth.in_folder(options.list / "labels")

@@ -10,7 +10,7 @@ import nibabel
 
 from lib.imaging.images import Image, read_image
 from lib.inference.templates import Template
-from lib.segmenters.slice_segmenter import SliceSegmenter
+from lib.segmenters.contract import Segmenter
 from scripts.measure.speed.clicks import ORGANS, phantom
 from scripts.measure.speed.costs import Cost, Piece, Target, at_most, costs
 from scripts.measure.speed.stock import StockApp
@@ -23,7 +23,7 @@ MOST_OF_SIX = 2.0  # times what one structure costs
 ONE, SIX = f"{CT}, 1 structure, 1 template", f"{CT}, {len(ORGANS)} structures, 1 template"
 
 
-def measure_ct(segmenter: SliceSegmenter, shape: Sequence[int], rounds: int) -> dict[str, Cost]:
+def measure_ct(segmenter: Segmenter, shape: Sequence[int], rounds: int) -> dict[str, Cost]:
     """Structures and templates to the cost of one CT of this shape."""
     with tempfile.TemporaryDirectory() as folder:
         image, *templates = [_ct(Path(folder) / f"{n}.nii", shape, n) for n in range(1 + MOST_TEMPLATES)]
@@ -39,7 +39,7 @@ def measure_ct(segmenter: SliceSegmenter, shape: Sequence[int], rounds: int) -> 
         )
 
 
-def measure_list(segmenter: SliceSegmenter, images: Path, truth: Truth, rounds: int) -> dict[str, Cost]:
+def measure_list(segmenter: Segmenter, images: Path, truth: Truth, rounds: int) -> dict[str, Cost]:
     """Templates to the cost of a study of a list, in which every turn segments another one by the same templates.
 
     Args:
@@ -84,9 +84,7 @@ def _ct(path: Path, shape: Sequence[int], seed: int) -> Template:
     return Template(path.stem, read_image(path), label, {name: n for n, name in enumerate(ORGANS, start=1)})
 
 
-def _piece(
-    segmenter: SliceSegmenter, name: str, image: Image, templates: Sequence[Template], names: Sequence[str]
-) -> Piece:
+def _piece(segmenter: Segmenter, name: str, image: Image, templates: Sequence[Template], names: Sequence[str]) -> Piece:
     labels = {structure: number for number, structure in enumerate(names, start=1)}
     run: Callable[[], object] = lambda: segmenter.segment(image, templates, labels)  # noqa: E731
     return Piece(name, run)
