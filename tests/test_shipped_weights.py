@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from lib.imaging.images import Image
 from lib.imaging.prompts import Prompt, rasterise
 from lib.imaging.transforms import normalise, resize_image
+from lib.inference.templates import Template
 from lib.learning.simulated_prompts import deepest_point
 from lib.learning.synthetic import synthetic_task
 from lib.learning.training import refined
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, weights_hash
 from lib.networks.promptseg import PromptSeg
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG, PromptSegSegmenter
+from lib.segmenters.settings import SegmenterSettings
+from scripts.phantoms.phantom import LABELS, make_phantom
 
 SIZE = 128
 # Seeds that pretraining never drew: it uses pairs (seed, number), these are single numbers.
@@ -91,7 +96,7 @@ def test_the_model_card_is_about_these_weights():
 @pytest.mark.parametrize(
     ("file", "kind"), [("oneprompt_small_v2.safetensors", OnePrompt), ("promptseg_small.safetensors", PromptSeg)]
 )
-def test_the_weights_in_training_are_read_and_follow_a_template_better_than_copying_its_mask(file, kind):
+def test_further_weights_are_read_and_follow_a_template_better_than_copying_its_mask(file, kind):
     path = SHIPPED_WEIGHTS.with_name(file)
     assert path.stat().st_size < 16 * 2**20
     network, ours, copied = load_network(path, "cpu", kind), [], []
@@ -101,3 +106,26 @@ def test_the_weights_in_training_are_read_and_follow_a_template_better_than_copy
         ours.append(dice((network.decode(query_features, features, maps) > 0)[0, 0].numpy(), truth))
         copied.append(dice(mask, truth))
     assert np.mean(ours) > np.mean(copied) + 0.1
+
+
+def test_one_wrong_template_of_four_leaves_promptseg_most_of_the_organ_on_phantoms():
+    network = load_network(SHIPPED_PROMPTSEG, "cpu", PromptSeg)
+    segmenter = PromptSegSegmenter(network, settings=SegmenterSettings(precision="float32", quality_slices=0))
+
+    def liver(seed: int) -> tuple[Image, np.ndarray]:
+        phantom = make_phantom(seed)
+        organ = phantom.label == LABELS["liver"]
+        largest = int(organ.sum(axis=(0, 1)).argmax())
+        place = np.s_[:, :, largest : largest + 1]
+        return Image(phantom.array[place].astype(np.float32), phantom.affine), organ[place].astype(np.uint8)
+
+    templates = [Template(f"t{seed}", *liver(seed), {"liver": 1}) for seed in range(4)]
+    image, label = liver(0)
+    wrong = Template("wrong", image, np.roll(label, 32, axis=0), {"liver": 1})
+    right, misled = [], []
+    for seed in range(10, 14):
+        image, truth = liver(seed)
+        for given, dices in ((templates, right), ([wrong, *templates[1:]], misled)):
+            dices.append(dice(segmenter.segment(image, given, {"liver": 1}).mask > 0, truth > 0))
+    assert np.mean(right) > 0.85
+    assert np.mean(misled) > np.mean(right) - 0.15
