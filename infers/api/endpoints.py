@@ -11,7 +11,6 @@ from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints import batch_infer, datastore, infer, scoring, train
 from monailabel.endpoints.user.auth import RBAC, User
-from monailabel.utils.async_tasks.utils import tasks
 from monailabel.utils.others.generic import get_mime_type, remove_file
 from pydantic import BaseModel
 
@@ -25,6 +24,7 @@ from infers.errors import ClientError, NotFound
 from infers.guards import check_names, check_role, checked, image_info, json_object, received, stem
 from infers.label_records import FINAL, Statement
 from infers.params import BatchParams, TrainParams
+from infers.patches.async_tasks import tasks
 from infers.patches.log_routes import add_logs
 from infers.patches.login import add_login
 from infers.patches.ohif import add_ohif

@@ -23,6 +23,7 @@ from monailabel.endpoints import train
 from monailabel.utils.async_tasks import utils as processes
 
 from infers.errors import Busy, ClientError, NotFound
+from infers.patches.async_tasks import snapshot
 from infers.study_list.studies import LIST_UNET, MODEL, Studies
 from lib.finetuning.training_record import FAILED, RUNNING, STOPPED, read_record, update_record
 
@@ -93,7 +94,7 @@ class Trainings:
                 raise ClientError(
                     "a train task is already running: wait for its end, stop it with DELETE, or say enqueue=true", 429
                 )
-            task = dict(self._run(name, {**params, "run": uuid.uuid4().hex}, enqueue=True))
+            task: dict[str, Any] = self._run(name, {**params, "run": uuid.uuid4().hex}, enqueue=True)
             if name == MODEL and self._beside and len(self._studies.painted()) >= self._beside:
                 beside = {key: params[key] for key in WHERE if key in params}
                 self._run(LIST_UNET, {**beside, "run": uuid.uuid4().hex}, enqueue=True)
@@ -114,7 +115,7 @@ class Trainings:
             left = list(processes.processes("train").values())
             for process in left:  # an error came before it was killed, or it began just now
                 process.kill()
-            task = task or (waiting[-1] if waiting else {"status": "STOPPED"} if left else None)
+            task = task or (snapshot(waiting[-1]) if waiting else {"status": "STOPPED"} if left else None)
             for record in map(read_record, self._folders.values()):
                 if record.get("state") == RUNNING and _alive(record.get("pid")):  # it outlived an earlier server
                     task = task or {"status": "STOPPED"}

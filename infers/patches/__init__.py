@@ -1,7 +1,8 @@
 """What is changed of MONAI Label itself, each with its reason; all of it for version 0.8.5.
 
+- `async_tasks.py`, what `AsyncTask` answers with: tasks that threads change while they are written as JSON.
 - `batch_infer.py`, instead of its `BatchInferTask`: that divides by the number of GPUs, and one bad study ends all.
-  A started process is answered with a copy of its task, which its thread changes while the answer is written.
+- `log_routes.py`, instead of `/logs/`: its page runs scripts of other sites, and the log breaks off where it grows.
 - `login.py`, instead of `POST /auth/token`: no token is ever accepted with today's PyJWT.
 - `ohif.py`, instead of `GET /ohif/{path}`: paths are joined with `os.pathsep`, so that whatever lies in a sub-folder is
   the start page.

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
-from monailabel.utils.async_tasks import task as async_task
-from monailabel.utils.async_tasks import utils as processes
 
 from infers.label_records import FINAL
 
@@ -36,12 +34,3 @@ class TolerantBatchInfer(BatchInferTask):
         device = request.get("device", "cuda") if torch.cuda.is_available() else "cpu"
         single = {**request, "multi_gpu": False, "max_workers": 1, "device": device}
         return super().__call__(single, datastore, tolerant)
-
-
-def started(*arguments: Any, **options: Any) -> dict[str, Any]:
-    """MONAI Label's start of a process, but it answers with a copy: its thread changes the task meanwhile."""
-    task = processes.run_background_task(*arguments, **options)
-    return {**task, "request": dict(task["request"])}
-
-
-async_task.run_background_task = started
