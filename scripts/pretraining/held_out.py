@@ -13,6 +13,7 @@ from lib.imaging.transforms import resize_image, resize_mask
 from lib.learning.episodes import RealTasks
 from lib.networks.contract import SliceModel
 
+PER_SET = 24  # queries of each data set
 Pair = tuple[np.ndarray, np.ndarray]  # image and bool mask, both (S, S)
 
 
@@ -26,7 +27,7 @@ class HeldOutCase:
 
 
 def validation_cases(
-    tasks: list[RealTasks], size: int, templates: int = 1, per_set: int = 24, seed: int = 1
+    tasks: list[RealTasks], size: int, templates: int = 1, per_set: int = PER_SET, seed: int = 1
 ) -> list[HeldOutCase]:
     """Fixed cases across subjects, the same number from each data set.
 
