@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from lib.cluster.begun import BegunItem
 from lib.cluster.identity import Identity, own_identity
 
 Work = Callable[[Any], Any]
@@ -21,18 +22,21 @@ class Host:
 
     def __init__(self) -> None:
         self._work: Work | None = None
+        self._begun: BegunItem | None = None
 
     def greet(self) -> tuple[Identity, str]:
         """What it would compute with, and where it is."""
         return own_identity(), f"{socket.gethostname()}:{os.getpid()}"
 
-    def prepare(self, make: Callable[[], Work]) -> None:
-        """Make what it works with."""
-        self._work = make()
+    def prepare(self, make: Callable[[], Work], begun: BegunItem) -> None:
+        """Make what it works with; from now on it notes which item it is at."""
+        self._work, self._begun = make(), begun
 
-    def work(self, item: Any) -> tuple[str, Any]:
+    def work(self, number: int, item: Any) -> tuple[str, Any]:
         """("done", result), or ("away", why): an error that would not unpickle must not hide behind another."""
         assert self._work is not None
+        assert self._begun is not None
+        self._begun.write(number)
         try:
             return "done", self._work(item)
         except Away as error:

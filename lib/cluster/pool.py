@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Generic, TypeVar
 
+from lib.cluster.begun import BegunItem
 from lib.cluster.connection import ClusterError
 from lib.cluster.host import Host, Work
 from lib.cluster.identity import Identity, own_identity
@@ -49,6 +51,15 @@ class Unavailable(Generic[Item]):
 Outcome = Done[Item] | Killed[Item] | Unavailable[Item]
 
 
+@dataclass(frozen=True)
+class _Call:
+    """An item at an actor, the number by which the actor notes it, and the reference to its answer."""
+
+    number: int
+    item: Any
+    answer: Any
+
+
 @dataclass
 class _Seat:
     """A place for an actor."""
@@ -57,12 +68,13 @@ class _Seat:
     greeting: Any  # reference to what it says of itself; None once it was read
     ready: Any = None  # reference to its preparation; None once it is prepared
     where: str = "a worker"
-    calls: deque[tuple[Any, Any]] = field(default_factory=deque)  # (item, reference), in the order of work
+    calls: deque[_Call] = field(default_factory=deque)  # in the order of work
     prepared: bool = False
+    begun: BegunItem = field(default_factory=BegunItem)
 
     def pending(self) -> list[Any]:
         """What it is waited for."""
-        return [ref for ref in (self.greeting, self.ready) if ref is not None] + [ref for _, ref in self.calls]
+        return [ref for ref in (self.greeting, self.ready) if ref is not None] + [call.answer for call in self.calls]
 
 
 class Pool(Generic[Item]):
@@ -90,7 +102,8 @@ class Pool(Generic[Item]):
         self._actors = ray.remote(Host).options(**options)
         self._make = ray.put(make)
         self._deaths = 0
-        self._again: deque[Item] = deque()  # waited behind an item that killed their actor
+        self._again: deque[Item] = deque()  # were at an actor that another item killed
+        self._numbers = count()
         self._seats = [self._seat() for _ in range(size)]
 
     @property
@@ -116,7 +129,8 @@ class Pool(Generic[Item]):
     def submit(self, item: Item) -> None:
         """Give an item to the actor that has fewest; `has_room` must hold."""
         seat = min((seat for seat in self._seats if seat.prepared), key=lambda seat: len(seat.calls))
-        seat.calls.append((item, seat.actor.work.remote(item)))
+        number = next(self._numbers)
+        seat.calls.append(_Call(number, item, seat.actor.work.remote(number, item)))
 
     def wait(self, seconds: float) -> list[Outcome[Item]]:
         """What became of items, as soon as that is known of one of them; empty after so many seconds.
@@ -138,6 +152,8 @@ class Pool(Generic[Item]):
         """End the actors, whatever they are at."""
         for seat in self._seats:
             self._ray.kill(seat.actor)
+        for seat in self._seats:
+            seat.begun.remove()
         self._seats = []
 
     def _seat(self) -> _Seat:
@@ -153,13 +169,13 @@ class Pool(Generic[Item]):
                 identity, seat.where = self._ray.get(seat.greeting)
                 self._check(identity, seat.where)
                 seat.greeting = None
-                seat.ready = seat.actor.prepare.remote(self._make)
+                seat.ready = seat.actor.prepare.remote(self._make, seat.begun)
             elif seat.ready in ready:
                 self._ray.get(seat.ready)
                 seat.ready, seat.prepared = None, True
-            while seat.calls and seat.calls[0][1] in ready:
-                item, ref = seat.calls[0]
-                kind, result = self._ray.get(ref)
+            while seat.calls and seat.calls[0].answer in ready:
+                item = seat.calls[0].item
+                kind, result = self._ray.get(seat.calls[0].answer)
                 seat.calls.popleft()
                 self._deaths = 0
                 outcomes.append(Done(item, result) if kind == "done" else Unavailable(item, result))
@@ -175,9 +191,12 @@ class Pool(Generic[Item]):
         reason = f"{seat.where} died: {_short(error)}"
         if self._deaths >= MOST_DEATHS:
             raise ClusterError(f"workers die before they do anything, the last one so: {reason}")
-        items = [item for item, _ in seat.calls]
-        self._again.extend(items[1:])
-        return [Killed(items[0], reason)] if items else []
+        begun = seat.begun.read()
+        seat.begun.remove()
+        # The first one where none was begun: it may not even arrive
+        killer = next((call for call in seat.calls if call.number == begun), next(iter(seat.calls), None))
+        self._again.extend(call.item for call in seat.calls if call is not killer)
+        return [] if killer is None else [Killed(killer.item, reason)]
 
     def _check(self, identity: Identity, where: str) -> None:
         if differences := self._identity.differences(identity):
