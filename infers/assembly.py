@@ -129,6 +129,7 @@ class Assembly:
             features,
             self.config.promptseg_from,
             self.tuned_promptseg,
+            lambda: self.model.base_hash,
         )
         self.uniseg = ServedUniSeg(self.state / UNISEG_FOLDER, self.model.device, self.config.uniseg)
 

@@ -158,13 +158,12 @@ class AppConfig(Options):
     def promptseg_from(self) -> int | None:
         """Templates of a structure from which on PromptSeg segments the list; 0: never; None: where it measured better.
 
-        Workers of a cluster make One-Prompt alone, so that nothing but One-Prompt is chosen for them; and it measured
-        better than One-Prompt's shipped weights, which says nothing of others.
+        Workers of a cluster make One-Prompt alone, so that nothing but One-Prompt is chosen for them.
         """
         name, _, least = self.model.partition(":")
         if name == "promptseg":
             return int(least or 1)
-        return None if name == "auto" and self.engine is None and self.weights is None else 0
+        return None if name == "auto" and self.engine is None else 0
 
     @classmethod
     def from_conf(cls, conf: Mapping[str, str]) -> AppConfig:

@@ -36,11 +36,10 @@ from lib.imaging.files import write_atomically
 from lib.inference.feature_cache import FeatureCache
 from lib.networks import NAMES, NetworkConfig, OnePrompt
 from lib.networks.architectures import PROMPTSEG
-from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network, weights_hash
+from lib.networks.checkpoints import SHIPPED_WEIGHTS, CheckpointError, load_network
 from lib.networks.promptseg import PromptSeg, PromptSegConfig
-from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Segmenter
-from lib.segmenters.promptseg import BETTER_FROM, SHIPPED_PROMPTSEG, PromptSegBeside, PromptSegSegmenter
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG, PromptSegSegmenter, segmenter_of_list
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.report import table
@@ -97,14 +96,8 @@ def served(network: OnePrompt) -> Segmenter:
     one_prompt = SliceSegmenter(network, cache=cache)
     if not SHIPPED_PROMPTSEG.exists():
         return one_prompt
-    promptseg = load_network(SHIPPED_PROMPTSEG, "cpu", PromptSeg)
-    hashed = weights_hash(promptseg)
-    if (least := BETTER_FROM.get((hashed, one_prompt.weights_hash))) is None:
-        return one_prompt
-    estimator = Estimator.valid_for(hashed, SHIPPED_PROMPTSEG)
-    return PromptSegBeside(
-        one_prompt, PromptSegSegmenter(promptseg, one_prompt, estimator=estimator, cache=cache), least
-    )
+    promptseg = PromptSegSegmenter.read(SHIPPED_PROMPTSEG, one_prompt, cache=cache)
+    return segmenter_of_list(one_prompt, promptseg, (promptseg.weights_hash, one_prompt.weights_hash))
 
 
 def measure_studies(options: argparse.Namespace, network: OnePrompt) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lib.networks.checkpoints import CheckpointError, load_network, read_archite
 from lib.networks.promptseg import PromptSeg
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Segmenter
-from lib.segmenters.promptseg import BETTER_FROM, SHIPPED_PROMPTSEG, PromptSegBeside, PromptSegSegmenter
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG, PromptSegSegmenter, better_beside, segmenter_of_list
 from lib.segmenters.settings import SegmenterSettings
 
 
@@ -26,7 +27,9 @@ class ServedPromptSeg:
         file: the weights; None for those that ship, where the list may be segmented with them, and for none else.
         prompted: gives what answers prompts.
         tuned: where the list's trainings publish; None for nowhere.
-        least: templates of a structure from which on it segments the list; 0: never; None: as `BETTER_FROM` has it.
+        least: templates of a structure from which on it segments the list; 0: never; None: as
+            `lib.segmenters.promptseg.BETTER_FROM` has it.
+        one_prompt: gives the hash of the configured weights of One-Prompt.
         device, settings, cache: see `PromptSegSegmenter`.
 
     Raises:
@@ -42,20 +45,25 @@ class ServedPromptSeg:
         cache: FeatureCache | None = None,
         least: int | None = 0,
         tuned: TunedPromptSeg | None = None,
+        one_prompt: Callable[[], str] = lambda: "",
     ) -> None:
-        if file is None and (least or (least is None and BETTER_FROM)) and SHIPPED_PROMPTSEG.exists():
-            file = SHIPPED_PROMPTSEG
         if file and (known := read_architecture(file)) is not PROMPTSEG:
             raise CheckpointError(
                 f"--conf promptseg must name weights of PromptSeg, {file} holds those of {known.name!r}: serve them "
                 "with the key that they are for"
             )
-        self.configured: Path | None = file
-        self._least, self._tuned = least, tuned
+        self._file, self._least, self._tuned, self._one_prompt = file, least, tuned, one_prompt
         self._prompted, self._device, self._settings, self._cache = prompted, device, settings, cache
         self._making = threading.Lock()
         self._base: tuple[PromptSeg, str] | None = None  # the configured network and its hash
         self._made: tuple[Segmenter, PromptSeg, PromptSegSegmenter] | None = None
+
+    @cached_property
+    def configured(self) -> Path | None:
+        """The file of the configured weights; None where PromptSeg is not offered."""
+        if self._file or self._least == 0 or not SHIPPED_PROMPTSEG.exists():
+            return self._file
+        return SHIPPED_PROMPTSEG if self._least or better_beside(self._one_prompt()) else None
 
     @property
     def offered(self) -> tuple[Path, str] | None:
@@ -90,13 +98,12 @@ class ServedPromptSeg:
     def beside(self, other: Segmenter, weights: str) -> Segmenter:
         """What segments the list: another segmenter, and PromptSeg for structures that enough templates show.
 
-        `weights` is the hash of the other's, for `BETTER_FROM`.
+        `weights` is the hash of the other's.
         """
         own = None if self._least == 0 else self.segmenter
         if own is None or self._base is None:
             return other
-        least = BETTER_FROM.get((self._base[1], weights), 0) if self._least is None else self._least
-        return PromptSegBeside(other, own, least) if least else other
+        return segmenter_of_list(other, own, (self._base[1], weights), self._least)
 
     def publish(self, path: Path) -> str:
         """Offer uploaded weights from now on; their hash.

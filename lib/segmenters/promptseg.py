@@ -68,11 +68,16 @@ class PromptSegSegmenter(SliceSegmenter):
 
     @classmethod
     def read(
-        cls, weights: Path, prompted: Segmenter, device: str = "cpu", settings: SegmenterSettings = SegmenterSettings()
+        cls,
+        weights: Path,
+        prompted: Segmenter,
+        device: str = "cpu",
+        settings: SegmenterSettings = SegmenterSettings(),
+        cache: FeatureCache | None = None,
     ) -> PromptSegSegmenter:
         """From a weights file. Raises CheckpointError where it holds another network, EstimatorError."""
         network = load_network(weights, device, PromptSeg)
-        return cls(network, prompted, device, settings, Estimator.valid_for(weights_hash(network), weights))
+        return cls(network, prompted, device, settings, Estimator.valid_for(weights_hash(network), weights), cache)
 
     def segment(
         self,
@@ -176,3 +181,25 @@ class PromptSegBeside(Beside):
             "promptseg": {**used, "structures": sorted(known)},
         }
         return Prediction(mask, dict(labels), {**answer.quality, **own.quality}, record)
+
+
+def better_beside(one_prompt: str) -> bool:
+    """Whether a PromptSeg was better from some number of templates on than the One-Prompt whose weights have this
+    hash."""
+    return any(one_prompt == other for _, other in BETTER_FROM)
+
+
+def segmenter_of_list(
+    other: Segmenter, promptseg: PromptSegSegmenter, weights: tuple[str, str], least: int | None = None
+) -> Segmenter:
+    """What segments a study list by templates.
+
+    Args:
+        other: answers by templates and prompts.
+        promptseg: may segment structures that enough templates show.
+        weights: the hashes of PromptSeg's weights and of the other's, for `BETTER_FROM`; of weights that were
+            fine-tuned from others and found better, the others' hash may stand.
+        least: templates from which on PromptSeg segments; 0: never; None: as `BETTER_FROM` has it.
+    """
+    least = BETTER_FROM.get(weights, 0) if least is None else least
+    return PromptSegBeside(other, promptseg, least) if least else other

@@ -5,6 +5,7 @@ import pytest
 
 from infers.assembly import Assembly
 from lib.imaging.images import read_image
+from lib.networks.checkpoints import load_network, weights_hash
 from lib.segmenters.contract import Prediction
 from tests.infers.fakes import wait_until
 from tests.samples import organ_volume, write_nifti
@@ -31,6 +32,18 @@ def test_a_training_builds_neither_board_nor_network(assembly):
     assert assembly.scoring()
     assert not {"board", "desk", "job", "trainings", "status", "publishing"} & vars(assembly).keys()
     assert assembly.model._served.loaded is None
+
+
+def test_promptseg_is_offered_beside_the_weights_that_it_was_better_with_wherever_they_lie(
+    assembly, tiny_weights, monkeypatch
+):
+    pair = ("of a PromptSeg", weights_hash(load_network(tiny_weights)))
+    monkeypatch.setattr("lib.segmenters.promptseg.BETTER_FROM", {pair: 2})
+    assert assembly.infers["promptseg"].is_valid()
+
+
+def test_promptseg_is_not_offered_beside_weights_that_it_was_not_measured_with(assembly):
+    assert not assembly.infers["promptseg"].is_valid()
 
 
 def test_a_batch_builds_the_network_once_it_infers(assembly):

@@ -67,13 +67,6 @@ def test_the_model_of_the_list_says_from_how_many_templates_on_promptseg_is_it(c
     assert AppConfig.from_conf(conf).promptseg_from == least
 
 
-def test_beside_other_weights_of_one_prompt_nothing_says_that_promptseg_is_better(tmp_path):
-    (tmp_path / "w.safetensors").touch()
-    weights = {"weights": str(tmp_path / "w.safetensors")}
-    assert AppConfig.from_conf(weights).promptseg_from == 0
-    assert AppConfig.from_conf({**weights, "model": "promptseg"}).promptseg_from == 1
-
-
 def test_a_long_list_of_labels_comes_from_a_file(tmp_path):
     (tmp_path / "labels.json").write_text(json.dumps(["liver", "spleen"]))
     assert AppConfig.from_conf({"labels": str(tmp_path / "labels.json")}).labels == ("liver", "spleen")

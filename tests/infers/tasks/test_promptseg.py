@@ -87,16 +87,23 @@ def test_the_list_is_its_own_from_the_number_of_templates_on_that_it_was_told(pr
 
 def test_weights_that_measured_better_are_the_list_s_from_there_on(promptseg_weights: Path, monkeypatch) -> None:
     better = {(weights_hash(load_network(promptseg_weights, "cpu", PromptSeg)), "measured with"): 4}
-    monkeypatch.setattr("infers.serving.promptseg.BETTER_FROM", better)
+    monkeypatch.setattr("lib.segmenters.promptseg.BETTER_FROM", better)
     monkeypatch.setattr("infers.serving.promptseg.SHIPPED_PROMPTSEG", promptseg_weights)
     other = FakePredictor()
-    source = ServedPromptSeg(None, lambda: other, "cpu", SegmenterSettings(), least=None)
-    assert source.file == promptseg_weights
-    chosen = source.beside(other, "measured with")
+
+    def source(configured: str, least: int | None = None) -> ServedPromptSeg:
+        return ServedPromptSeg(
+            None, lambda: other, "cpu", SegmenterSettings(), least=least, one_prompt=lambda: configured
+        )
+
+    offered = source("measured with")
+    assert offered.file == promptseg_weights
+    chosen = offered.beside(other, "measured with")
     assert isinstance(chosen, PromptSegBeside)
     assert chosen.least == 4
-    assert source.beside(other, "fine-tuned on the list") is other
-    assert ServedPromptSeg(None, lambda: other, "cpu", SegmenterSettings(), least=0).file is None
+    assert offered.beside(other, "fine-tuned on the list") is other
+    assert source("other weights").file is None
+    assert source("measured with", least=0).file is None
 
 
 def test_the_shipped_weights_are_served_where_the_list_shall_be_segmented_with_them() -> None:
