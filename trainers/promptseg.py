@@ -15,7 +15,8 @@ from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.options import TrainingOptions
-from lib.finetuning.promptseg import FEWEST, TUNING, PromptSegTuning
+from lib.finetuning.phases import enough_studies
+from lib.finetuning.promptseg import TUNING, PromptSegTuning
 from lib.finetuning.served_promptseg import BASE, TunedPromptSeg
 from lib.finetuning.training_record import update_record
 from lib.finetuning.tuning import FineTuning
@@ -65,12 +66,7 @@ class PromptSegTrainer(CourseTrainer):
         return dataclasses.replace(settings, rates=rates)
 
     def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
-        if len(studies) < FEWEST:
-            raise ValueError(
-                f"PromptSeg learns from {FEWEST} labelled studies at the least, because one is held out, got "
-                f"{len(studies)}: label another study"
-            )
-        return studies
+        return enough_studies(studies, "PromptSeg")
 
     def _made(self, context: Context, share: tuple[int, int]) -> PromptSegTuning:
         request = context.request

@@ -13,8 +13,9 @@ from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.options import TrainingOptions
+from lib.finetuning.phases import enough_studies
 from lib.finetuning.training_record import update_record
-from lib.finetuning.uniseg.course import FEWEST, UniSegSettings, UniSegTraining
+from lib.finetuning.uniseg.course import UniSegSettings, UniSegTraining
 from lib.finetuning.uniseg.lists import read_list
 from lib.finetuning.uniseg.served import ServedUniSeg
 from lib.finetuning.versions import CANDIDATE, PUBLISHED
@@ -56,12 +57,7 @@ class UniSegTrainer(NetworkTrainer[ServedUniSeg]):
         return dataclasses.replace(settings, rate=rate, batch=request["train_batch_size"], **flags)
 
     def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
-        if len(studies) < FEWEST:
-            raise ValueError(
-                f"UniSeg learns from {FEWEST} labelled volumes at the least, because one is held out, got "
-                f"{len(studies)}: label another study"
-            )
-        return studies
+        return enough_studies(studies, "UniSeg")
 
     def _made(self, context: Context, share: tuple[int, int]) -> UniSegTraining:
         request: Mapping[str, Any] = context.request

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from lib.finetuning.labelled_study import LabelledStudy
 
+FEWEST = 2  # labelled studies, where one must be held out
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -40,6 +42,16 @@ class Settings(Protocol):
     def held_out(self) -> float: ...
     @property
     def longer(self) -> int: ...
+
+
+def enough_studies(studies: list[LabelledStudy], network: str) -> list[LabelledStudy]:
+    """The same studies. Raises ValueError where the network of this name could hold none out."""
+    if len(studies) < FEWEST:
+        raise ValueError(
+            f"{network} learns from {FEWEST} labelled studies at the least, because one is held out, got "
+            f"{len(studies)}: label another study"
+        )
+    return studies
 
 
 def plan(manual: Sequence[bool], settings: Settings) -> tuple[Phase, ...]:

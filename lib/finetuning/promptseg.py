@@ -20,7 +20,6 @@ from lib.learning.several_prompts import SeveralPrompts, several_prompts_step
 from lib.learning.training import StepResult, TrainingConfig
 from lib.networks.promptseg import PromptSeg
 
-FEWEST = 2  # labelled studies: one learns, one is held out
 TUNING = FineTuning(batch=2, queries=5)
 MOST_TEMPLATES = 4  # that answer about a held-out study, chosen as in serving
 

@@ -92,5 +92,5 @@ def test_further_lists_are_tasks_beside(make: Callable[..., UniSegTrainer], tmp_
 
 
 def test_a_single_labelled_study_is_refused_with_what_to_do(make: Callable[..., UniSegTrainer]) -> None:
-    with pytest.raises(ValueError, match="learns from 2 labelled volumes at the least"):
+    with pytest.raises(ValueError, match="UniSeg learns from 2 labelled studies at the least"):
         run(make(1))

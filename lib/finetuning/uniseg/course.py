@@ -36,7 +36,6 @@ from lib.segmenters.uniseg.segmenter import UniSegSegmenter
 from lib.segmenters.uniseg.tasks import Task, TaskError
 from lib.segmenters.uniseg.windows import window_logits
 
-FEWEST = 2  # labelled volumes: one learns, one is held out
 KEPT = "kept: "  # before the names of structures whose answers are compared with those of the start
 
 
