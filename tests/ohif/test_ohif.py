@@ -75,6 +75,17 @@ def array_of(content: bytes) -> np.ndarray:
     return nrrd.read_data(nrrd.read_header(file), file, index_order="F")
 
 
+def shown_mask(viewer: Viewer, model: str = "") -> np.ndarray:
+    """The mask that a model gives without prompts, which OHIF must show where it lies; by default the first one's."""
+    viewer.choose("Auto-Segmentation", model)
+    answer = viewer.run("Auto-Segmentation")
+    assert answer.status == 200, answer.answer
+    mask = array_of(answer.answer)
+    assert mask.any()
+    np.testing.assert_array_equal(viewer.labelmap() > 0, mask > 0)
+    return mask
+
+
 def mask_under(view: Viewport, mask: np.ndarray, phantom: Phantom) -> np.ndarray:
     """Whether the mask's voxel that lies under each of a view's pixels is set: nearest neighbour, by geometry alone."""
     to_voxel = np.linalg.inv(RAS_TO_LPS @ phantom.image.affine)
@@ -123,12 +134,7 @@ def test_ohif_connects_and_lists_the_models(viewer: Viewer, phantoms: dict[str, 
 
 def test_a_mask_of_uniseg_is_shown_and_the_trainers_are_listed(viewer: Viewer) -> None:
     assert {"oneprompt", "promptseg", "uniseg"} <= set(viewer.choices("train"))
-    viewer.choose("Auto-Segmentation", "uniseg")
-    answer = viewer.run("Auto-Segmentation")
-    assert answer.status == 200, answer.answer
-    mask = array_of(answer.answer)
-    assert mask.any()
-    np.testing.assert_array_equal(viewer.labelmap() > 0, mask > 0)
+    shown_mask(viewer, "uniseg")
 
 
 @pytest.mark.parametrize(
@@ -253,21 +259,12 @@ def test_the_mask_made_meanwhile_is_shown_at_once(
         viewer.open(next(phantom.study for phantom in others if phantom.study != viewer.study()))
     phantom = next(phantom for phantom in others if phantom.study == viewer.study())
     viewer.connect()
-    viewer.choose("Auto-Segmentation")
-    answer = viewer.run("Auto-Segmentation")
-    assert answer.status == 200, answer.answer
-    stored = read_label(server.mask(phantom.series, tmp_path), phantom.image)
-    np.testing.assert_array_equal(array_of(answer.answer), stored)
-    np.testing.assert_array_equal(viewer.labelmap() > 0, stored > 0)
+    mask = shown_mask(viewer)
+    np.testing.assert_array_equal(mask, read_label(server.mask(phantom.series, tmp_path), phantom.image))
 
 
 def test_a_mask_of_promptseg_is_shown(viewer: Viewer) -> None:
-    viewer.choose("Auto-Segmentation", "promptseg")
-    answer = viewer.run("Auto-Segmentation")
-    assert answer.status == 200, answer.answer
-    mask = array_of(answer.answer)
-    assert mask.any()
-    np.testing.assert_array_equal(viewer.labelmap() > 0, mask > 0)
+    shown_mask(viewer, "promptseg")
 
 
 def test_update_model_starts_a_training(viewer: Viewer, server: Server) -> None:
