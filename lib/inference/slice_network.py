@@ -59,18 +59,26 @@ class TemplateSlice:
         index: which of them.
         features: of that slice, each level (C, h, w).
         mask: bool (H, W).
+        prompt: 2-D, what shows it in place of a mask that can be trusted, with the answer to it as previous mask.
     """
 
     stack: Stack
     index: int
     features: Features
     mask: np.ndarray
+    prompt: Prompt | None = None
+
+    def maps(self, size: int) -> np.ndarray:
+        """float32 (2, 5, S, S) prompt maps."""
+        return mask_maps(self.mask, size) if self.prompt is None else rasterise(self.prompt, self.mask.shape, size)
 
     @cached_property
     def key(self) -> tuple[str, int, int, str]:
-        """Equal for the same mask on the same slice."""
-        shown = hashlib.sha256(np.packbits(self.mask).tobytes()).hexdigest()
-        return self.stack.image.checksum, self.stack.axis, self.index, shown
+        """Equal for the same mask, or prompt, on the same slice."""
+        shown = hashlib.sha256(np.packbits(self.mask).tobytes())
+        if self.prompt is not None:
+            shown.update(self.maps(max(self.mask.shape)).tobytes())
+        return self.stack.image.checksum, self.stack.axis, self.index, shown.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +95,7 @@ class TaskQuestion:
 
     def at_once(self, size: int) -> Question:
         """With the features and maps of the template slices, which are copied for it."""
-        maps = [mask_maps(one.mask, size) for one in self.shown]
+        maps = [one.maps(size) for one in self.shown]
         if len(maps) == 1:
             return Question(self.query, self.shown[0].features, maps[0])
         levels = zip(*(one.features for one in self.shown), strict=True)
@@ -235,7 +243,7 @@ class SliceNetwork:
         key = (*self._memories, self.size, *(one.key for one in shown))
         memory: TaskMemory | None = self._cache.get(key)
         if memory is None:
-            maps = self._stacked_maps([mask_maps(one.mask, self.size) for one in shown])[None]
+            maps = self._stacked_maps([one.maps(self.size) for one in shown])[None]
             levels = zip(*(one.features for one in shown), strict=True)
             memory = self._remembering.remember(tuple(_stacked(each)[None] for each in levels), maps)
             self._cache.put(key, memory)

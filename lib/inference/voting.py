@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lib.imaging.prompts import Prompt
 from lib.imaging.volumes import Stack
 from lib.inference.control import Control
 from lib.inference.matching import Match
@@ -32,6 +33,7 @@ class Guide:
         match: the query's slices against the template's.
         shown: (T,) bool, the template slices that show the structure.
         masks: bool (T, H, W).
+        prompts: slice index to its 2-D prompt, of those that a prompt shows better than the answer to it as a mask.
     """
 
     stack: Stack
@@ -39,10 +41,11 @@ class Guide:
     match: Match
     shown: np.ndarray
     masks: np.ndarray
+    prompts: Mapping[int, Prompt] = field(default_factory=dict)
 
     def slice(self, index: int) -> TemplateSlice:
         """One of those that show the structure."""
-        return TemplateSlice(self.stack, index, self.features[index], self.masks[index])
+        return TemplateSlice(self.stack, index, self.features[index], self.masks[index], self.prompts.get(index))
 
 
 @dataclass

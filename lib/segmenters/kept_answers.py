@@ -15,7 +15,7 @@ import hashlib
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -119,19 +119,22 @@ class KeptAnswer:
         order: the image's in memory.
         masks: structure to the box of its voxels and their bits in it; an empty one has none.
         quality: structure to how well its mask agrees with itself, 0 to 1.
+        certainty: of flat images, structure to uint8 of the image's shape, its probability in 255ths.
     """
 
     shape: tuple[int, ...]
     order: Literal["C", "F"]
     masks: Mapping[str, tuple[Box, np.ndarray]]
     quality: Mapping[str, float]
+    certainty: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prediction: Prediction) -> KeptAnswer:
+    def of(cls, prediction: Prediction, certainty: Mapping[str, np.ndarray]) -> KeptAnswer:
         """An answer, packed."""
         label, boxes = prediction.mask, prediction.boxes
         masks = {name: (box, np.packbits(label[box] == prediction.labels[name])) for name, box in boxes.items()}
-        return cls(label.shape, "F" if label.flags.f_contiguous else "C", masks, dict(prediction.quality))
+        order: Literal["C", "F"] = "F" if label.flags.f_contiguous else "C"
+        return cls(label.shape, order, masks, dict(prediction.quality), certainty)
 
     def mask(self, name: str) -> np.ndarray:
         """Bool, of the image's shape: one structure."""
@@ -156,7 +159,8 @@ class KeptAnswer:
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(bits.nbytes for _, bits in self.masks.values()) + 1024
+        arrays = [*(bits for _, bits in self.masks.values()), *self.certainty.values()]
+        return sum(array.nbytes for array in arrays) + 1024
 
 
 class KeptAnswers:

@@ -29,7 +29,7 @@ from lib.segmenters.registry import PROMPTSEG_MODEL
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
-from lib.segmenters.template_answers import TemplateAnswers
+from lib.segmenters.template_answers import Shown, TemplateAnswers
 
 SHIPPED_PROMPTSEG = SHIPPED_WEIGHTS.with_name("promptseg_small.safetensors")
 # The hashes of PromptSeg's weights and of One-Prompt's, to the templates of a structure from which on PromptSeg was
@@ -115,6 +115,10 @@ class PromptSegSegmenter(SliceSegmenter):
         self.capabilities.check_prompts(prompts)
         assert self._prompted is not None  # or no prompt types were taken
         return self._prompted.interact(image, prompts, labels, axis=axis, only_slice=only_slice, control=control)
+
+    def _prompted_template(self, template: Template, name: str) -> Shown:
+        """What answers prompts makes a mask of a template's: PromptSeg is given masks."""
+        return Shown(self.interact(template.image, {name: template.prompt_of(name)}, {name: 1}).mask > 0)
 
     def _template_weights(self, answers: TemplateAnswers, prediction: Prediction) -> Weights:
         """Of each structure that was found, its templates' weights, whose sum is 1."""

@@ -38,11 +38,11 @@ from lib.quality.estimator import Estimator
 from lib.quality.features import MaskOrigin, measure_features
 from lib.segmenters.contract import Capabilities, Prediction, checked_labels
 from lib.segmenters.kept_answers import Inquiry, KeptAnswer, KeptAnswers
-from lib.segmenters.mask_assembly import compete, joined, label_kind, prompted_mask
+from lib.segmenters.mask_assembly import certainty_of, compete, joined, label_kind, prompted_mask
 from lib.segmenters.provenance import provenance
 from lib.segmenters.second_opinion import SecondOpinion
 from lib.segmenters.settings import SegmenterSettings
-from lib.segmenters.template_answers import TemplateAnswers, ask, choose, resolutions, template_masks
+from lib.segmenters.template_answers import Shown, TemplateAnswers, ask, choose, resolutions, shown_by
 
 # Which templates answer is part of a mask's own record, and these change no voxel
 NOT_OF_FINGERPRINT = ("templates_per_query", "quality_slices", "batch_size", "cache_bytes", "kept_bytes")
@@ -152,6 +152,18 @@ class SliceSegmenter:
         where it disagrees and carries that to the slices around, and so does one that says what an earlier one said and
         more (`kept_answers`). Only prompted structures are in the result.
         """
+        return self._interactive(image, prompts, labels, axis, only_slice, control)[0]
+
+    def _interactive(
+        self,
+        image: Image,
+        prompts: Mapping[str, Prompt],
+        labels: Mapping[str, int],
+        axis: int | None = None,
+        only_slice: bool = False,
+        control: Control = Control(),
+    ) -> tuple[Prediction, KeptAnswer]:
+        """The answer to prompts, and what is kept of it."""
         self.capabilities.check_channels(len(image.channels))
         prompts, labels = _prompted(prompts, labels)
         stack = Stack.of(image, axis=confirmed_axis(prompts.values()) if axis is None else axis)
@@ -160,7 +172,7 @@ class SliceSegmenter:
         answer = self._kept.get(inquiry)
         if answer is not None:
             mask = answer.label(labels, label_kind(max(labels.values())))
-            return self._prediction(mask, labels, [], types, {"quality": dict(answer.quality)})
+            return self._prediction(mask, labels, [], types, {"quality": dict(answer.quality)}), answer
         if (former := self._kept.before(inquiry)) is not None:
             prompts = {name: prompt.replace(previous=former.mask(name)) for name, prompt in prompts.items()}
         turned = {name: stack.prompt(prompt) for name, prompt in prompts.items()}
@@ -168,8 +180,11 @@ class SliceSegmenter:
         mask = prompted_mask(stack, [(labels[name], answers[name], turned[name]) for name in prompts])
         quality = {name: round(float(np.mean(answers[name].agreements or [1.0])), 4) for name in prompts}
         prediction = self._prediction(mask, labels, [], types, {"quality": quality})
-        self._kept.put(inquiry, KeptAnswer.of(prediction))
-        return prediction
+        flat = prompts if len(stack) == 1 else ()
+        certainty = {name: certainty_of(stack, answers[name], turned[name]) for name in flat}
+        answer = KeptAnswer.of(prediction, certainty)
+        self._kept.put(inquiry, answer)
+        return prediction, answer
 
     def _answered(
         self, stack: Stack, prompts: Mapping[str, Prompt], only_slice: bool, control: Control
@@ -188,12 +203,17 @@ class SliceSegmenter:
     ) -> TemplateAnswers:
         self.capabilities.check_channels(len(image.channels))
         chosen = choose(templates, labels, self.settings.templates_per_query)
-        masks = template_masks(chosen, self._prompted_template)
-        return ask(self._network, image, chosen, masks, self.settings, control)
+        shows = shown_by(chosen, self._prompted_template)
+        return ask(self._network, image, chosen, shows, self.settings, control)
 
-    def _prompted_template(self, template: Template, name: str) -> np.ndarray:
+    def _prompted_template(self, template: Template, name: str) -> Shown:
         """A template without a painted mask of a structure first answers for itself."""
-        return self.interact(template.image, {name: template.prompt_of(name)}, {name: 1}).mask > 0
+        prompt = template.prompt_of(name)
+        prediction, answer = self._interactive(template.image, {name: prompt}, {name: 1})
+        mask = prediction.mask > 0
+        if prompt.mask is not None or name not in answer.certainty:
+            return Shown(mask)
+        return Shown(mask, prompt.replace(previous=answer.certainty[name].astype(np.float32) / 255))
 
     def _slices(self, answers: TemplateAnswers, labels: Mapping[str, int], second: SecondOpinion | None) -> np.ndarray:
         """Label indices (N, H, W) of what the templates answered, and the second opinion on its structures."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.imaging.images import Image
+from lib.imaging.prompts import Prompt
 from lib.imaging.volumes import Stack, long_axis, smallest_part, thick_axis
 from lib.inference.control import Control
 from lib.inference.matching import Match, match
@@ -22,7 +23,23 @@ from lib.segmenters.settings import SegmenterSettings
 PLANES = (0, 1, 2)
 
 Chosen = Mapping[str, Sequence[Template]]  # structure to its templates
-Masks = Mapping[tuple[str, str], np.ndarray]  # (template id, structure) to a bool mask on the template's grid
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A structure as a template shows it, on the template's grid.
+
+    Attributes:
+        mask: bool; painted, or the answer to the template's prompt.
+        prompt: of a flat image that is not painted, with the probabilities of the answer as previous mask. It says what
+            was meant and how sure the answer is; a mask says neither, and gave 0.3 (boxes) to 4.4 Dice (clicks) less.
+    """
+
+    mask: np.ndarray
+    prompt: Prompt | None = None
+
+
+Shows = Mapping[tuple[str, str], Shown]  # (template id, structure) to how it is shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,43 +87,42 @@ def choose(templates: Sequence[Template], labels: Mapping[str, int], most: int) 
     return chosen
 
 
-def template_masks(chosen: Chosen, answer: Callable[[Template, str], np.ndarray]) -> Masks:
-    """What each template shows of its structures; `answer` gives the mask of one that is only prompted."""
-    masks = {}
+def shown_by(chosen: Chosen, answer: Callable[[Template, str], Shown]) -> Shows:
+    """What each template shows of its structures; `answer` says it of one that is only prompted."""
+    shows = {}
     for name, templates in chosen.items():
         for template in templates:
-            prompt = template.prompt_of(name)
-            painted = prompt.mask if name in template.painted else None
-            masks[template.id, name] = answer(template, name) if painted is None else painted
-    return masks
+            painted = template.prompt_of(name).mask if name in template.painted else None
+            shows[template.id, name] = answer(template, name) if painted is None else Shown(painted)
+    return shows
 
 
 def ask(
-    network: SliceNetwork, image: Image, chosen: Chosen, masks: Masks, settings: SegmenterSettings, control: Control
+    network: SliceNetwork, image: Image, chosen: Chosen, shows: Shows, settings: SegmenterSettings, control: Control
 ) -> TemplateAnswers:
-    """Ask the chosen templates of each structure, which show it in `masks`.
+    """Ask the chosen templates of each structure, which show it as `shows` says.
 
     Raises:
         Cancelled: the control stopped it.
     """
     names = list(chosen)
-    stacks = _stacks(image, chosen, masks, settings.all_planes)
+    stacks = _stacks(image, chosen, shows, settings.all_planes)
     count = settings.match.slices_per_query if len(stacks) == 1 else 1
     planes = []
     for place, stack in reversed(list(enumerate(stacks))):  # the main one last: its features are needed further
         done = len(stacks) - 1 - place
         within = control.part(0.9 * done / len(stacks), 0.9 * (done + 1) / len(stacks))
         queries = network.encode(stack, range(len(stack)), control=within.part(0, 0.2))
-        guides = _guides(network, stack, chosen, masks, settings)
+        guides = _guides(network, stack, chosen, shows, settings)
         tally = Tally()
         votes = vote(network, queries, [guides[name] for name in names], count, within.part(0.2, 1), tally)
         logits = np.stack([votes[index] for index in range(len(stack))])
         for finer in resolutions(network, stack, settings.finer)[1:]:
-            closer = _guides(finer, stack, chosen, masks, settings)
+            closer = _guides(finer, stack, chosen, shows, settings)
             again = vote(finer, finer.encode(stack, [0]), [closer[name] for name in names], count, within.part(1, 1))
             logits = at_both(logits, again[0][None])
         planes.append((stack, logits))
-    least = {name: settings.least_island * _smallest_part(own, name, masks) for name, own in chosen.items()}
+    least = {name: settings.least_island * _smallest_part(own, name, shows) for name, own in chosen.items()}
     return TemplateAnswers(chosen, planes, queries, guides, tally, least, count)
 
 
@@ -116,12 +132,12 @@ def resolutions(network: SliceNetwork, stack: Stack, finer: int) -> list[SliceNe
     return [network, network.at(finer * network.size)] if flat and finer > 1 else [network]
 
 
-def _stacks(image: Image, chosen: Chosen, masks: Masks, all_planes: bool) -> list[Stack]:
+def _stacks(image: Image, chosen: Chosen, shows: Shows, all_planes: bool) -> list[Stack]:
     """The image cut in the plane that suits it, its template and the structures; then, if wanted, in the others."""
     main = Stack.of(image)
     if thick_axis(main.spacing) is None:
         first = next(own[0] for own in chosen.values())
-        union = np.logical_or.reduce([mask for (id, _), mask in masks.items() if id == first.id])
+        union = np.logical_or.reduce([shown.mask for (id, _), shown in shows.items() if id == first.id])
         pattern = Stack.of(first.image)
         main = Stack.of(image, otherwise=Stack.of(first.image, otherwise=long_axis(pattern, union)).axis)
     alike = thick_axis(main.spacing) is None and min(main.array.shape) > 1
@@ -131,7 +147,7 @@ def _stacks(image: Image, chosen: Chosen, masks: Masks, all_planes: bool) -> lis
 
 
 def _guides(
-    network: SliceNetwork, stack: Stack, chosen: Chosen, masks: Masks, settings: SegmenterSettings
+    network: SliceNetwork, stack: Stack, chosen: Chosen, shows: Shows, settings: SegmenterSettings
 ) -> dict[str, list[Guide]]:
     """For each structure its templates, cut like the query and matched to it."""
     guides: dict[str, list[Guide]] = {name: [] for name in chosen}
@@ -142,13 +158,17 @@ def _guides(
                 other = Stack.of(template.image, plane=stack.axis)
                 matched[template.id] = (other, match(stack, other, settings.match))
             other, own = matched[template.id]
-            slices = other.slices_of(masks[template.id, name])
-            shown = slices.any(axis=(1, 2))
-            features = network.encode(other, np.flatnonzero(shown).tolist())
-            guides[name].append(Guide(other, features, own, shown, slices))
+            shown = shows[template.id, name]
+            slices = other.slices_of(shown.mask)
+            showing = slices.any(axis=(1, 2))
+            features = network.encode(other, np.flatnonzero(showing).tolist())
+            prompts = {}
+            if shown.prompt is not None and len(other) == 1:
+                prompts[0] = other.prompt(shown.prompt).on_slice(other.axis, 0)
+            guides[name].append(Guide(other, features, own, showing, slices, prompts))
     return guides
 
 
-def _smallest_part(templates: Sequence[Template], name: str, masks: Masks) -> float:
+def _smallest_part(templates: Sequence[Template], name: str, shows: Shows) -> float:
     """Of a structure in its templates, as a share of its largest part there."""
-    return min(smallest_part(Stack.of(t.image).turned(masks[t.id, name])) for t in templates)
+    return min(smallest_part(Stack.of(t.image).turned(shows[t.id, name].mask)) for t in templates)
