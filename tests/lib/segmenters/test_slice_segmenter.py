@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.imaging.images import Image, ImageError
-from lib.imaging.prompts import Prompt, PromptError
+from lib.imaging.prompts import BBOX, CLICK, PREVIOUS, SEGLAB, Prompt, PromptError
 from lib.imaging.volumes import Stack
 from lib.inference.control import Cancelled
 from lib.inference.interaction import InteractionSettings
@@ -392,6 +392,74 @@ def test_prompted_template_first_answers_for_itself():
     prediction = predictor().segment(image, [template], {"bright": 1})
     np.testing.assert_array_equal(prediction.mask == 1, truth == 1)
     assert prediction.provenance["prompt_types"] == {"bright": ["click"]}
+
+
+class PromptNetwork(GreyNetwork):
+    """Keeps which prompts on templates it was shown, by their channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def decode(self, query, template, template_prompts, query_prompts=None):
+        if query_prompts is None:
+            self.shown += [tuple(np.flatnonzero(one.amax(dim=(0, 2, 3)))) for one in template_prompts.cpu()]
+            self.previous = template_prompts[0, 0, PREVIOUS].numpy()
+        return super().decode(query, template, template_prompts, query_prompts)
+
+
+BOX_OF_BRIGHT = (6, 14, 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "channel"),
+    [(Prompt(foreground=((10, 12),)), CLICK), (Prompt(box=BOX_OF_BRIGHT), BBOX), (Prompt(mask=None), SEGLAB)],
+)
+def test_a_flat_template_is_shown_by_its_prompt_and_the_answer_to_it_unless_it_is_painted(prompt, channel):
+    network, (image, label) = PromptNetwork(), flat_study()
+    segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
+    painted = prompt.is_empty
+    template = Template("t", image, label if painted else None, LABELS, {} if painted else {"bright": prompt})
+    network.shown.clear()
+    mask = segmenter.segment(image, [template], {"bright": 1}).mask
+    np.testing.assert_array_equal(mask == 1, label == 1)
+    assert network.shown[-1] == ((channel,) if painted else (channel, PREVIOUS))
+
+
+def test_a_template_that_is_a_volume_is_shown_by_the_mask_that_its_prompt_gave():
+    network, (image, _) = PromptNetwork(), study(anatomy())
+    segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
+    template = Template("t", image, None, {}, {"bright": Prompt(foreground=((10, 12, 5),))})
+    network.shown.clear()
+    segmenter.segment(image, [template], {"bright": 1})
+    assert set(network.shown) == {(SEGLAB,)}
+
+
+def test_the_answer_to_a_templates_box_says_nothing_outside_of_it():
+    image, _ = flat_study(2)
+    other = np.roll(image.array, 20, axis=0)  # the other bright body lies outside the box
+    image = Image(np.maximum(image.array, other), image.affine)
+    box = tuple(2 * side for side in BOX_OF_BRIGHT)
+    network = PromptNetwork()
+    segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
+    segmenter.segment(image, [Template("t", image, None, {}, {"bright": Prompt(box=box)})], {"bright": 1})
+    inside = np.zeros(image.array.shape, bool)
+    inside[box[0] : box[1], box[2] : box[3]] = True
+    assert network.previous.shape == inside.shape  # the last question was asked at the finer resolution
+    assert network.previous[inside].max() > 0.9
+    assert not network.previous[~inside].any()
+
+
+def test_the_answer_to_a_templates_prompt_is_asked_for_once():
+    network, (image, _) = PromptNetwork(), flat_study()
+    segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
+    template = Template("t", image, None, {}, {"bright": Prompt(foreground=((10, 12),))})
+    costs = []
+    for _ in range(2):
+        before = network.decoded
+        segmenter.segment(image, [template], {"bright": 1})
+        costs.append(network.decoded - before)
+    assert costs[1] == 1 < costs[0]
 
 
 def test_threads_get_the_same_answers_as_one_caller():
