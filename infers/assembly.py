@@ -77,6 +77,7 @@ from lib.inference.feature_cache import FeatureCache
 from lib.networks.checkpoints import SHIPPED_WEIGHTS
 from lib.segmenters.contract import Segmenter
 from lib.segmenters.list_unet import ListUNetSegmenter
+from lib.segmenters.promptseg import TEMPLATES as PROMPTSEG_TEMPLATES
 from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from lib.segmenters.uniseg.beside import UniSegBeside
@@ -110,7 +111,9 @@ class Assembly:
         self.memory = Memory.of(self.config.memory)
         self.image_cache = ImageCache(self.memory.images)
         room, answers = self.memory.features, self.memory.answers
-        settings = SegmenterSettings(templates_per_query=self.config.templates, cache_bytes=room, kept_bytes=answers)
+        settings = SegmenterSettings(cache_bytes=room, kept_bytes=answers)
+        self.one_prompt_templates = self.config.templates or settings.templates_per_query
+        settings = replace(settings, templates_per_query=self.one_prompt_templates)
         features = FeatureCache(room)  # of all networks here: those with one image encoder share encoded slices
         self.model = ServedModel(
             self.config.weights or SHIPPED_WEIGHTS,
@@ -125,7 +128,7 @@ class Assembly:
             self.config.promptseg,
             lambda: self.model.segmenter,
             self.model.device,
-            replace(settings, kept_bytes=0),
+            replace(settings, kept_bytes=0, templates_per_query=self.config.templates or PROMPTSEG_TEMPLATES),
             features,
             self.config.promptseg_from,
             self.tuned_promptseg,
@@ -164,7 +167,7 @@ class Assembly:
             "served": self.list_unet,
             "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
-            "settings": ListUNetSettings(most_templates=self.config.templates),
+            "settings": ListUNetSettings(most_templates=self.one_prompt_templates),
         }
 
     def for_promptseg(self) -> dict[str, Any]:
@@ -181,7 +184,7 @@ class Assembly:
             "served": self.uniseg,
             "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
-            "settings": UniSegSettings(most_templates=self.config.templates),
+            "settings": UniSegSettings(most_templates=self.one_prompt_templates),
             "lists": self.config.uniseg_lists,
         }
 

@@ -108,7 +108,8 @@ class AppConfig(Options):
         weights: safetensors file to serve; None: the weights that ship with the app.
         models: folder of published weights and training runs; None: `model` inside the app's folder.
         device: `cpu`, `cuda`, `cuda:N` or `auto` (a GPU where there is one).
-        templates: how many templates one study is segmented with, at most.
+        templates: how many templates one study is segmented with, at most; None: as many as the model asks best, 8 of
+            PromptSeg and 4 of One-Prompt.
         auto_propagate: segment the rest of the list whenever a final label is saved.
         quiet_seconds: a result marked *use as template* becomes one after this many seconds without a newer one.
         state: folder for masks and their records where the study list itself is a DICOMweb server.
@@ -135,7 +136,7 @@ class AppConfig(Options):
     weights: ExistingFile = None
     models: Folder = None
     device: Device = "auto"
-    templates: Count = 4
+    templates: AnyCount = None
     auto_propagate: Switch = True
     quiet_seconds: Seconds = 20.0
     state: Folder = None

@@ -43,7 +43,7 @@ class Studies(LabelledStudies):
         store: the datastore.
         labels: names and indices of the structures.
         segmenter: gives the model that segments the list, with its current weights.
-        most_templates: how many templates one study is segmented with.
+        most_templates: how many templates one study is segmented with; None: as many as `segmenter` asks.
         descriptors: what the studies look like.
         refreshed: masks are made again by themselves; until then those of older weights answer.
         by_templates: gives the model for what templates alone say, where `segmenter` has learnt from the list's own
@@ -58,7 +58,7 @@ class Studies(LabelledStudies):
         store: Store,
         labels: LabelMap,
         segmenter: Callable[[], Segmenter],
-        most_templates: int,
+        most_templates: int | None,
         descriptors: Descriptors,
         refreshed: bool = True,
         by_templates: Callable[[], Segmenter] | None = None,
@@ -77,7 +77,7 @@ class Studies(LabelledStudies):
         return self._state(self._segmenter())
 
     def _state(self, segmenter: Segmenter) -> str:
-        return digest([self.templates(), segmenter.fingerprint, self.labels.names, self._most])
+        return digest([self.templates(), segmenter.fingerprint, self.labels.names, self._asked(segmenter)])
 
     def fingerprints(self) -> Callable[[str], str | None]:
         """A function from a study to the fingerprint of the mask that it would get now; None without a descriptor."""
@@ -260,8 +260,13 @@ class Studies(LabelledStudies):
         known = [name for name in names if able.vocabulary is None or name in able.vocabulary]
         if not able.most_templates:
             return dict.fromkeys(known, ())
-        chosen = {name: self.bank.choose(descriptor, name, self._most, without=image_id) for name in known}
+        most = self._asked(segmenter)
+        chosen = {name: self.bank.choose(descriptor, name, most, without=image_id) for name in known}
         return {name: ids for name, ids in chosen.items() if ids}
+
+    def _asked(self, segmenter: Segmenter) -> int:
+        """How many templates a study is segmented with, at most."""
+        return self._most or segmenter.capabilities.asked_templates
 
     def _template_fingerprint(self, choice: Mapping[str, tuple[str, ...]]) -> str:
         return template_fingerprint(self.labels.names, choice, self.bank.records)

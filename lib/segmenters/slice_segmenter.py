@@ -73,7 +73,12 @@ class SliceSegmenter:
         self.settings = settings
         self.weights_hash = weights_hash(network)
         self.fingerprint = self.weights_hash + _changes(settings)
-        self.capabilities = Capabilities(name, dimensions=2, most_templates=network.config.most_templates)
+        self.capabilities = Capabilities(
+            name,
+            dimensions=2,
+            most_templates=network.config.most_templates,
+            asked_templates=settings.templates_per_query,
+        )
         self._network = SliceNetwork(
             network, device, settings.batch_size, settings.precision, settings.cache_bytes, cache
         )

@@ -92,7 +92,7 @@ class StoppedWhen(Control):
         return self._condition()
 
 
-def make_studies(folder: str, predictor: Segmenter, *configured: str, most: int = 4) -> Studies:
+def make_studies(folder: str, predictor: Segmenter, *configured: str, most: int | None = 4) -> Studies:
     """Studies of a folder with that predictor."""
     store = StudyStore(folder)
     looks = Descriptors(store, store.state / "looks.npz")

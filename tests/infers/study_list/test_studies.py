@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,16 @@ def test_only_what_was_asked_for_is_segmented(folder):
     with pytest.raises(ClientError, match="for spleen: save one study first") as caught:
         studies.segment("s2", studies.image("s2"), {"spleen": 7})
     assert caught.value.status == 409
+
+
+@pytest.mark.parametrize(("most", "expected"), [(None, ["s1"]), (2, ["s1", "s0"])])
+def test_a_study_gets_as_many_templates_as_the_model_asks_unless_the_list_says_how_many(folder, most, expected):
+    predictor = FakePredictor()
+    predictor.capabilities = replace(predictor.capabilities, asked_templates=1)
+    studies = make_studies(str(folder), predictor, most=most)
+    save(studies, "s0", "one.nii.gz", None)
+    save(studies, "s1", "one.nii.gz", None)
+    assert studies.segment("s2", studies.image("s2")).provenance["templates"] == expected
 
 
 def test_the_key_follows_templates_weights_and_names(folder):
