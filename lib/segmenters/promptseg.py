@@ -149,12 +149,14 @@ class PromptSegSegmenter(SliceSegmenter):
 
 
 class PromptSegBeside(Beside):
-    """PromptSeg for structures that enough templates show, and another segmenter for the rest.
+    """PromptSeg for structures that enough templates show by a mask, and another segmenter for the rest.
+
+    One-Prompt reads prompts better than PromptSeg reads the masks that they lead to (docs/promptseg.md).
 
     Args:
         other: answers by templates and prompts.
         promptseg: has learnt to read several templates.
-        least: templates of a structure from which on PromptSeg segments it, 1 or more.
+        least: templates with a painted mask of a structure from which on PromptSeg segments it, 1 or more.
     """
 
     model = PROMPTSEG_MODEL
@@ -173,7 +175,7 @@ class PromptSegBeside(Beside):
         self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], *, control: Control = Control()
     ) -> Prediction:
         """See `Segmenter`."""
-        counts = {name: sum(name in one.structures for one in templates) for name in labels}
+        counts = {name: sum(name in one.painted for one in templates) for name in labels}
         known = {name: index for name, index in labels.items() if counts[name] >= self.least}
         rest = {name: index for name, index in labels.items() if name not in known}
         if not known:

@@ -178,6 +178,18 @@ def test_it_segments_only_structures_with_enough_templates(segmenter, prompted):
     assert beside.fingerprint != PromptSegBeside(prompted, segmenter, least=3).fingerprint
 
 
+def test_templates_that_are_only_prompted_are_for_the_model_that_reads_prompts(segmenter, prompted):
+    beside = PromptSegBeside(prompted, segmenter, least=2)
+    clicked = [
+        Template(f"c{n}", study(n)[0], None, {}, {"square": Prompt(foreground=((10 + n, 12, 0),))}) for n in range(2)
+    ]
+    image, labels = study(9)[0], {"square": 1}
+    assert beside.segment(image, clicked, labels).provenance["model"] == "oneprompt"
+    record = beside.segment(image, [template(0), template(1), *clicked], labels).provenance
+    assert record["model"] == "promptseg"
+    assert record["template_weights"]["square"].keys() == {"t0", "t1", "c0"}
+
+
 def test_weights_of_one_prompt_are_refused(tiny_weights: Path, prompted):
     with pytest.raises(CheckpointError, match="architecture 'promptseg', got 'oneprompt'"):
         PromptSegSegmenter.read(tiny_weights, prompted)
