@@ -77,7 +77,7 @@ class Studies(LabelledStudies):
         return self._state(self._segmenter())
 
     def _state(self, segmenter: Segmenter) -> str:
-        return digest([self.templates(), segmenter.fingerprint, self.labels.names, self._asked(segmenter)])
+        return digest([self.templates(), segmenter.fingerprint, self.labels.names, self._template_count(segmenter)])
 
     def fingerprints(self) -> Callable[[str], str | None]:
         """A function from a study to the fingerprint of the mask that it would get now; None without a descriptor."""
@@ -260,13 +260,13 @@ class Studies(LabelledStudies):
         known = [name for name in names if able.vocabulary is None or name in able.vocabulary]
         if not able.most_templates:
             return dict.fromkeys(known, ())
-        most = self._asked(segmenter)
+        most = self._template_count(segmenter)
         chosen = {name: self.bank.choose(descriptor, name, most, without=image_id) for name in known}
         return {name: ids for name, ids in chosen.items() if ids}
 
-    def _asked(self, segmenter: Segmenter) -> int:
+    def _template_count(self, segmenter: Segmenter) -> int:
         """How many templates a study is segmented with, at most."""
-        return self._most or segmenter.capabilities.asked_templates
+        return self._most or segmenter.capabilities.usual_templates
 
     def _template_fingerprint(self, choice: Mapping[str, tuple[str, ...]]) -> str:
         return template_fingerprint(self.labels.names, choice, self.bank.records)

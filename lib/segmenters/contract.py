@@ -34,7 +34,7 @@ class Capabilities:
         dimensions: whether its network sees slices or volumes.
         channels: numbers of channels that an image may have.
         most_templates: templates that its network reads in one pass; 0 for a model that takes none.
-        asked_templates: templates that it asks about a structure, at most.
+        usual_templates: templates of a structure that it is asked with where nobody says how many, at most.
         prompt_types: of prompts on the image itself; empty for a model that is not interactive.
         vocabulary: the structures that it knows, None for one that finds whatever templates or prompts show.
     """
@@ -43,7 +43,7 @@ class Capabilities:
     dimensions: Literal[2, 3]
     channels: tuple[int, ...] = (1,)
     most_templates: int = 1
-    asked_templates: int = 4
+    usual_templates: int = 4
     prompt_types: frozenset[PromptType] = frozenset(PromptType)
     vocabulary: tuple[str, ...] | None = None
 

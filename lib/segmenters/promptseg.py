@@ -168,8 +168,7 @@ class PromptSegBeside(Beside):
     @property
     def capabilities(self) -> Capabilities:
         """Those of what answers prompts, with the templates that PromptSeg asks."""
-        asked = self.promptseg.capabilities.asked_templates
-        return replace(super().capabilities, asked_templates=asked)
+        return replace(super().capabilities, usual_templates=self.promptseg.capabilities.usual_templates)
 
     def segment(
         self, image: Image, templates: Sequence[Template], labels: Mapping[str, int], *, control: Control = Control()

@@ -77,7 +77,7 @@ class SliceSegmenter:
             name,
             dimensions=2,
             most_templates=network.config.most_templates,
-            asked_templates=settings.templates_per_query,
+            usual_templates=settings.templates_per_query,
         )
         self._network = SliceNetwork(
             network, device, settings.batch_size, settings.precision, settings.cache_bytes, cache

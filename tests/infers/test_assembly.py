@@ -40,7 +40,7 @@ def test_promptseg_is_offered_beside_the_weights_that_it_was_better_with_whereve
     pair = ("of a PromptSeg", weights_hash(load_network(tiny_weights)))
     monkeypatch.setattr("lib.segmenters.promptseg.BETTER_FROM", {pair: 2})
     assert assembly.infers["promptseg"].is_valid()
-    asked = [one.capabilities.asked_templates for one in (assembly.promptseg.segmenter, assembly.model.segmenter)]
+    asked = [one.capabilities.usual_templates for one in (assembly.promptseg.segmenter, assembly.model.segmenter)]
     assert asked == [8, 4]
 
 

@@ -87,7 +87,7 @@ def test_only_what_was_asked_for_is_segmented(folder):
 @pytest.mark.parametrize(("most", "expected"), [(None, ["s1"]), (2, ["s1", "s0"])])
 def test_a_study_gets_as_many_templates_as_the_model_asks_unless_the_list_says_how_many(folder, most, expected):
     predictor = FakePredictor()
-    predictor.capabilities = replace(predictor.capabilities, asked_templates=1)
+    predictor.capabilities = replace(predictor.capabilities, usual_templates=1)
     studies = make_studies(str(folder), predictor, most=most)
     save(studies, "s0", "one.nii.gz", None)
     save(studies, "s1", "one.nii.gz", None)

@@ -174,7 +174,7 @@ def test_it_segments_only_structures_with_enough_templates(segmenter, prompted):
     assert mixed["template_weights"].keys() == {"square"}
     assert mixed["prompt_types"].keys() == {"square", "rare"}
     assert beside.capabilities.name == "promptseg"
-    assert beside.capabilities.asked_templates == SETTINGS.templates_per_query
+    assert beside.capabilities.usual_templates == SETTINGS.templates_per_query
     assert beside.fingerprint != PromptSegBeside(prompted, segmenter, least=3).fingerprint
 
 
