@@ -4,8 +4,9 @@
 
 Subjects are shuffled by the seed: the first are labelled, the last are asked. Templates are the labelled studies, at
 most four as in serving, and then the first of them alone, the same before and after. Where the verdict is against the
-candidate, what is served afterwards is what was served before, and the table says so. Every row is kept as soon as it
-is finished, so a killed run goes on where it stopped.
+candidate, what is served afterwards is what was served before, and the table says so. PromptSeg as it ships, which
+segments lists with two labels or more before a training, is asked the same with at most eight of them. Every row is
+kept as soon as it is finished, so a killed run goes on where it stopped.
 `--only-final` leaves cross-validation out and learns from all labelled studies at once: enough to compare settings.
 Among the `--modes` are those of `lib.learning.adapters`; `specialist`: One-Prompt as it ships with a network for this
 list alone (`lib.segmenters.list_unet`) where that is better; and `both`: fine-tuned One-Prompt and that network,
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 
 from lib.finetuning.course import run
-from lib.finetuning.examination import Scores, template_dice
+from lib.finetuning.examination import Scores, answers_dice, template_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, parts_of
 from lib.finetuning.oneprompt import FineTune
@@ -43,8 +44,12 @@ from lib.learning.adapters import MODES
 from lib.learning.datasets import Dataset, read_dataset
 from lib.networks import OnePrompt
 from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provenance, save_network, weights_hash
+from lib.networks.promptseg import PromptSeg
 from lib.quality.estimator import Estimator
 from lib.segmenters.list_unet import ListUNet, load_list_unet, save_list_unet
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG, PromptSegSegmenter
+from lib.segmenters.promptseg import TEMPLATES as PROMPTSEG_TEMPLATES
+from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.store import FinishedRows
@@ -215,12 +220,14 @@ def measure(
     parent = weights_hash(network)
     key = json.dumps(["before", plan.name, parent, [study.id for study in templates], [study.id for study in queries]])
     [before] = rows.get_or(key, lambda: [_dice(network, None, templates, queries)])
+    promptseg = _promptseg_dice([study.read() for study in plan.studies[:PROMPTSEG_TEMPLATES]], queries)
     served = used[FINE_TUNED].network if FINE_TUNED in used else network
     beside = used[LIST_UNET].network if LIST_UNET in used else None
     after = _dice(served, beside, templates, queries) if used else before
     return {
         **{"list": plan.name, "labelled": plan.labelled, "mode": _mode(tuning, unet_settings), "seed": plan.seed},
         **{"before": before["all"], "after": after["all"], "before_one": before["one"], "after_one": after["one"]},
+        "promptseg": promptseg,
         "published": any(own.better for own in learnt.values()),
         "reason": "; ".join(own.reason for own in learnt.values()),
         "won": [name for name, own in learnt.items() if own.better],
@@ -245,6 +252,18 @@ def _dice(
 
     every = mean(templates)
     return {"all": every, "one": every if len(templates) == 1 else mean(templates[:1])}
+
+
+def _promptseg_dice(templates: Sequence[Template], queries: Sequence[Template]) -> float | None:
+    """Of PromptSeg as it ships; None of a single template, which is not its to answer."""
+    if len(templates) < 2:
+        return None
+    settings = SegmenterSettings(templates_per_query=PROMPTSEG_TEMPLATES, quality_slices=0)
+    segmenter = PromptSegSegmenter(load_network(SHIPPED_PROMPTSEG, "cpu", PromptSeg), settings=settings)
+    answered = [answers_dice(segmenter, templates, query, [None])[0] for query in queries]
+    names = {name for one in answered for name in one}
+    scores = Scores({name: tuple(one[name] for one in answered if name in one) for name in names})
+    return round(100 * scores.mean_dice, 2)
 
 
 def _quality_pairs(

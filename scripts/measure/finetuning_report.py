@@ -13,15 +13,16 @@ LIST_UNET = "specialist"  # mode, and name in a row's `won`, of a list-specific 
 def report(rows: Iterable[dict[str, Any]]) -> str:
     """A Markdown table, a line for each list, number of labelled studies and mode, means over seeds; then their means.
 
-    "After" is what is served afterwards: the candidate where it is published, else the parent.
+    "After" is what is served afterwards: the candidate where it is published, else the parent. "PromptSeg" is that of
+    PromptSeg as it ships, with up to eight of the labelled studies.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["list"], row["labelled"], row["mode"]), []).append(row)
     lines = [
-        "| list | labelled | what learns | Dice before | after | gain | worst seed | published "
+        "| list | labelled | what learns | PromptSeg | Dice before | after | gain | worst seed | published "
         "| one template before | after | processor time |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for key in sorted(groups):
         lines.append(_table_line(key, groups[key]))
@@ -38,10 +39,12 @@ def _table_line(key: tuple[Any, ...], rows: Sequence[dict[str, Any]]) -> str:
     ]
     before, after, one_before, one_after, used = np.mean(figures, axis=0)
     gains = [row[1] - row[0] for row in figures]
+    others = [row["promptseg"] for row in rows if row.get("promptseg") is not None]
+    promptseg = f"{np.mean(others):.1f}" if others else "-"
     published = "" if rows[0]["only_final"] else f"{sum(row['published'] for row in rows)} of {len(rows)}"
     return (
-        f"| {name} | {labelled} | {mode} | {before:.1f} | {after:.1f} | {np.mean(gains):+.1f} | {min(gains):+.1f} "
-        f"| {published} | {one_before:.1f} | {one_after:.1f} | {used:.0f} s |"
+        f"| {name} | {labelled} | {mode} | {promptseg} | {before:.1f} | {after:.1f} | {np.mean(gains):+.1f} "
+        f"| {min(gains):+.1f} | {published} | {one_before:.1f} | {one_after:.1f} | {used:.0f} s |"
     )
 
 

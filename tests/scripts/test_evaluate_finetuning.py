@@ -37,6 +37,8 @@ def test_each_list_and_number_of_labels_is_a_row_that_is_measured_once(
     rows = [record for record in kept if "labelled" in record]
     assert [(row["labelled"], row["queries"]) for row in rows] == [(1, 1), (2, 1)]
     assert all(0 <= row[key] <= 100 for row in rows for key in ("before", "after"))
+    assert rows[0]["promptseg"] is None  # of one template
+    assert 0 <= rows[1]["promptseg"] <= 100
     table = (tmp_path / "table.md").read_text()
     assert table.count("| organs |") == 2
     monkeypatch.setattr("scripts.evaluate_finetuning.measure", lambda *rest: pytest.fail("it was measured already"))
@@ -109,18 +111,18 @@ ROW = {"list": "a", "labelled": 4, "mode": "full", "only_final": False, "cpu_sec
 
 
 def test_the_table_has_means_over_seeds_and_over_lists():
-    rows = [{**ROW, "before": 40.0, "after": 50.0, "published": True},
-            {**ROW, "before": 50.0, "after": 52.0, "published": True},
+    rows = [{**ROW, "before": 40.0, "after": 50.0, "published": True, "promptseg": 44.0},
+            {**ROW, "promptseg": 48.0, "before": 50.0, "after": 52.0, "published": True},
             {**ROW, "list": "b", "before": 60.0, "after": 66.0, "published": True}]  # fmt: skip
     a, b, mean = report(rows).splitlines()[-3:]
-    assert a == "| a | 4 | full | 45.0 | 51.0 | +6.0 | +2.0 | 2 of 2 | 30.0 | 50.0 | 10 s |"
-    assert b.startswith("| b | 4 | full | 60.0 | 66.0 | +6.0 |")
-    assert mean.startswith("| **mean** | 4 | full | 50.0 | 56.0 | +6.0 | +2.0 | 3 of 3 |")
+    assert a == "| a | 4 | full | 46.0 | 45.0 | 51.0 | +6.0 | +2.0 | 2 of 2 | 30.0 | 50.0 | 10 s |"
+    assert b.startswith("| b | 4 | full | - | 60.0 | 66.0 | +6.0 |")
+    assert mean.startswith("| **mean** | 4 | full | 46.0 | 50.0 | 56.0 | +6.0 | +2.0 | 3 of 3 |")
 
 
 def test_what_is_not_published_leaves_what_is_served():
     row = {**ROW, "before": 40.0, "after": 50.0, "published": False}
-    refused = "| a | 4 | full | 40.0 | 40.0 | +0.0 | +0.0 | 0 of 1 | 30.0 | 30.0 | 10 s |"
+    refused = "| a | 4 | full | - | 40.0 | 40.0 | +0.0 | +0.0 | 0 of 1 | 30.0 | 30.0 | 10 s |"
     assert report([row]).splitlines()[2] == refused
     without_a_verdict = report([{**row, "only_final": True}]).splitlines()[2]
-    assert without_a_verdict == "| a | 4 | full | 40.0 | 50.0 | +10.0 | +10.0 |  | 30.0 | 50.0 | 10 s |"
+    assert without_a_verdict == "| a | 4 | full | - | 40.0 | 50.0 | +10.0 | +10.0 |  | 30.0 | 50.0 | 10 s |"
