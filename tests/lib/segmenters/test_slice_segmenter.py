@@ -426,6 +426,16 @@ def test_a_flat_template_is_shown_by_its_prompt_and_the_answer_to_it_unless_it_i
     assert network.shown[-1] == ((channel,) if painted else (channel, PREVIOUS))
 
 
+def test_a_template_of_one_slice_in_a_volumes_file_is_flat_too():
+    network, (image, label) = PromptNetwork(), study(anatomy()[:, :, 5:6], "RAS")
+    segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
+    point = tuple(np.argwhere(label == 1)[20].tolist())
+    template = Template("t", image, None, {}, {"bright": Prompt(foreground=(point,))})
+    mask = segmenter.segment(image, [template], {"bright": 1}).mask
+    np.testing.assert_array_equal(mask == 1, label == 1)
+    assert network.shown[-1] == (CLICK, PREVIOUS)
+
+
 def test_a_template_that_is_a_volume_is_shown_by_the_mask_that_its_prompt_gave():
     network, (image, _) = PromptNetwork(), study(anatomy())
     segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
