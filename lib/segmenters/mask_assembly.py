@@ -93,23 +93,14 @@ def _prompted_logits(stack: Stack, answer: Answer, prompt: Prompt, place: int) -
     return boxed
 
 
-def certainty_of(stack: Stack, answer: Answer, prompt: Prompt) -> np.ndarray:
-    """uint8 of the image's shape: the probability of an interactive answer on a flat image in 255ths, 0 outside a box.
-
-    Args:
-        prompt: in canonical orientation.
-    """
+def certainty_of(stack: Stack, answer: Answer) -> np.ndarray:
+    """uint8 of the image's shape: the probability of an interactive answer on a flat image, in 255ths."""
     if (painted := answer.trusted.get(0)) is not None:
         inside = painted.astype(np.float32)
     elif (logits := answer.logits.get(0)) is not None:
         inside = to_probability(resized(logits[None], stack)[0])
     else:
         inside = np.zeros(stack.slice(0).shape, np.float32)
-    if prompt.box is not None:
-        boxed = np.zeros_like(inside)
-        window = tuple(slice(*prompt.box[2 * axis : 2 * axis + 2]) for axis in range(3) if axis != stack.axis)
-        boxed[window] = inside[window]
-        inside = boxed
     return stack.restored(np.rint(255 * inside).astype(np.uint8)[None])
 
 

@@ -186,7 +186,7 @@ class SliceSegmenter:
         quality = {name: round(float(np.mean(answers[name].agreements or [1.0])), 4) for name in prompts}
         prediction = self._prediction(mask, labels, [], types, {"quality": quality})
         flat = prompts if len(stack) == 1 else ()
-        certainty = {name: certainty_of(stack, answers[name], turned[name]) for name in flat}
+        certainty = {name: certainty_of(stack, answers[name]) for name in flat}
         answer = KeptAnswer.of(prediction, certainty)
         self._kept.put(inquiry, answer)
         return prediction, answer
@@ -216,7 +216,7 @@ class SliceSegmenter:
         prompt = template.prompt_of(name)
         prediction, answer = self._interactive(template.image, {name: prompt}, {name: 1})
         mask = prediction.mask > 0
-        if prompt.mask is not None or name not in answer.certainty:
+        if prompt.mask is not None or prompt.box is not None or name not in answer.certainty:
             return Shown(mask)
         return Shown(mask, prompt.replace(previous=answer.certainty[name].astype(np.float32) / 255))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lib.imaging.images import Image, ImageError
-from lib.imaging.prompts import BBOX, CLICK, PREVIOUS, SEGLAB, Prompt, PromptError
+from lib.imaging.prompts import CLICK, DOODLE, PREVIOUS, SEGLAB, Prompt, PromptError
 from lib.imaging.volumes import Stack
 from lib.inference.control import Cancelled
 from lib.inference.interaction import InteractionSettings
@@ -404,26 +404,35 @@ class PromptNetwork(GreyNetwork):
     def decode(self, query, template, template_prompts, query_prompts=None):
         if query_prompts is None:
             self.shown += [tuple(np.flatnonzero(one.amax(dim=(0, 2, 3)))) for one in template_prompts.cpu()]
-            self.previous = template_prompts[0, 0, PREVIOUS].numpy()
         return super().decode(query, template, template_prompts, query_prompts)
 
 
 BOX_OF_BRIGHT = (6, 14, 8, 16)
 
 
+STROKE = np.zeros((SIZE, SIZE), bool)
+STROKE[9:12, 10:14] = True
+
+
 @pytest.mark.parametrize(
-    ("prompt", "channel"),
-    [(Prompt(foreground=((10, 12),)), CLICK), (Prompt(box=BOX_OF_BRIGHT), BBOX), (Prompt(mask=None), SEGLAB)],
+    ("prompt", "channels"),
+    [
+        (Prompt(foreground=((10, 12),)), (CLICK, PREVIOUS)),
+        (Prompt(doodle=STROKE), (DOODLE, PREVIOUS)),
+        (Prompt(box=(6, 14, 8, 16)), (SEGLAB,)),
+        (Prompt(), (SEGLAB,)),
+    ],
 )
-def test_a_flat_template_is_shown_by_its_prompt_and_the_answer_to_it_unless_it_is_painted(prompt, channel):
+def test_clicks_and_strokes_on_a_flat_template_are_shown_with_the_answer_to_them_and_all_else_as_a_mask(
+    prompt, channels
+):
     network, (image, label) = PromptNetwork(), flat_study()
     segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
     painted = prompt.is_empty
     template = Template("t", image, label if painted else None, LABELS, {} if painted else {"bright": prompt})
-    network.shown.clear()
     mask = segmenter.segment(image, [template], {"bright": 1}).mask
     np.testing.assert_array_equal(mask == 1, label == 1)
-    assert network.shown[-1] == ((channel,) if painted else (channel, PREVIOUS))
+    assert network.shown[-1] == channels
 
 
 def test_a_template_of_one_slice_in_a_volumes_file_is_flat_too():
@@ -440,24 +449,8 @@ def test_a_template_that_is_a_volume_is_shown_by_the_mask_that_its_prompt_gave()
     network, (image, _) = PromptNetwork(), study(anatomy())
     segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
     template = Template("t", image, None, {}, {"bright": Prompt(foreground=((10, 12, 5),))})
-    network.shown.clear()
     segmenter.segment(image, [template], {"bright": 1})
     assert set(network.shown) == {(SEGLAB,)}
-
-
-def test_the_answer_to_a_templates_box_says_nothing_outside_of_it():
-    image, _ = flat_study(2)
-    other = np.roll(image.array, 20, axis=0)  # the other bright body lies outside the box
-    image = Image(np.maximum(image.array, other), image.affine)
-    box = tuple(2 * side for side in BOX_OF_BRIGHT)
-    network = PromptNetwork()
-    segmenter = SliceSegmenter(network, settings=dataclasses.replace(EXACT, quality_slices=0))
-    segmenter.segment(image, [Template("t", image, None, {}, {"bright": Prompt(box=box)})], {"bright": 1})
-    inside = np.zeros(image.array.shape, bool)
-    inside[box[0] : box[1], box[2] : box[3]] = True
-    assert network.previous.shape == inside.shape  # the last question was asked at the finer resolution
-    assert network.previous[inside].max() > 0.9
-    assert not network.previous[~inside].any()
 
 
 def test_the_answer_to_a_templates_prompt_is_asked_for_once():
