@@ -48,7 +48,8 @@ class TemplateReport:
                 )
         if self.trial and float(np.median(list(self.trial.values()))) < LEAST_TRIAL:
             numbers = ", ".join(f"{value:.2f}" for value in self.trial.values())
-            sentences.append(f"a trial on {len(self.trial)} studies is predicted at only {numbers}")
+            tried = "one study" if len(self.trial) == 1 else f"{len(self.trial)} studies"
+            sentences.append(f"a trial on {tried} is predicted at only {numbers}")
         if sentences and self.better:
             sentences.append(f"the most typical study is {self.better}: a label there would show more of the list")
         return sentences

@@ -50,4 +50,5 @@ def test_a_hard_structure_and_a_poor_trial_are_said_in_numbers():
     warnings = TemplateReport({}, None, {"vessel": 0.31}, {"a": 0.2, "b": 0.41, "c": 0.9}).warnings
     assert "vessel" in warnings[0]
     assert "0.31" in warnings[0]
-    assert "0.20, 0.41, 0.90" in warnings[1]
+    assert "3 studies is predicted at only 0.20, 0.41, 0.90" in warnings[1]
+    assert "one study is predicted at only 0.30" in TemplateReport(trial={"a": 0.3}).warnings[0]
