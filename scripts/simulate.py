@@ -3,7 +3,7 @@
 The annotator knows the truth of every study and works until every structure has 85 %, then 90 % Dice, in four ways:
 drawing by hand, clicking in each study for itself, the One-Prompt loop in random order, and the full loop (first and
 next study by the server's strategies; once a few were corrected, masks predicted good enough are accepted without a
-look). All but the first speak REST to a real server, unless --direct asks the segmenter in this process.
+look). All but the first speak REST to a real server, unless --direct asks One-Prompt in this process.
 docs/simulation.md says what counts as a click.
 
 Without --studies it makes phantoms; with your own, --truth holds a label map for each. An interrupted run goes on where
@@ -115,7 +115,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--direct",
         action="store_true",
-        help=f"without a server, in less than half the time; for the ways {', '.join(DIRECT)}",
+        help=f"One-Prompt alone without a server, in less than half the time; for the ways {', '.join(DIRECT)}",
     )
     parser.add_argument("--most-clicks", type=count, default=MOST_CLICKS, metavar="N", help="on one structure")
     parser.add_argument("--seed", type=int, default=0, help="of the random order")

@@ -1,8 +1,9 @@
 """Ways through a study list without a server: the annotator asks the segmenter in this process.
 
-Masks and answers are those that the server gives, at less than half of its processor time: nothing is sent, stored or
-predicted, and of all studies only the next one is segmented. What the server alone knows, its strategies and whom to
-accept unseen, is not there, so that the full loop is not.
+Answers to clicks and paint are those that the server gives, at less than half of its processor time: nothing is sent,
+stored or predicted, and of all studies only the next one is segmented. Its mask is that of One-Prompt by the studies
+done first, which a server gives with `--conf model oneprompt` while there are no more of them than it asks. What the
+server alone knows, its strategies and whom to accept unseen, is not there, so that the full loop is not.
 """
 
 from __future__ import annotations
