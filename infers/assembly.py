@@ -63,6 +63,7 @@ from infers.use_cases.inference import Inference
 from infers.use_cases.labels import Labels
 from infers.use_cases.publishing import Publishing
 from infers.use_cases.status import Status
+from lib.finetuning.list_promptseg import ListPromptSeg
 from lib.finetuning.list_unet_training import ListUNetSettings
 from lib.finetuning.published import Published
 from lib.finetuning.served_list_unet import ServedListUNet
@@ -158,6 +159,7 @@ class Assembly:
             "served": lambda: self.model.path,
             "studies": self.studies.labelled,
             "tuning": self.config.finetuning,
+            "promptseg": self._list_promptseg,
         }
 
     def for_list_unet(self) -> dict[str, Any]:
@@ -168,6 +170,7 @@ class Assembly:
             "unlearnt": self._unlearnt,
             "studies": self.studies.labelled,
             "settings": ListUNetSettings(most_templates=self.one_prompt_templates),
+            "promptseg": self._list_promptseg,
         }
 
     def for_promptseg(self) -> dict[str, Any]:
@@ -187,6 +190,12 @@ class Assembly:
             "settings": UniSegSettings(most_templates=self.one_prompt_templates),
             "lists": self.config.uniseg_lists,
         }
+
+    def _list_promptseg(self) -> ListPromptSeg | None:
+        """The PromptSeg that segments the list beside the served One-Prompt."""
+        weights = self.model.weights_hash
+        known = frozenset[str]() if self.model.path == self.model.base else self.versions.learnt(weights)
+        return self.promptseg.of_list(weights, self.model.record, known, self.one_prompt_templates)
 
     def _unlearnt(self, studies: Collection[str]) -> Path:
         """The newest One-Prompt weights on the way to the served ones that learnt from none of these studies."""
@@ -288,9 +297,12 @@ class Assembly:
 
     def _segmenter(self) -> Segmenter:
         """What segments the list now."""
-        one_prompt, unet = self.model.segmenter, self.list_unet.current
+        served, unet = self.model.served, self.list_unet.current
+        one_prompt = served.segmenter
         beside = (
-            ListUNetSegmenter(one_prompt, unet) if unet else self.promptseg.beside(one_prompt, one_prompt.weights_hash)
+            ListUNetSegmenter(one_prompt, unet)
+            if unet
+            else self.promptseg.beside(one_prompt, one_prompt.weights_hash, served.record)
         )
         uniseg = self.uniseg.segmenter
         if uniseg is None or not self.uniseg.better_than(unet.record if unet else {}):

@@ -12,6 +12,7 @@ from typing import Any
 from monailabel.tasks.train.basic_train import Context
 
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.list_promptseg import ListPromptSeg
 from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, parts_of
 from lib.finetuning.options import TrainingOptions
 from lib.finetuning.served_list_unet import ServedListUNet
@@ -30,6 +31,7 @@ class ListUNetTrainer(NetworkTrainer[ServedListUNet]):
         served, unlearnt: see `NetworkTrainer`; One-Prompt must be better with it.
         studies: gives the study list's final labels.
         settings: the numbers of a training.
+        promptseg: gives what segments the list beside One-Prompt where there is no list-specific U-Net; None for none.
     """
 
     def __init__(
@@ -38,13 +40,21 @@ class ListUNetTrainer(NetworkTrainer[ServedListUNet]):
         unlearnt: Callable[[Collection[str]], Path],
         studies: Callable[[], list[LabelledStudy]],
         settings: ListUNetSettings = ListUNetSettings(),
+        promptseg: Callable[[], ListPromptSeg | None] = lambda: None,
     ) -> None:
         description = "Trains a network for this study list alone, beside One-Prompt"
         super().__init__(served, unlearnt, description, studies, settings, {})
+        self._promptseg: Callable[[], ListPromptSeg | None] | None = promptseg
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the server's parts."""
+        return {**super().__getstate__(), "_promptseg": None}
 
     def _prepared(
         self, request: dict[str, Any], options: TrainingOptions, settings: ListUNetSettings
     ) -> ListUNetSettings:
+        assert self._promptseg is not None
+        request["promptseg"] = self._promptseg()
         return dataclasses.replace(settings, rate=options.rate(settings.rate))
 
     def _parts(self, studies: list[LabelledStudy]) -> list[LabelledStudy]:
@@ -52,8 +62,9 @@ class ListUNetTrainer(NetworkTrainer[ServedListUNet]):
 
     def _made(self, context: Context, share: tuple[int, int]) -> ListUNetTraining:
         request = context.request
-        parent = load_network(request["parent"])
-        return ListUNetTraining(parent, context.datalist, request["settings"], str(context.device), share=share)
+        parent, settings, promptseg = load_network(request["parent"]), request["settings"], request["promptseg"]
+        device, studies = str(context.device), context.datalist
+        return ListUNetTraining(parent, studies, settings, device, share=share, promptseg=promptseg)
 
     def _conclude(self, request: Mapping[str, Any]) -> None:
         """Offer it if it is better; else take away one that learnt from fewer of the same labels."""

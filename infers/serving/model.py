@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,6 +31,15 @@ logger = logging.getLogger(__name__)
 
 PUBLISHED = "oneprompt.safetensors"
 BASE = "base"  # provenance key of published weights: the hash of the configured weights they were trained from
+
+
+class Served(NamedTuple):
+    """Weights that are loaded: their segmenter, their file, and the record of the version that they are, {} of the
+    configured ones."""
+
+    segmenter: SliceSegmenter
+    path: Path
+    record: dict[str, Any]
 
 
 class ServedModel:
@@ -61,7 +71,7 @@ class ServedModel:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._make = make
         self._base: tuple[str, NetworkConfig] | None = None
-        self._served = Reloading[tuple[SliceSegmenter, Path]](published, self._load_base, self._load)
+        self._served = Reloading[Served](published, self._load_base, self._load)
         self._hash: tuple[tuple[int, ...] | None, str] | None = None  # stamp of the published file, hash then
 
     def load(self) -> None:
@@ -80,9 +90,14 @@ class ServedModel:
         return Estimator.valid_for(self.base_hash, self.base)
 
     @property
+    def served(self) -> Served:
+        """What is on disk now; while somebody else loads it, what was there before."""
+        return self._served.current(wait=False)
+
+    @property
     def segmenter(self) -> SliceSegmenter:
-        """The segmenter with the weights that are on disk now; while somebody else loads them, that of the old ones."""
-        return self._served.current(wait=False)[0]
+        """The segmenter with these weights."""
+        return self.served.segmenter
 
     @property
     def weights_hash(self) -> str:
@@ -96,14 +111,22 @@ class ServedModel:
 
     def weights_on_disk(self) -> str:
         """The same once what is on disk is loaded; waits for that, so not for a request."""
-        return self._served.current(wait=True)[0].weights_hash
+        return self._served.current(wait=True).segmenter.weights_hash
 
     @property
     def path(self) -> Path:
         """The file of these weights."""
         if self._served.loaded is not None:
-            return self._served.current(wait=False)[1]
+            return self.served.path
         return self.published if self.published.exists() and self._descends(self.published) else self.base
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is recorded of these weights; {} of the configured ones."""
+        if self._served.loaded is not None:
+            return self.served.record
+        path = self.path
+        return {} if path == self.base else read_provenance(path)
 
     def recipe(self, segmenter: Segmenter) -> Recipe | None:
         """What makes a model in another process; None for those that learnt from the list's own labels."""
@@ -163,23 +186,24 @@ class ServedModel:
                 f"{network.config.name!r} with other sizes: start the server with --conf weights FILE to serve those"
             )
 
-    def _load_base(self) -> tuple[SliceSegmenter, Path]:
+    def _load_base(self) -> Served:
         network = load_network(self.base, self.device)
         self._base = (weights_hash(network), network.config)
-        return self._make(network, self.device, estimator=self.estimator), self.base
+        return Served(self._make(network, self.device, estimator=self.estimator), self.base, {})
 
-    def _load(self, exists: bool, served: tuple[SliceSegmenter, Path]) -> tuple[SliceSegmenter, Path]:
+    def _load(self, exists: bool, served: Served) -> Served:
         """What is served next, after the published weights came, changed or went."""
         path = self.published if exists else self.base
         try:
-            if exists and read_provenance(path).get(BASE) != self.base_hash:
+            record = read_provenance(path) if exists else {}
+            if exists and record.get(BASE) != self.base_hash:
                 logger.warning("%s was trained from other weights than %s and is not served", path, self.base)
-                path = self.base
-            if path == served[1] == self.base:
+                path, record = self.base, {}
+            if path == served.path == self.base:
                 return served
             network = load_network(path, self.device)
-            served = (self._make(network, self.device, estimator=self.estimator), path)
-            logger.info("serves the weights %s from %s", served[0].weights_hash, path)
+            served = Served(self._make(network, self.device, estimator=self.estimator), path, record)
+            logger.info("serves the weights %s from %s", served.segmenter.weights_hash, path)
         except (CheckpointError, OSError, ValueError) as error:
-            logger.error("%s is not served, %s stays: %s", path, served[1], error)
+            logger.error("%s is not served, %s stays: %s", path, served.path, error)
         return served

@@ -4,11 +4,12 @@ weights that it descends from."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lib.finetuning.list_promptseg import ListPromptSeg, decided
 from lib.finetuning.served_promptseg import BASE, TunedPromptSeg
 from lib.inference.feature_cache import FeatureCache
 from lib.networks.architectures import PROMPTSEG
@@ -16,7 +17,13 @@ from lib.networks.checkpoints import CheckpointError, load_network, read_archite
 from lib.networks.promptseg import PromptSeg
 from lib.quality.estimator import Estimator
 from lib.segmenters.contract import Segmenter
-from lib.segmenters.promptseg import SHIPPED_PROMPTSEG, PromptSegSegmenter, better_beside, segmenter_of_list
+from lib.segmenters.promptseg import (
+    SHIPPED_PROMPTSEG,
+    PromptSegSegmenter,
+    better_beside,
+    least_templates,
+    segmenter_of_list,
+)
 from lib.segmenters.settings import SegmenterSettings
 
 
@@ -95,15 +102,36 @@ class ServedPromptSeg:
                 self._made = (prompted, network, made)
             return self._made[2]
 
-    def beside(self, other: Segmenter, weights: str) -> Segmenter:
+    def beside(self, other: Segmenter, weights: str, record: Mapping[str, Any] = {}) -> Segmenter:
         """What segments the list: another segmenter, and PromptSeg for structures that enough templates show.
 
-        `weights` is the hash of the other's.
+        Args:
+            other: One-Prompt.
+            weights: hash of its weights.
+            record: of the version that they are, in which their training decided who segments the list; {} for none.
         """
         own = None if self._least == 0 else self.segmenter
         if own is None or self._base is None:
             return other
-        return segmenter_of_list(other, own, (self._base[1], weights), self._least)
+        base = self._base[1]
+        return segmenter_of_list(other, own, (base, weights), self._decided(record, base))
+
+    def of_list(
+        self, weights: str, record: Mapping[str, Any], known: frozenset[str] | None, most_one_prompt: int
+    ) -> ListPromptSeg | None:
+        """What `beside` has PromptSeg do, for a training to ask it too; None where it segments nothing of the list, or
+        what `--conf model` says, whatever is measured.
+
+        Args:
+            weights, record: of One-Prompt, as `beside`.
+            known, most_one_prompt: see `ListPromptSeg`.
+        """
+        if self._least is not None or (offered := self.offered) is None:
+            return None
+        file, base = offered
+        least = least_templates((base, weights), self._decided(record, base))
+        most = self._settings.templates_per_query
+        return ListPromptSeg(file, base, least, most, most_one_prompt, known) if least else None
 
     def publish(self, path: Path) -> str:
         """Offer uploaded weights from now on; their hash.
@@ -132,6 +160,10 @@ class ServedPromptSeg:
         published = self._tuned.status() if self._tuned else {"withdrawn": False}
         offered = self.segmenter
         return {**published, "hash": offered.weights_hash if offered else None}
+
+    def _decided(self, record: Mapping[str, Any], base: str) -> int | None:
+        """What the settings say, else what was decided when One-Prompt was trained."""
+        return decided(record, base) if self._least is None else self._least
 
     def _configured(self, file: Path) -> tuple[PromptSeg, str]:
         """The configured network and its hash, read when first needed."""

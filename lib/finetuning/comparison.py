@@ -9,11 +9,19 @@ from lib.finetuning.network_course import NetworkSettings
 
 
 def compare(
-    before: Scores, after: Scores, settings: NetworkSettings, other: str = "with the list-specific U-Net"
+    before: Scores,
+    after: Scores,
+    settings: NetworkSettings,
+    other: str = "with the list-specific U-Net",
+    before_by: str = "One-Prompt",
 ) -> tuple[bool, str]:
-    """Whether another network, or One-Prompt together with it, is better than One-Prompt alone; the reason in words."""
+    """Whether another network, or One-Prompt together with it, is better than what served before; the reason in words.
+
+    Args:
+        other, before_by: what `after` and `before` were scored by, in words.
+    """
     gain = after.mean_dice - before.mean_dice
-    figures = f"One-Prompt {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} {other}"
+    figures = f"{before_by} {before.mean_dice:.3f} Dice from its templates, {after.mean_dice:.3f} {other}"
     if against := objection(before, after, settings.most_loss):
         return False, f"{against}: {figures}" if after.dice else against
     if gain < settings.least_gain:

@@ -188,10 +188,7 @@ class Course(ABC):
 
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Go on from a `state` of a course with the same first weights, studies, settings and seed."""
-        results = [
-            Scores({name: tuple(v) for name, v in result["dice"].items()}, tuple(result["clicks"]))
-            for result in record["results"]
-        ]
+        results = [Scores.restored(result) for result in record["results"]]
         epoch, curve = int(record["epoch"]), list(record["curve"])
         weights = {name.removeprefix("weights."): value for name, value in tensors.items() if name[0] == "w"}
         self.learner.load_state_dict(weights)

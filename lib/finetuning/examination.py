@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,11 @@ class Scores:
         names = [*self.dice, *(name for name in other.dice if name not in self.dice)]
         values = {name: (*self.dice.get(name, ()), *other.dice.get(name, ())) for name in names}
         return Scores(values, self.clicks + other.clicks)
+
+    @classmethod
+    def restored(cls, record: Mapping[str, Any]) -> Scores:
+        """From what `dataclasses.asdict` gave, also by way of JSON."""
+        return cls({name: tuple(values) for name, values in record["dice"].items()}, tuple(record["clicks"]))
 
     def brief(self) -> dict[str, object]:
         """JSON-able summary."""
@@ -109,9 +115,13 @@ def answers_dice(
     templates: Sequence[Template],
     query: Template,
     seconds: Sequence[SecondOpinion | None],
+    least: int = 1,
 ) -> list[dict[str, float]]:
-    """With each of some second opinions: structure to the Dice of a query with a label; {} where none is shared."""
-    shared = [name for name in query.structures if any(name in template.structures for template in templates)]
+    """With each of some second opinions: structure to the Dice of a query with a label; {} where none is shared.
+
+    Structures that fewer than `least` templates show are not asked about.
+    """
+    shared = [name for name in query.structures if sum(name in one.structures for one in templates) >= least]
     if not shared or query.label is None:
         return [{} for _ in seconds]
     labels = {name: number for number, name in enumerate(shared, start=1)}

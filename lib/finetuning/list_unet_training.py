@@ -1,6 +1,7 @@
 """Training a list-specific U-Net (`lib.segmenters.list_unet`) on labelled studies, and whether it helps.
 
 Both are asked about held-out studies: One-Prompt from the studies that the U-Net learnt from, chosen as in serving.
+Where PromptSeg segments the list, One-Prompt with the U-Net must be better than that, which it would take the place of.
 The weight of the U-Net's logits is what was best there. A single study is held out by halves.
 """
 
@@ -20,6 +21,7 @@ from lib.finetuning.comparison import compare
 from lib.finetuning.course import HELD_OUT
 from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.list_promptseg import ListPromptSeg
 from lib.finetuning.network_course import NetworkCourse, NetworkSettings, TemplateExamination
 from lib.finetuning.patches import Material, Patch, augmentation, spread_evenly
 from lib.finetuning.phases import Phase
@@ -88,6 +90,7 @@ class ListUNetTraining(NetworkCourse):
         settings: every number.
         device: torch device.
         seed, share, phases: see `Course`.
+        promptseg: segments the list as long as there is no list-specific U-Net; None where One-Prompt does.
     """
 
     kind = Patch
@@ -102,9 +105,11 @@ class ListUNetTraining(NetworkCourse):
         seed: int = 0,
         share: tuple[int, int] = (0, 1),
         phases: Sequence[Phase] | None = None,
+        promptseg: ListPromptSeg | None = None,
     ) -> None:
         super().__init__(studies, settings, seed, share, phases)
-        self.settings, self.device = settings, device
+        self.settings, self.device, self._promptseg = settings, device, promptseg
+        self._promptseg_network = promptseg.read() if promptseg else None
         self.parent = parent.eval().to(device)
         torch.manual_seed(seed)
         self._learn_with(ListUNetLearner(self.names).to(device), settings.training(self.phase_epochs * settings.steps))
@@ -141,17 +146,22 @@ class ListUNetTraining(NetworkCourse):
 
     @property
     def identity(self) -> Sequence[Any]:
-        """One-Prompt, whose answers it is tried beside, and the settings."""
-        return ["specialist", list_unet.FILTERS, weights_hash(self.parent), dataclasses.asdict(self.settings)]
+        """One-Prompt, whose answers it is tried beside, the settings, and the PromptSeg that it is compared with."""
+        identity = ["specialist", list_unet.FILTERS, weights_hash(self.parent), dataclasses.asdict(self.settings)]
+        if self._promptseg and self._promptseg_network:
+            identity.append([weights_hash(self._promptseg_network), self._promptseg.least, self._promptseg.most])
+        return identity
 
     def verdict(self) -> tuple[bool, str]:
-        """Whether One-Prompt is better with it, and why."""
+        """Whether One-Prompt is better with it than what serves the list, and why."""
         return self._compared(self.after)
 
     def _compared(self, after: Scores) -> tuple[bool, str]:
         # Two halves are too few for a standard error, and One-Prompt has seen their answers
         alone = self.question_source == HALVES
-        return compare(self.before, after, dataclasses.replace(self.settings, sure=0.0) if alone else self.settings)
+        settings = dataclasses.replace(self.settings, sure=0.0) if alone else self.settings
+        before_by = "PromptSeg beside One-Prompt" if self._promptseg else "One-Prompt"
+        return compare(self.before, after, settings, before_by=before_by)
 
     def _draw(self, rng: np.random.Generator, number: int) -> Patch:
         material = self._material[rng.choice(self.phase.training)]
@@ -188,15 +198,24 @@ class ListUNetTraining(NetworkCourse):
         # Half an object says little about the other half, which would speak for the U-Net: of a single study,
         # One-Prompt sees the answer itself
         shown = phase.held_out if self.question_source == HALVES else phase.training
-        templates = (self.studies[place] for place in shown)
+        templates = [self.studies[place] for place in shown]
         examination = TemplateExamination(self.parent, self.device, templates, settings.most_templates)
+        promptseg, network = self._promptseg, self._promptseg_network
+        rival = (
+            TemplateExamination(network, self.device, templates, promptseg.most, promptseg.least)
+            if promptseg and network
+            else None
+        )
         own = self._with(self._learnt())
         results = [Scores()] * (1 + len(settings.tried_weights))
         for place in phase.held_out[: settings.most_queries]:  # one by one, because volumes are large
             query = self.studies[place].read()
             opinion = own.opinion(query.image)
             seconds = [None, *(dataclasses.replace(opinion, weight=weight) for weight in settings.tried_weights)]
-            for number, dices in enumerate(examination.dices(query, seconds)):
+            answered = examination.dices(query, seconds)
+            if rival:
+                answered[0] |= rival.dices(query)[0]  # as `PromptSegBeside`: One-Prompt's are what few templates show
+            for number, dices in enumerate(answered):
                 scores = Scores({name: (value,) for name, value in dices.items() if name in own.structures})
                 results[number] = results[number].joined(scores)
         return results

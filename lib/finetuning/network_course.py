@@ -94,13 +94,14 @@ class TemplateExamination:
         device: torch device.
         studies: the templates.
         most: templates for one structure.
+        least: structures that fewer templates show are not asked about.
     """
 
     def __init__(
-        self, network: OnePrompt | PromptSeg, device: str, studies: Iterable[LabelledStudy], most: int
+        self, network: OnePrompt | PromptSeg, device: str, studies: Iterable[LabelledStudy], most: int, least: int = 1
     ) -> None:
         by_id = {study.id: study for study in studies}
-        self._bank, self._most = TemplateBank(lambda id: by_id[id].read()), most
+        self._bank, self._most, self.least = TemplateBank(lambda id: by_id[id].read()), most, least
         self._bank.refresh({id: study.checksum for id, study in by_id.items()})
         settings = SegmenterSettings(templates_per_query=most, quality_slices=0)
         self._segmenter = SliceSegmenter(network.eval().to(device), device, settings)
@@ -109,4 +110,4 @@ class TemplateExamination:
         """With each of some second opinions: structure to Dice, as `answers_dice`."""
         selections = [self._bank.select(query.image, name, self._most) for name in query.structures]
         templates = list({template.id: template for selection in selections for template in selection}.values())
-        return answers_dice(self._segmenter, templates, query, seconds)
+        return answers_dice(self._segmenter, templates, query, seconds, self.least)

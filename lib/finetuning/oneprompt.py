@@ -1,11 +1,13 @@
 """Fine-tuning of One-Prompt on a few labelled studies: what learns, and whether it helped.
 
-Whether it helped is asked as the product is: from one template, and by the clicks that a slice needs.
+Whether it helped is asked as the product is: from one template, and by the clicks that a slice needs. Where PromptSeg
+segments the list, it is asked beside (`lib.finetuning.list_promptseg`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from lib.finetuning.course import HELD_OUT
 from lib.finetuning.episode_course import EpisodeCourse
 from lib.finetuning.examination import Scores, clicks_needed, objection, template_dice
+from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.list_promptseg import ListComparison, ListPromptSeg
+from lib.finetuning.phases import Phase
 from lib.finetuning.tuning import FineTuning
 from lib.inference.templates import Template
 from lib.learning.adapters import adapt, merged
@@ -36,9 +41,31 @@ class Learner(nn.Module):
 
 
 class FineTune(EpisodeCourse[OnePrompt]):
-    """One fine-tuning of One-Prompt under way; see `EpisodeCourse`."""
+    """One fine-tuning of One-Prompt under way.
+
+    Args:
+        parent, studies, settings, device, seed, share, phases: see `EpisodeCourse`.
+        promptseg: segments the list beside the parent; None where the parent segments it alone.
+
+    Attributes:
+        comparison: who is to segment the list beside the candidate; None where nobody else did.
+    """
 
     learner: Learner
+
+    def __init__(
+        self,
+        parent: OnePrompt,
+        studies: Sequence[LabelledStudy],
+        settings: FineTuning,
+        device: str = "cpu",
+        seed: int = 0,
+        share: tuple[int, int] = (0, 1),
+        phases: Sequence[Phase] | None = None,
+        promptseg: ListPromptSeg | None = None,
+    ) -> None:
+        super().__init__(parent, studies, settings, device, seed, share, phases)
+        self.comparison = ListComparison(promptseg, settings, device) if promptseg else None
 
     def _learner(self, fresh: OnePrompt) -> Learner:
         return Learner(adapt(fresh, self.settings.mode))
@@ -55,6 +82,23 @@ class FineTune(EpisodeCourse[OnePrompt]):
     def verdict(self) -> tuple[bool, str]:
         """Whether the candidate is better than its parent, and why."""
         return compare(self.before, self.after, self.settings, by_clicks=self.question_source == HELD_OUT)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `Course`."""
+        tensors, record = super().state()
+        return tensors, {**record, "comparison": self.comparison.state() if self.comparison else {}}
+
+    def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """See `Course`."""
+        super().restore(tensors, record)
+        if self.comparison:
+            self.comparison.restore(record.get("comparison", {}))
+
+    def _examine(self) -> list[Scores]:
+        if self.comparison:
+            learnt, held_out = ([self.studies[n] for n in own] for own in (self.phase.training, self.phase.held_out))
+            self.comparison.ask(self.network, learnt, held_out)
+        return super()._examine()
 
     def _scores(self, network: OnePrompt) -> Scores:
         clicks = clicks_needed(network, [e for _, e in self._questions[:: max(1, len(self._questions) // 8)]])

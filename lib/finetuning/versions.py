@@ -85,18 +85,20 @@ class Versions:
 
         None where that is the configured weights at most: every version did, was uploaded, or a parent is gone.
         """
-        kept, line = {record["hash"]: record for record in self.all()}, []
-        while name in kept:  # each once: an upload of older weights has its own child as its parent
-            line.append(kept.pop(name))
-            name = str(line[-1].get("parent"))
-        if not line or line[-1].get("base") != name:
-            return None
         newest = None
-        for record in reversed(line):
+        for record in reversed(self._line(name)):
             if record.get("state") == UPLOADED or {*record.get("learnt", record["studies"])} & {*studies}:
                 break
             newest = self._file(record["hash"])
         return newest
+
+    def learnt(self, name: str) -> frozenset[str] | None:
+        """Ids of all studies that a version or a parent of its learnt from; None where that is not known: one was
+        uploaded, or is gone."""
+        line = self._line(name)
+        if not line or any(record.get("state") == UPLOADED for record in line):
+            return None
+        return frozenset(study for record in line for study in record.get("learnt", record["studies"]))
 
     def publish(self, name: str) -> None:
         """Make a version the published one. Raises VersionError, CheckpointError (a damaged file), OSError."""
@@ -125,6 +127,14 @@ class Versions:
 
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
+
+    def _line(self, name: str) -> list[dict[str, Any]]:
+        """The records of a version and its parents, the version first; none where one is gone."""
+        kept, line = {record["hash"]: record for record in self.all()}, []
+        while name in kept:  # each once: an upload of older weights has its own child as its parent
+            line.append(kept.pop(name))
+            name = str(line[-1].get("parent"))
+        return line if line and line[-1].get("base") == name else []
 
     def _prune(self, newest: str) -> None:
         served = weights_hash(load_network(self.published, "cpu", nn.Module)) if self.published.exists() else None

@@ -33,8 +33,8 @@ from lib.segmenters.template_answers import Shown, TemplateAnswers
 
 SHIPPED_PROMPTSEG = SHIPPED_WEIGHTS.with_name("promptseg_small.safetensors")
 # The hashes of PromptSeg's weights and of One-Prompt's, to the templates of a structure from which on PromptSeg was
-# better in one run of scripts.evaluate (docs/promptseg.md, "Measured so far"). Of other pairs nothing is known, so that
-# One-Prompt serves alone once it was fine-tuned on the list.
+# better in one run of scripts.evaluate (docs/promptseg.md, "Measured so far"). Of other pairs nothing is known here; a
+# One-Prompt that was fine-tuned on the list brings a decision of its own (`lib.finetuning.list_promptseg`).
 BETTER_FROM: Mapping[tuple[str, str], int] = {("6fdb0f069b8a", "29b9e92ed5bb"): 2}
 # Templates of a structure where nobody says how many. On `eval` eight have 2.1 Dice more than four for 1.2 times the
 # time, and every template more is one more by which a correction makes masks out of date.
@@ -203,6 +203,11 @@ def better_beside(one_prompt: str) -> bool:
     return any(one_prompt == other for _, other in BETTER_FROM)
 
 
+def least_templates(weights: tuple[str, str], least: int | None = None) -> int:
+    """Templates of a structure from which on PromptSeg segments it; 0: never. See `segmenter_of_list`."""
+    return BETTER_FROM.get(weights, 0) if least is None else least
+
+
 def segmenter_of_list(
     other: Segmenter, promptseg: PromptSegSegmenter, weights: tuple[str, str], least: int | None = None
 ) -> Segmenter:
@@ -215,5 +220,5 @@ def segmenter_of_list(
             fine-tuned from others and found better, the others' hash may stand.
         least: templates from which on PromptSeg segments; 0: never; None: as `BETTER_FROM` has it.
     """
-    least = BETTER_FROM.get(weights, 0) if least is None else least
+    least = least_templates(weights, least)
     return PromptSegBeside(other, promptseg, least) if least else other

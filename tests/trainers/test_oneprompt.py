@@ -8,6 +8,7 @@ from monailabel.config import settings
 
 import trainers.course
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.list_promptseg import ListPromptSeg
 from lib.finetuning.oneprompt import FineTune
 from lib.finetuning.training_record import read_record
 from lib.finetuning.tuning import FineTuning
@@ -21,14 +22,16 @@ QUICK = FineTuning(epochs=2, steps=6, batch=2, queries=2, rates={"full": 0.01, "
 
 
 @pytest.fixture
-def make(tiny_weights, tmp_path, monkeypatch):
-    """A trainer on some studies."""
+def make(tiny_weights, promptseg_weights, tmp_path, monkeypatch):
+    """A trainer on some studies, whose list PromptSeg segments or not."""
 
     # As the app sets them
     monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_ENABLED", False)
     monkeypatch.setattr(settings, "MONAI_LABEL_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
 
-    def trainer(count, shape=(40, 36, 6)):
+    beside = ListPromptSeg(promptseg_weights, "of PromptSeg", least=2, most=8, most_one_prompt=4)
+
+    def trainer(count, shape=(40, 36, 6), promptseg=False):
         studies = []
         for number in range(count):
             image, mask = organ_volume(number, shape)
@@ -40,7 +43,15 @@ def make(tiny_weights, tmp_path, monkeypatch):
         models = tmp_path / "models"
         models.mkdir(exist_ok=True)
         versions = Versions(models / "versions", models / "new.safetensors")
-        return OnePromptTrainer(models, versions, lambda: {"base": "b"}, lambda: tiny_weights, lambda: studies, QUICK)
+        return OnePromptTrainer(
+            models,
+            versions,
+            lambda: {"base": "b"},
+            lambda: tiny_weights,
+            lambda: studies,
+            QUICK,
+            lambda: beside if promptseg else None,
+        )
 
     return trainer
 
@@ -49,8 +60,8 @@ def run(trainer, **request):
     return trainer({"model": "oneprompt", **request}, None)
 
 
-def test_training_publishes_what_beats_the_served_weights(make, tiny_weights):
-    trainer = make(3)
+def test_training_publishes_what_beats_the_served_weights_and_says_who_segments_the_list(make, tiny_weights):
+    trainer = make(3, promptseg=True)
     stats = run(trainer)
     told = read_provenance(trainer.versions.published)  # an untrained network is easily beaten
     assert told["state"] == "published"
@@ -58,6 +69,10 @@ def test_training_publishes_what_beats_the_served_weights(make, tiny_weights):
     assert told["base"] == "b"
     assert told["parent"] == weights_hash(load_network(tiny_weights))
     assert told["examined_on"] == "held-out studies"
+    decision = told["promptseg"]
+    assert decision["base"] == "of PromptSeg"
+    assert decision["least"] == (0 if decision["candidate"] >= decision["dice"] + QUICK.least_gain else 2)
+    assert told["reason"].endswith(decision["reason"])
     assert told["studies"] == {"s0": "c0", "s1": "c1", "s2": "c2"}
     assert 0 <= stats["best_metric"] <= 1
     version = weights_hash(load_network(trainer.versions.published))
@@ -65,6 +80,7 @@ def test_training_publishes_what_beats_the_served_weights(make, tiny_weights):
     assert [record["hash"] for record in trainer.versions.all()] == [version]
     record = read_record(trainer.models)
     assert (record["state"], record["version"], len(record["curve"])) == ("published", version, 6)
+    assert record["reason"] == told["reason"]
     assert list(trainer.models.glob("train_01/events_*/*"))  # TensorBoard
     assert not (trainer.models / "train_01" / CHECKPOINT).exists()
 
@@ -76,6 +92,7 @@ def test_training_that_does_not_help_keeps_a_candidate_and_says_why(make):
     [candidate] = trainer.versions.all()
     assert candidate["state"] == "candidate"
     assert "not better" in candidate["reason"]
+    assert "promptseg" not in candidate  # which segmented nothing of this list before
     record = read_record(trainer.models)
     assert record["state"] == "candidate"
     assert record["epoch"] == 4  # the last phase is not begun in vain
@@ -258,12 +275,13 @@ def test_weights_published_meanwhile_are_not_overwritten(make, monkeypatch):
 def test_two_processes_learn_together(make, monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "29731")
-    trainer = make(2)
+    trainer = make(4, promptseg=True)
     run(trainer, multi_gpu=True, gpus="0,1", max_epochs=1, steps_per_epoch=2)  # gloo, where there is no GPU
     record = read_record(trainer.models)
     assert record["state"] in ("published", "candidate"), record
     [version] = trainer.versions.all()
-    assert version["before"]["questions"] == 2
+    assert version["before"]["questions"] == 4
+    assert version["promptseg"]["dice"] > 0
     assert [point["epoch"] for point in record["curve"]] in ([1, 2], [1, 2, 3])
 
 

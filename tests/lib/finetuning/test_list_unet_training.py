@@ -6,10 +6,12 @@ import torch
 
 from lib.finetuning.comparison import compare
 from lib.finetuning.course import HELD_OUT, run
-from lib.finetuning.course_checkpoint import load_progress, save_progress
+from lib.finetuning.course_checkpoint import key_of, load_progress, save_progress
 from lib.finetuning.examination import Scores, answers_dice
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.list_promptseg import ListPromptSeg
 from lib.finetuning.list_unet_training import HALVES, ListUNetSettings, ListUNetTraining, parts_of
+from lib.finetuning.network_course import TemplateExamination
 from lib.finetuning.patches import Material
 from lib.finetuning.phases import Phase
 from lib.inference.templates import TemplateError
@@ -53,6 +55,32 @@ def test_it_learns_the_structure_and_an_untrained_one_prompt_is_better_with_it_o
     predictor = SliceSegmenter(course.parent, settings=SegmenterSettings(quality_slices=0))
     alone, both = answers_dice(predictor, [template], query, [None, made.opinion(query.image)])
     assert both["organ"] > alone["organ"] + 0.1
+
+
+def test_where_promptseg_segments_the_list_it_is_what_one_prompt_with_the_list_unet_must_beat(
+    studies, tiny_weights, promptseg_weights, monkeypatch
+):
+    promptseg = ListPromptSeg(promptseg_weights, "base", least=2, most=8, most_one_prompt=4)
+    quick = dataclasses.replace(QUICK, steps=2)
+
+    def fresh(promptseg=promptseg):
+        return ListUNetTraining(load_network(tiny_weights), studies, quick, promptseg=promptseg)
+
+    examination = TemplateExamination.dices
+
+    def perfect(self, query, seconds=(None,)):
+        """PromptSeg knows everything, and no U-Net adds anything to it."""
+        answers = examination(self, query, seconds)
+        return [dict.fromkeys(answer, 1.0) for answer in answers] if self.least == 2 else answers
+
+    monkeypatch.setattr(TemplateExamination, "dices", perfect)
+    course = run(fresh())
+    better, reason = course.verdict()
+    assert not better
+    assert "PromptSeg beside One-Prompt" in reason
+    # The one study that two templates show is PromptSeg's, those that one template shows stay One-Prompt's
+    assert sorted(dice == 1.0 for dice in course.before.dice["organ"]) == [False, False, True]
+    assert key_of(course) != key_of(fresh(promptseg=None))
 
 
 def test_the_same_seed_gives_the_same_specialist(studies, tiny_weights):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from lib.finetuning.course_checkpoint import load_progress, save_progress
 from lib.finetuning.episode_course import VIEWS, slices_of
 from lib.finetuning.examination import Scores
 from lib.finetuning.labelled_study import LabelledStudy
+from lib.finetuning.list_promptseg import ListPromptSeg
 from lib.finetuning.oneprompt import FineTune, compare
 from lib.finetuning.phases import phase_epochs, plan
 from lib.finetuning.tuning import FineTuning
@@ -161,6 +163,35 @@ def test_a_checkpoint_is_taken_by_the_same_training_only(studies, tiny_weights, 
     assert weights_hash(resumed.network) == weights_hash(tuning.network)
     path.write_bytes(path.read_bytes()[:1000])
     assert not load_progress(path, fresh(studies[:2]))
+
+
+def test_promptseg_that_segments_the_list_is_asked_beside_and_the_answers_outlast_a_kill(
+    studies, tiny_weights, promptseg_weights
+):
+    def fresh():
+        promptseg = ListPromptSeg(promptseg_weights, "base", least=2, most=8, most_one_prompt=4)
+        return FineTune(load_network(tiny_weights), studies, QUICK, promptseg=promptseg)
+
+    def one_epoch(course):
+        course.begin_epoch()
+        for _ in range(course.steps):
+            course.step(course.learner, [course.draw() for _ in range(course.batch)])
+        course.end_epoch()
+        return course
+
+    begun = one_epoch(fresh())
+    tensors, record = begun.state()
+    record = json.loads(json.dumps(record))
+    resumed, of_an_earlier_release = fresh(), fresh()
+    resumed.restore(tensors, record)
+    whole, after_a_kill = one_epoch(begun), one_epoch(resumed)
+    assert [len(scores.dice["organ"]) for scores in whole.comparison.scores] == [4, 4]
+    assert after_a_kill.comparison.scores == whole.comparison.scores
+    assert after_a_kill.results == whole.results
+    del record["comparison"]
+    of_an_earlier_release.restore(tensors, record)
+    assert [one.dice for one in of_an_earlier_release.comparison.scores] == [{}, {}]
+    assert of_an_earlier_release.epoch == 1
 
 
 GOOD = Scores({"a": (0.5, 0.7), "b": (0.6,)}, (3.0, 4.0))

@@ -115,11 +115,17 @@ def test_the_newest_weights_that_some_studies_are_new_to_are_found(versions):
     assert versions.unlearnt("none", {"d"}) is None
 
 
+def test_what_a_version_learnt_from_is_what_its_parents_did_too(versions):
+    first, second = line(versions, ["a"], ["b", "c"])
+    assert [versions.learnt(name) for name in (first, second)] == [{"a"}, {"a", "b", "c"}]
+    assert versions.learnt("0" * 12) is None
+
+
 def test_what_an_upload_or_a_lost_parent_learnt_from_is_not_known(versions):
     *_, last = line(versions, "a", "ab", state=UPLOADED)
-    assert versions.unlearnt(last, {"d"}) is None
+    assert versions.unlearnt(last, {"d"}) is versions.learnt(last) is None
     first, last = line(versions, "a", "ab")
     versions.path(first).unlink()
-    assert versions.unlearnt(last, {"d"}) is None
+    assert versions.unlearnt(last, {"d"}) is versions.learnt(last) is None
     again = versions.add(network(7), {"state": UPLOADED, "parent": weights_hash(network(7)), "base": "b"})
     assert versions.unlearnt(again, {"d"}) is None  # uploaded while it was served
