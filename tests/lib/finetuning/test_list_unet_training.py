@@ -141,7 +141,7 @@ def test_of_a_single_study_one_prompt_sees_the_answer_so_that_half_an_object_doe
 ):
     shown = []
 
-    def answers(predictor, templates, query, seconds):
+    def answers(predictor, templates, query, seconds, least):
         shown.append([template.image.checksum for template in templates] == [query.image.checksum])
         return [{"organ": 0.5} for _ in seconds]
 

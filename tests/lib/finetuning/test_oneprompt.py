@@ -170,7 +170,7 @@ def test_promptseg_that_segments_the_list_is_asked_beside_and_the_answers_outlas
 ):
     def fresh():
         promptseg = ListPromptSeg(promptseg_weights, "base", least=2, most=8, most_one_prompt=4)
-        return FineTune(load_network(tiny_weights), studies, QUICK, promptseg=promptseg)
+        return FineTune(load_network(tiny_weights), studies, dataclasses.replace(QUICK, steps=2), promptseg=promptseg)
 
     def one_epoch(course):
         course.begin_epoch()
