@@ -24,6 +24,7 @@ from cachetools import LRUCache
 from lib.imaging.image import add_voxels
 from lib.imaging.label_maps import Box
 from lib.imaging.prompts import Prompt
+from lib.inference.interaction import Answer
 from lib.segmenters.contract import Prediction
 
 Point = tuple[int, ...]
@@ -119,22 +120,22 @@ class KeptAnswer:
         order: the image's in memory.
         masks: structure to the box of its voxels and their bits in it; an empty one has none.
         quality: structure to how well its mask agrees with itself, 0 to 1.
-        certainty: of flat images, structure to uint8 of the image's shape, its probability in 255ths.
+        flat: of flat images, structure to what was answered, for a template that is shown by its prompt.
     """
 
     shape: tuple[int, ...]
     order: Literal["C", "F"]
     masks: Mapping[str, tuple[Box, np.ndarray]]
     quality: Mapping[str, float]
-    certainty: Mapping[str, np.ndarray] = field(default_factory=dict)
+    flat: Mapping[str, Answer] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, prediction: Prediction, certainty: Mapping[str, np.ndarray]) -> KeptAnswer:
+    def of(cls, prediction: Prediction, flat: Mapping[str, Answer]) -> KeptAnswer:
         """An answer, packed."""
         label, boxes = prediction.mask, prediction.boxes
         masks = {name: (box, np.packbits(label[box] == prediction.labels[name])) for name, box in boxes.items()}
         order: Literal["C", "F"] = "F" if label.flags.f_contiguous else "C"
-        return cls(label.shape, order, masks, dict(prediction.quality), certainty)
+        return cls(label.shape, order, masks, dict(prediction.quality), flat)
 
     def mask(self, name: str) -> np.ndarray:
         """Bool, of the image's shape: one structure."""
@@ -159,7 +160,8 @@ class KeptAnswer:
     @property
     def size(self) -> int:
         """Bytes."""
-        arrays = [*(bits for _, bits in self.masks.values()), *self.certainty.values()]
+        arrays = [bits for _, bits in self.masks.values()]
+        arrays += [array for one in self.flat.values() for array in (*one.logits.values(), *one.trusted.values())]
         return sum(array.nbytes for array in arrays) + 1024
 
 

@@ -94,14 +94,14 @@ def _prompted_logits(stack: Stack, answer: Answer, prompt: Prompt, place: int) -
 
 
 def certainty_of(stack: Stack, answer: Answer) -> np.ndarray:
-    """uint8 of the image's shape: the probability of an interactive answer on a flat image, in 255ths."""
+    """float32 of the image's shape: the probability of an interactive answer on a flat image, in 255ths."""
     if (painted := answer.trusted.get(0)) is not None:
         inside = painted.astype(np.float32)
     elif (logits := answer.logits.get(0)) is not None:
         inside = to_probability(resized(logits[None], stack)[0])
     else:
         inside = np.zeros(stack.slice(0).shape, np.float32)
-    return stack.restored(np.rint(255 * inside).astype(np.uint8)[None])
+    return stack.restored((np.rint(255 * inside) / 255).astype(np.float32)[None])
 
 
 def compete(

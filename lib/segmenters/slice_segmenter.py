@@ -167,8 +167,8 @@ class SliceSegmenter:
         axis: int | None = None,
         only_slice: bool = False,
         control: Control = Control(),
-    ) -> tuple[Prediction, KeptAnswer]:
-        """The answer to prompts, and what is kept of it."""
+    ) -> tuple[Prediction, Stack, KeptAnswer]:
+        """The answer to prompts, how the image was cut for it, and what is kept of it."""
         self.capabilities.check_channels(len(image.channels))
         prompts, labels = _prompted(prompts, labels)
         stack = Stack.of(image, axis=confirmed_axis(prompts.values()) if axis is None else axis)
@@ -177,7 +177,7 @@ class SliceSegmenter:
         answer = self._kept.get(inquiry)
         if answer is not None:
             mask = answer.label(labels, label_kind(max(labels.values())))
-            return self._prediction(mask, labels, [], types, {"quality": dict(answer.quality)}), answer
+            return self._prediction(mask, labels, [], types, {"quality": dict(answer.quality)}), stack, answer
         if (former := self._kept.before(inquiry)) is not None:
             prompts = {name: prompt.replace(previous=former.mask(name)) for name, prompt in prompts.items()}
         turned = {name: stack.prompt(prompt) for name, prompt in prompts.items()}
@@ -185,11 +185,9 @@ class SliceSegmenter:
         mask = prompted_mask(stack, [(labels[name], answers[name], turned[name]) for name in prompts])
         quality = {name: round(float(np.mean(answers[name].agreements or [1.0])), 4) for name in prompts}
         prediction = self._prediction(mask, labels, [], types, {"quality": quality})
-        flat = prompts if len(stack) == 1 else ()
-        certainty = {name: certainty_of(stack, answers[name]) for name in flat}
-        answer = KeptAnswer.of(prediction, certainty)
+        answer = KeptAnswer.of(prediction, answers if len(stack) == 1 else {})
         self._kept.put(inquiry, answer)
-        return prediction, answer
+        return prediction, stack, answer
 
     def _answered(
         self, stack: Stack, prompts: Mapping[str, Prompt], only_slice: bool, control: Control
@@ -214,11 +212,11 @@ class SliceSegmenter:
     def _prompted_template(self, template: Template, name: str) -> Shown:
         """A template without a painted mask of a structure first answers for itself."""
         prompt = template.prompt_of(name)
-        prediction, answer = self._interactive(template.image, {name: prompt}, {name: 1})
+        prediction, stack, answer = self._interactive(template.image, {name: prompt}, {name: 1})
         mask = prediction.mask > 0
-        if prompt.mask is not None or prompt.box is not None or name not in answer.certainty:
+        if prompt.mask is not None or prompt.box is not None or name not in answer.flat:
             return Shown(mask)
-        return Shown(mask, prompt.replace(previous=answer.certainty[name].astype(np.float32) / 255))
+        return Shown(mask, prompt.replace(previous=certainty_of(stack, answer.flat[name])))
 
     def _slices(self, answers: TemplateAnswers, labels: Mapping[str, int], second: SecondOpinion | None) -> np.ndarray:
         """Label indices (N, H, W) of what the templates answered, and the second opinion on its structures."""
