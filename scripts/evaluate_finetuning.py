@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from lib.finetuning.course import run
-from lib.finetuning.examination import Scores, answers_dice, template_dice
+from lib.finetuning.examination import Scores, template_dice
 from lib.finetuning.labelled_study import LabelledStudy
 from lib.finetuning.list_unet_training import ListUNetSettings, ListUNetTraining, parts_of
 from lib.finetuning.oneprompt import FineTune
@@ -47,9 +47,8 @@ from lib.networks.checkpoints import SHIPPED_WEIGHTS, load_network, read_provena
 from lib.networks.promptseg import PromptSeg
 from lib.quality.estimator import Estimator
 from lib.segmenters.list_unet import ListUNet, load_list_unet, save_list_unet
-from lib.segmenters.promptseg import SHIPPED_PROMPTSEG, PromptSegSegmenter
+from lib.segmenters.promptseg import SHIPPED_PROMPTSEG
 from lib.segmenters.promptseg import TEMPLATES as PROMPTSEG_TEMPLATES
-from lib.segmenters.settings import SegmenterSettings
 from lib.segmenters.slice_segmenter import SliceSegmenter
 from scripts.measure.evaluation.cases import CaseFolder
 from scripts.measure.evaluation.store import FinishedRows
@@ -258,12 +257,9 @@ def _promptseg_dice(templates: Sequence[Template], queries: Sequence[Template]) 
     """Of PromptSeg as it ships; None of a single template, which is not its to answer."""
     if len(templates) < 2:
         return None
-    settings = SegmenterSettings(templates_per_query=PROMPTSEG_TEMPLATES, quality_slices=0)
-    segmenter = PromptSegSegmenter(load_network(SHIPPED_PROMPTSEG, "cpu", PromptSeg), settings=settings)
-    answered = [answers_dice(segmenter, templates, query, [None])[0] for query in queries]
-    names = {name for one in answered for name in one}
-    scores = Scores({name: tuple(one[name] for one in answered if name in one) for name in names})
-    return round(100 * scores.mean_dice, 2)
+    network = load_network(SHIPPED_PROMPTSEG, "cpu", PromptSeg)
+    scores = template_dice(network, [(templates, query) for query in queries], most=PROMPTSEG_TEMPLATES)
+    return round(100 * Scores(scores).mean_dice, 2)
 
 
 def _quality_pairs(

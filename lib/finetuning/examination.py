@@ -87,7 +87,7 @@ def objection(before: Scores, after: Scores, most_loss: float) -> str:
 
 
 def template_dice(
-    network: OnePrompt,
+    network: OnePrompt | PromptSeg,
     pairs: Sequence[tuple[Sequence[Template], Template]],
     device: str = "cpu",
     most: int = 4,

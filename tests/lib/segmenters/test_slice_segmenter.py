@@ -407,9 +407,6 @@ class PromptNetwork(GreyNetwork):
         return super().decode(query, template, template_prompts, query_prompts)
 
 
-BOX_OF_BRIGHT = (6, 14, 8, 16)
-
-
 STROKE = np.zeros((SIZE, SIZE), bool)
 STROKE[9:12, 10:14] = True
 
